@@ -1,0 +1,22 @@
+"""Pyramid Sparse Attention for video diffusion models, on plain tensors, diffusers pipelines and ComfyUI models."""
+
+from .attention import AttentionInfo, PSAAttention, attention_from_levels, pyramid_sparse_attention
+from .backends import BackendError
+from .config import PSAConfig
+from .errors import ConfigError
+from .presets import load_preset, load_presets, save_preset
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "AttentionInfo",
+    "BackendError",
+    "ConfigError",
+    "PSAAttention",
+    "PSAConfig",
+    "attention_from_levels",
+    "load_preset",
+    "load_presets",
+    "pyramid_sparse_attention",
+    "save_preset",
+]

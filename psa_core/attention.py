@@ -1,0 +1,240 @@
+"""The public calls: pyramid sparse attention on plain tensors."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+
+from .backends import choose_backend
+from .config import BLOCK_M, BLOCK_N, PSAConfig
+from .errors import ConfigError
+from .importance import ESTIMATORS, mean
+from .levels import (
+    compose,
+    density,
+    full_resolution_text,
+    repair_empty_rows,
+    select_levels,
+    similarity_cap,
+)
+from .ops.attention.torch import pyramid_attention_torch
+from .pyramid import build_pyramid
+from .reorder import Grid, reorder_index, restore_index
+
+
+class AttentionInfo(NamedTuple):
+    """What one call did.
+
+    Attributes:
+        levels: the level map that ran, uint8 ``[B, H, q_blocks, k_blocks]``, over the reordered sequence.
+        density: share of dense attention's FLOPs; a 0-dim tensor on the device, so that asking costs no wait.
+        backend: ``"triton"`` or ``"torch"``.
+    """
+
+    levels: torch.Tensor
+    density: torch.Tensor
+    backend: str
+
+
+def pyramid_sparse_attention(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    config: PSAConfig | None = None,
+    *,
+    grid: Grid | None = None,
+    text_length: int = 0,
+    static_levels: torch.Tensor | None = None,
+    backend: str = "auto",
+    return_info: bool = False,
+):
+    """Pyramid Sparse Attention (arXiv 2512.04025): softmax attention in which key blocks of lesser importance are
+    mean-pooled or skipped.
+
+    ``reorder -> importance -> level map -> pyramid -> kernel -> restore order``. Deterministic, and torch's random
+    state is left alone.
+
+    Args:
+        q: ``[B, H, Lq, D]``; k, v: ``[B, H, Lk, D]``; any floating dtype, any strides. Queries and keys are rotated
+            (RoPE) and normed already.
+        config: settings; None for the defaults. ``warmup_steps`` and ``min_tokens`` are the hosts' business.
+        grid: (frames, height, width) of the video in tokens; None leaves the sequence in the order it has.
+        text_length: tokens in front of the video that keep full resolution.
+        static_levels: uint8 ``[B | 1, H | 1, q_blocks, k_blocks]`` over the reordered sequence; blocks that it skips
+            stay skipped, blocks that it keeps are never coarser than it says.
+        backend: ``"auto"``, ``"triton"`` or ``"torch"``.
+        return_info: also return an :class:`AttentionInfo`.
+
+    Returns:
+        ``[B, H, Lq, D]`` in the dtype of q, or a pair of that and the info.
+
+    Raises:
+        ConfigError: shapes or settings do not fit; the message names which.
+        BackendError: ``backend="triton"`` and the kernels cannot take these tensors.
+    """
+    config = config if config is not None else PSAConfig()
+    _check_tensors(q, k, v)
+    _check_sequence(q, k, grid, text_length)
+    chosen = choose_backend(backend, q)
+    index = None
+    if grid is not None:
+        index = reorder_index(config, grid, text_length, q.device)
+    if index is not None:
+        q, k, v = (x.index_select(2, index) for x in (q, k, v))
+    levels = plan_levels(q, k, config, text_length, static_levels, chosen)
+    max_level = max(config.levels) if static_levels is None else config.block_n
+    out = _run(q, k, v, levels, config.block_m, config.block_n, max_level, chosen)
+    if index is not None and grid is not None:
+        out = out.index_select(2, restore_index(config, grid, text_length, q.device))
+    return (out, AttentionInfo(levels, density(levels), chosen)) if return_info else out
+
+
+def plan_levels(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    config: PSAConfig,
+    text_length: int = 0,
+    static_levels: torch.Tensor | None = None,
+    backend: str = "torch",
+) -> torch.Tensor:
+    """The level map of one call, for q and k in the order in which blocks are cut.
+
+    Returns:
+        uint8 ``[B, H, q_blocks, k_blocks]`` in which every row keeps at least one block.
+    """
+    importance = ESTIMATORS[config.importance](q, k, config.block_m, config.block_n, backend)
+    levels = select_levels(importance, config)
+    if config.use_sim_mask:
+        levels = torch.minimum(levels, similarity_cap(k, config))
+    if static_levels is not None:
+        _check_levels(static_levels, levels.shape, "static_levels")
+        levels = compose(levels, static_levels, "intersect")
+        # An empty row is repaired from the blocks that the static map keeps, as long as it keeps any.
+        importance = importance - 2.0 * (static_levels == 0)
+    levels = full_resolution_text(levels, text_length, config.block_m, config.block_n)
+    return repair_empty_rows(levels, importance)
+
+
+def attention_from_levels(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    levels: torch.Tensor,
+    *,
+    block_m: int,
+    block_n: int,
+    backend: str = "auto",
+) -> torch.Tensor:
+    """Exact pyramid attention for a given level map: ``softmax_j(q . k_j / sqrt(D) + ln c_j) v_j`` over the rows kept.
+
+    A query block whose row keeps nothing attends to its most important key block (by block means) at full resolution.
+
+    Args:
+        q: ``[B, H, Lq, D]``; k, v: ``[B, H, Lk, D]``; any floating dtype, any strides.
+        levels: uint8 ``[B | 1, H | 1, ceil(Lq / block_m), ceil(Lk / block_n)]``: 0, or a power of two up to block_n.
+        block_m, block_n: tokens a query block (64 or 128) and a key block (32, 64 or 128).
+        backend: ``"auto"``, ``"triton"`` or ``"torch"``.
+
+    Returns:
+        ``[B, H, Lq, D]`` in the dtype of q.
+
+    Raises:
+        ConfigError: shapes or block sizes do not fit; the message names which. Level values are not read back from
+            the device to be checked: anything but 0 and powers of two up to block_n is skipped.
+        BackendError: ``backend="triton"`` and the kernels cannot take these tensors.
+    """
+    _check_tensors(q, k, v)
+    for key, value, allowed in (("block_m", block_m, BLOCK_M), ("block_n", block_n, BLOCK_N)):
+        if value not in allowed:
+            raise ConfigError(key, value, "must be one of " + ", ".join(map(str, allowed)))
+    blocks = math.ceil(q.shape[2] / block_m), math.ceil(k.shape[2] / block_n)
+    _check_levels(levels, (*q.shape[:2], *blocks), "levels")
+    levels = repair_empty_rows(levels, mean(q, k, block_m, block_n))
+    return _run(q, k, v, levels, block_m, block_n, block_n, choose_backend(backend, q))
+
+
+class PSAAttention(torch.nn.Module):
+    """Drop-in attention module: ``out = PSAAttention(config)(q, k, v)``.
+
+    Args:
+        config: settings; None for the defaults. ``type="dense"`` runs torch's dense attention.
+        backend: ``"auto"``, ``"triton"`` or ``"torch"``.
+    """
+
+    def __init__(self, config: PSAConfig | None = None, backend: str = "auto") -> None:
+        super().__init__()
+        self.config = config if config is not None else PSAConfig()
+        self.backend = backend
+
+    def forward(
+        self,
+        q: torch.Tensor,
+        k: torch.Tensor,
+        v: torch.Tensor,
+        grid: Grid | None = None,
+        text_length: int | None = None,
+    ) -> torch.Tensor:
+        """``[B, H, Lq, D]`` from q of that shape and k, v ``[B, H, Lk, D]``; Lq and Lk may differ.
+
+        ``grid`` as of :func:`pyramid_sparse_attention`; ``text_length`` defaults to the config's.
+        """
+        if self.config.type == "dense":
+            return torch.nn.functional.scaled_dot_product_attention(q, k, v)
+        length = self.config.text_length if text_length is None else text_length
+        return pyramid_sparse_attention(q, k, v, self.config, grid=grid, text_length=length, backend=self.backend)
+
+    def extra_repr(self) -> str:
+        return f"{self.config}, backend={self.backend!r}"
+
+
+def _run(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    levels: torch.Tensor,
+    block_m: int,
+    block_n: int,
+    max_level: int,
+    backend: str,
+) -> torch.Tensor:
+    pyramid = build_pyramid(k, v, max_level)
+    if backend == "triton":
+        from .ops.attention.triton import pyramid_attention_triton as op
+    else:
+        op = pyramid_attention_torch
+    return op(q, k, v, levels, pyramid, block_m, block_n)
+
+
+def _check_tensors(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> None:
+    for key, x in (("q", q), ("k", k), ("v", v)):
+        if x.ndim != 4 or 0 in x.shape or not x.is_floating_point():
+            raise ConfigError(key, f"{x.dtype} {list(x.shape)}", "must be floating point [B, H, L, D], none of them 0")
+    if k.shape != v.shape or (q.shape[:2], q.shape[3]) != (k.shape[:2], k.shape[3]):
+        shapes = f"q {list(q.shape)}, k {list(k.shape)}, v {list(v.shape)}"
+        raise ConfigError("q, k, v", shapes, "must agree in batch, heads and head size, and k and v in length too")
+    if len({(x.dtype, x.device) for x in (q, k, v)}) > 1:
+        kinds = ", ".join(f"{x.dtype} on {x.device}" for x in (q, k, v))
+        raise ConfigError("q, k, v", kinds, "must share one dtype and device")
+
+
+def _check_sequence(q: torch.Tensor, k: torch.Tensor, grid: Grid | None, text_length: int) -> None:
+    if not 0 <= text_length <= min(q.shape[2], k.shape[2]):
+        raise ConfigError("text_length", text_length, f"must lie between 0 and the sequence length {q.shape[2]}")
+    if grid is None:
+        return
+    if q.shape[2] != k.shape[2]:
+        raise ConfigError("grid", grid, f"needs as many queries as keys, not {q.shape[2]} and {k.shape[2]}")
+    if len(grid) != 3 or min(grid) < 1 or math.prod(grid) + text_length != q.shape[2]:
+        raise ConfigError(
+            "grid",
+            tuple(grid),
+            f"frames x height x width and {text_length} text tokens must make {q.shape[2]} tokens",
+        )
+
+
+def _check_levels(levels: torch.Tensor, shape: tuple[int, ...], key: str) -> None:
+    fits = levels.ndim == 4 and all(n in (1, m) for n, m in zip(levels.shape[:2], shape[:2], strict=True))
+    if levels.dtype != torch.uint8 or not fits or tuple(levels.shape[2:]) != tuple(shape[2:]):
+        raise ConfigError(key, f"{levels.dtype} {list(levels.shape)}", f"must be uint8 {list(shape)} (or 1 for B, H)")

@@ -1,0 +1,98 @@
+"""Backends: what each one can take, with a reason for every refusal."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+from functools import lru_cache
+
+import torch
+
+from .errors import ConfigError
+
+log = logging.getLogger(__name__)
+
+BACKENDS = ("auto", "triton", "torch")
+HEAD_DIMS = (64, 128)
+_DTYPES = (torch.float16, torch.bfloat16)
+_LEAST_CAPABILITY = {torch.float16: (7, 5), torch.bfloat16: (8, 0)}
+
+
+class BackendError(RuntimeError):
+    """The backend that was asked for cannot take these tensors; the message says why and what would do."""
+
+
+def triton_refusal(device: torch.device, dtype: torch.dtype, head_dim: int) -> str | None:
+    """Why the Triton kernels cannot run on such tensors, in a few words for a user; None when they can."""
+    if not triton_installed():
+        return "Triton is not installed"
+    if head_dim not in HEAD_DIMS:
+        return f"head size {head_dim} (kernels take 64 and 128)"
+    if device.type != "cuda":
+        return None if _interpreted() and dtype != torch.bfloat16 else f"the model runs on {device.type}, not on a GPU"
+    if dtype not in _DTYPES:
+        return f"{str(dtype).removeprefix('torch.')} (kernels take float16 and bfloat16)"
+    return _device_refusal(device, dtype)
+
+
+def choose_backend(backend: str, q: torch.Tensor) -> str:
+    """``"triton"`` or ``"torch"`` for tensors like q, where ``"auto"`` takes Triton whenever it can.
+
+    Raises:
+        ConfigError: no such backend.
+        BackendError: ``backend`` is ``"triton"`` and the kernels cannot take q.
+    """
+    if backend not in BACKENDS:
+        raise ConfigError("backend", backend, "must be one of " + ", ".join(BACKENDS))
+    # The interpreter runs kernels on a CPU for tests, when asked for by name; "auto" has no use for it.
+    if backend == "torch" or (backend == "auto" and q.device.type != "cuda"):
+        return "torch"
+    refusal = triton_refusal(q.device, q.dtype, q.shape[-1])
+    if refusal is None:
+        return "triton"
+    if backend == "triton":
+        raise BackendError(f"backend = 'triton': {refusal}; use backend 'auto' or 'torch'")
+    return "torch"
+
+
+@lru_cache(maxsize=1)
+def triton_installed() -> bool:
+    """Whether Triton can be imported."""
+    if importlib.util.find_spec("triton") is None:
+        return False
+    try:
+        import triton  # noqa: F401
+    except Exception as error:
+        log.warning("Triton is installed and does not import: %s", error)
+        return False
+    return True
+
+
+def _interpreted() -> bool:
+    from .ops.attention.triton import INTERPRETED
+
+    return INTERPRETED
+
+
+# Asked on every attention call, and the answer needs a compiler: once a device and dtype.
+@lru_cache(maxsize=32)
+def _device_refusal(device: torch.device, dtype: torch.dtype) -> str | None:
+    capability = torch.cuda.get_device_capability(device)
+    if torch.version.hip is None and capability < _LEAST_CAPABILITY[dtype]:
+        return f"{torch.cuda.get_device_name(device)} has no {str(dtype).removeprefix('torch.')} matrix units"
+    try:
+        _trial(device, dtype)
+    except Exception as error:
+        # A missing C compiler or a Triton that does not fit the driver shows only when a kernel is built.
+        log.warning("Triton cannot build kernels on %s", device, exc_info=True)
+        return f"Triton cannot build kernels here ({type(error).__name__}; the log has the details)"
+    return None
+
+
+def _trial(device: torch.device, dtype: torch.dtype) -> None:
+    from .ops.attention.triton import pyramid_attention_triton
+    from .pyramid import build_pyramid
+
+    x = torch.ones(1, 1, 32, 64, device=device, dtype=dtype)
+    levels = torch.ones(1, 1, 1, 1, device=device, dtype=torch.uint8)
+    pyramid_attention_triton(x, x, x, levels, build_pyramid(x, x, 1), 128, 32)

@@ -1,0 +1,31 @@
+"""The one error a user's settings can raise."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+class ConfigError(ValueError):
+    """A setting is not allowed.
+
+    The message always reads ``<where>: <key> = <value>: <what is allowed>``, where ``<where>`` names the file, model
+    and preset that the setting came from (nothing for settings given in code).
+
+    Attributes:
+        key: name of the setting, dotted for nested ones (``mask_ratios.2``).
+        value: the refused value.
+        allowed: what would have been accepted, in words.
+        source: where the setting came from, or ``""``.
+    """
+
+    def __init__(self, key: str, value: Any, allowed: str, source: str = "") -> None:
+        self.key, self.value, self.allowed, self.source = key, value, allowed, source
+        where = f"{source}: " if source else ""
+        super().__init__(f"{where}{key} = {value!r}: {allowed}")
+
+    def at(self, source: str) -> ConfigError:
+        """The same error with the place it came from put in front."""
+        return ConfigError(self.key, self.value, self.allowed, source)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.key, self.value, self.allowed, self.source)

@@ -1,0 +1,1 @@
+"""Hosts: what owns a model. Each module patches one and restores it."""

@@ -1,0 +1,1 @@
+"""Attention of query blocks over the pyramid rows that a level map keeps."""

@@ -1,0 +1,28 @@
+"""Launch configurations of the attention kernel by GPU architecture."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Launch(NamedTuple):
+    """Tile of queries, tile of rows, warps and pipeline stages of one program."""
+
+    tile_m: int
+    tile_n: int
+    num_warps: int
+    num_stages: int
+
+
+# Shared memory a block may use decides the stages: 227 KB on sm_90 and sm_100, 163 KB on sm_80, 99 KB on the
+# consumer cards (sm_86, sm_89, sm_120).
+_DATA_CENTER = {64: Launch(128, 64, 4, 3), 128: Launch(128, 64, 8, 3)}
+_CONSUMER = {64: Launch(128, 64, 4, 2), 128: Launch(128, 32, 8, 2)}
+_BY_ARCHITECTURE = {80: _DATA_CENTER, 90: _DATA_CENTER, 100: _DATA_CENTER}
+
+
+def attention_launch(capability: tuple[int, int], head_dim: int, block_m: int) -> Launch:
+    """The configuration for a device capability such as ``(8, 9)``; one for an unknown GPU is a consumer card's."""
+    table = _BY_ARCHITECTURE.get(capability[0] * 10 + capability[1], _CONSUMER)
+    launch = table[head_dim]
+    return launch._replace(tile_m=min(launch.tile_m, block_m))

@@ -1,0 +1,36 @@
+"""Pyramid attention from its definition, in float64 (paper, section 3.2). The oracle of this folder."""
+
+from __future__ import annotations
+
+import torch
+
+from ..pyramid.naive import pooled_rows
+
+
+def pyramid_attention_naive(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, levels: torch.Tensor, block_m: int, block_n: int
+) -> torch.Tensor:
+    """``out_i = sum_j softmax_j(q_i . k_j / sqrt(D) + ln c_j) v_j`` over the pyramid rows that the level map keeps.
+
+    Materialises every logit: for small shapes only. A query block that keeps nothing gives zeros.
+
+    Args:
+        q: ``[B, H, Lq, D]``; k, v: ``[B, H, Lk, D]``.
+        levels: uint8 ``[B | 1, H | 1, q_blocks, k_blocks]``.
+
+    Returns:
+        float64 ``[B, H, Lq, D]``.
+    """
+    q, k, v = (x.double() for x in (q, k, v))
+    query_block = torch.arange(q.shape[2]) // block_m
+    logits, values = [], []
+    for level in (1 << i for i in range(block_n.bit_length())):
+        k_rows, count = pooled_rows(k, level)
+        v_rows, _ = pooled_rows(v, level)
+        key_block = torch.arange(len(count)) * level // block_n
+        kept = levels[:, :, query_block][..., key_block] == level
+        logit = q @ k_rows.mT / q.shape[-1] ** 0.5 + count.log()
+        logits.append(logit.masked_fill(~kept, -torch.inf))
+        values.append(v_rows)
+    weights = torch.cat(logits, -1).softmax(-1).nan_to_num()
+    return weights @ torch.cat(values, 2)

@@ -1,0 +1,1 @@
+"""Importance of key blocks to query blocks."""

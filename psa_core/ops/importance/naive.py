@@ -1,0 +1,44 @@
+"""Importance from its definition, in float64 (paper, section 3.3). The oracle of this folder."""
+
+from __future__ import annotations
+
+import torch
+
+
+def sampled_max_naive(
+    q: torch.Tensor, k: torch.Tensor, q_sample: torch.Tensor, k_sample: torch.Tensor, block_m: int, block_n: int
+) -> torch.Tensor:
+    """``S[i, j] = max over sampled (q in i, k in j) of softmax_k(q . k / sqrt(D))``, each row divided by its sum.
+
+    Args:
+        q: ``[B, H, Lq, D]``; k: ``[B, H, Lk, D]``.
+        q_sample, k_sample: positions of the sampled tokens, ascending.
+
+    Returns:
+        float64 ``[B, H, q_blocks, k_blocks]``.
+    """
+    logits = q[:, :, q_sample].double() @ k[:, :, k_sample].double().mT / q.shape[-1] ** 0.5
+    weights = logits.softmax(-1)
+    rows = [
+        torch.stack(
+            [
+                weights[:, :, q_sample // block_m == i][..., k_sample // block_n == j].amax((-2, -1))
+                for j in range(-(-k.shape[2] // block_n))
+            ],
+            -1,
+        )
+        for i in range(-(-q.shape[2] // block_m))
+    ]
+    importance = torch.stack(rows, -2)
+    return importance / importance.sum(-1, keepdim=True)
+
+
+def mean_naive(q: torch.Tensor, k: torch.Tensor, block_m: int, block_n: int) -> torch.Tensor:
+    """Softmax over key blocks of ``mean(q in i) . mean(k in j) / sqrt(D) + ln(tokens in j)``.
+
+    Args and result: as of :func:`sampled_max_naive`.
+    """
+    q_mean = torch.stack([block.double().mean(2) for block in q.split(block_m, 2)], 2)
+    k_mean = torch.stack([block.double().mean(2) for block in k.split(block_n, 2)], 2)
+    tokens = torch.tensor([block.shape[2] for block in k.split(block_n, 2)], device=k.device)
+    return (q_mean @ k_mean.mT / q.shape[-1] ** 0.5 + tokens.double().log()).softmax(-1)

@@ -1,0 +1,1 @@
+"""Level maps from importance."""

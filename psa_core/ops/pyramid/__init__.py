@@ -1,0 +1,1 @@
+"""Mean pooling of keys and values."""
