@@ -24,12 +24,15 @@ class BackendError(RuntimeError):
 
 def triton_refusal(device: torch.device, dtype: torch.dtype, head_dim: int) -> str | None:
     """Why the Triton kernels cannot run on such tensors, in a few words for a user; None when they can."""
+    interpreted = triton_installed() and _interpreted() and dtype != torch.bfloat16
+    if device.type != "cuda" and not interpreted:
+        return f"the model runs on {device.type}, not on a GPU"
     if not triton_installed():
         return "Triton is not installed"
     if head_dim not in HEAD_DIMS:
         return f"head size {head_dim} (kernels take 64 and 128)"
-    if device.type != "cuda":
-        return None if _interpreted() and dtype != torch.bfloat16 else f"the model runs on {device.type}, not on a GPU"
+    if interpreted:
+        return None
     if dtype not in _DTYPES:
         return f"{str(dtype).removeprefix('torch.')} (kernels take float16 and bfloat16)"
     return _device_refusal(device, dtype)

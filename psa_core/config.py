@@ -143,6 +143,35 @@ class PSAConfig:
         return notes
 
 
+def mask_ratios_from_bounds(bounds: Mapping[int, float]) -> dict[int, tuple[float, float]]:
+    """``mask_ratios`` from the upper bound of each level; what lies above the last bound is skipped.
+
+    Args:
+        bounds: level -> upper bound from 0 to 1; 0 leaves the level out.
+
+    Raises:
+        ConfigError: a bound lies below that of a finer level.
+    """
+    ratios: dict[int, tuple[float, float]] = {}
+    end = 0.0
+    for level in sorted(bounds):
+        bound = bounds[level]
+        if bound == 0:
+            continue
+        if bound < end:
+            raise ConfigError(
+                f"mask_ratios.{level}", bound, f"must not be below the finer level's bound {end:g} (0 leaves it out)"
+            )
+        ratios[level] = (end, bound)
+        end = bound
+    return ratios | {0: (end, 1.0)}
+
+
+def bounds_from_mask_ratios(ratios: Mapping[int, tuple[float, float]]) -> dict[int, float]:
+    """The inverse of :func:`mask_ratios_from_bounds`: the upper bound of each level, skipped (0) left out."""
+    return {level: hi for level, (_, hi) in ratios.items() if level}
+
+
 def pyramid_order(level: int) -> float:
     """Sort key that puts levels in pyramid order: 1, 2, 4 ... and skipped (0) last."""
     return level or math.inf

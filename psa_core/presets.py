@@ -107,16 +107,31 @@ def load_preset(model: str, preset: str | None = None, path: str | Path | None =
     return family.presets[name]
 
 
-def load_families(path: str | Path | None = None) -> dict[str, ModelFamily]:
-    """Like :func:`load_presets`, with what else a file says of a model; notes are logged as warnings."""
+def load_families(
+    path: str | Path | None = None, *, user: Path | None = None, errors: list[ConfigError] | None = None
+) -> dict[str, ModelFamily]:
+    """Like :func:`load_presets`, with what else a file says of a model; notes are logged as warnings.
+
+    Args:
+        path: a preset file, or a folder of them; None for the bundled presets and the user's.
+        user: the user's folder; None for ``PSA_PRESETS_DIR``. It need not exist.
+        errors: a list that takes the error of each file that is not valid, and the others load; None raises the first.
+    """
     if path is not None:
         files = _preset_files(Path(path))
     else:
-        own = user_dir()
+        own = user or user_dir()
         files = _preset_files(bundled_dir()) + (_preset_files(own) if own and own.is_dir() else [])
     families: dict[str, ModelFamily] = {}
     for file in files:
-        for family in read_preset_file(file):
+        try:
+            found = read_preset_file(file)
+        except ConfigError as error:
+            if errors is None:
+                raise
+            errors.append(error)
+            continue
+        for family in found:
             merged = _merge(families.get(family.name), family, file)
             for note in merged.notes[len(families[family.name].notes) if family.name in families else 0 :]:
                 log.warning("%s", note)

@@ -1,0 +1,85 @@
+"""PSA Attention Patch: MODEL in, MODEL out."""
+
+from __future__ import annotations
+
+import functools
+import logging
+
+from comfy_api.latest import io
+from server import PromptServer
+
+from ..psa_core.backends import BACKENDS
+from ..psa_core.config import PSAConfig
+from ..psa_core.hosts.comfyui import Patch, patch_model, recognise
+from ..psa_core.presets import bundled_dir, load_preset
+from .sockets import Preset
+
+log = logging.getLogger(__name__)
+
+
+class PSAAttentionPatch(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="PSAAttentionPatch",
+            display_name="PSA Attention Patch",
+            category="PSA",
+            description=(
+                "Runs the self-attention of Wan and CogVideoX as Pyramid Sparse Attention. Put it between the model "
+                "loader and the sampler. After each run it shows what it did."
+            ),
+            search_aliases=["sparse attention", "pyramid", "speed", "faster video", "wan", "cogvideox"],
+            inputs=[
+                io.Model.Input("model", tooltip="A Wan or CogVideoX model; any other is left as it is."),
+                io.Boolean.Input("enabled", default=True, tooltip="Off hands the model on unchanged."),
+                io.Combo.Input(
+                    "backend",
+                    options=list(BACKENDS),
+                    default="auto",
+                    tooltip=(
+                        "auto: Triton kernels where they can run, else dense attention. triton: the same, and an error "
+                        "where they cannot. torch: plain PyTorch, slow, runs anywhere."
+                    ),
+                    advanced=True,
+                ),
+                io.Int.Input(
+                    "min_tokens",
+                    default=PSAConfig().min_tokens,
+                    min=0,
+                    max=1 << 20,
+                    tooltip="Clips with fewer tokens than this stay dense: sparse attention pays off on long ones.",
+                    advanced=True,
+                ),
+                Preset.Input(
+                    "preset",
+                    optional=True,
+                    tooltip="From a Preset Loader. Without one the model is recognised and its default preset used.",
+                ),
+            ],
+            outputs=[io.Model.Output(tooltip="The patched model.")],
+            hidden=[io.Hidden.unique_id],
+            # The id decides where the report appears, so a twin of this node must not reuse its result.
+            not_idempotent=True,
+        )
+
+    @classmethod
+    def execute(
+        cls, model, enabled: bool, backend: str, min_tokens: int, preset: PSAConfig | None = None
+    ) -> io.NodeOutput:
+        if not enabled:
+            return io.NodeOutput(model)
+        video_model = recognise(model.model)
+        if video_model is None:
+            log.warning("PSA: %s is not a Wan or CogVideoX model and stays dense", type(model.model).__name__)
+        if preset is None:
+            family = video_model.family if video_model else "Wan2.1_1.3b"
+            preset = load_preset(family, path=bundled_dir())
+            if video_model:
+                log.info("PSA: recognised %s, using its default preset", family)
+        announce = functools.partial(_show, node_id=cls.hidden.unique_id)
+        patch = Patch(preset.replace(min_tokens=min_tokens), backend, video_model, announce)
+        return io.NodeOutput(patch_model(model, patch))
+
+
+def _show(line: str, node_id: str) -> None:
+    PromptServer.instance.send_progress_text(line, node_id)

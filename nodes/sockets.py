@@ -1,0 +1,5 @@
+"""The pack's own socket types."""
+
+from comfy_api.latest import io
+
+Preset = io.Custom("PSA_PRESET")

@@ -1,0 +1,126 @@
+"""The attention override of one forward: decides call by call, and hands on what stays dense untouched."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+
+from ...reorder import Grid
+from ..run import Place, Run
+from .models import VideoModel
+
+
+@dataclass
+class Forward:
+    """What is known before the first attention call of a forward.
+
+    Attributes:
+        run: settings and report of the sampler call.
+        model: the video model; None leaves every call dense.
+        step: step of the whole denoising.
+        grid: (frames, height, width) in tokens, by the latent's shape; None when unknown.
+        text_length, image_tokens: tokens of the conditioning, of the text and of a CLIP image.
+        calls: self-attention calls so far, which number the layers of models that do not.
+    """
+
+    run: Run
+    model: VideoModel | None
+    step: int
+    grid: Grid | None
+    text_length: int
+    image_tokens: int
+    calls: int = 0
+
+
+class _Call(NamedTuple):
+    """One attention call with tensors as ``[B, H, L, D]`` views."""
+
+    q: torch.Tensor
+    k: torch.Tensor
+    v: torch.Tensor
+    keep_heads: bool
+    options: dict[str, Any]
+    refusal: str | None
+
+
+class AttentionOverride:
+    """``optimized_attention_override`` of one forward.
+
+    ComfyUI looks for an attribute ``container_function`` on overrides; there must be none.
+
+    Args:
+        forward: the forward's facts.
+        previous: the override that would have run without the pack, or None for the model's own attention.
+    """
+
+    def __init__(self, forward: Forward, previous: Callable[..., torch.Tensor] | None) -> None:
+        self._forward = forward
+        self._previous = previous
+
+    # Compiled regions drop their guards on transformer_options, so a decision by step must not be traced into one.
+    @torch.compiler.disable
+    def __call__(self, func: Callable[..., torch.Tensor], *args: Any, **kwargs: Any) -> torch.Tensor:
+        forward = self._forward
+        call = _read(*args, **kwargs)
+        place = self._place(call)
+        reason = self._dense_reason(call, place)
+        if reason is None:
+            out = forward.run.attend(call.q, call.k, call.v, place)
+            return out if call.keep_heads else out.transpose(1, 2).flatten(2)
+        forward.run.report.add_dense(reason)
+        if self._previous is not None:
+            return self._previous(func, *args, **kwargs)
+        return func(*args, **kwargs)
+
+    def _place(self, call: _Call) -> Place:
+        forward = self._forward
+        layer = call.options.get("block_index", forward.calls)
+        if call.q.shape[2] == call.k.shape[2]:
+            forward.calls += 1
+        if forward.model is not None and forward.model.kind == "cogvideox":
+            return Place(forward.step, layer, forward.grid, forward.text_length)
+        # The model's own word comes first: it knows of frames that were added to the latent.
+        sizes = call.options.get("grid_sizes")
+        grid = forward.grid if sizes is None else (int(sizes[0]), int(sizes[1]), int(sizes[2]))
+        return Place(forward.step, layer, grid)
+
+    def _dense_reason(self, call: _Call, place: Place) -> str | None:
+        forward, tokens = self._forward, call.q.shape[2]
+        if forward.model is None:
+            return "not a Wan or CogVideoX model"
+        if call.k.shape[2] == tokens:
+            # Same lengths on both sides: nothing in the call tells self-attention from attention to the prompt.
+            if forward.model.kind == "wan" and tokens in (forward.text_length, forward.image_tokens):
+                return f"video and prompt both have {tokens} tokens"
+            if call.refusal is not None:
+                return call.refusal
+        return forward.run.dense_reason(call.q, call.k, place)
+
+
+def _read(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    heads: int,
+    mask: torch.Tensor | None = None,
+    attn_precision: Any = None,
+    skip_reshape: bool = False,
+    skip_output_reshape: bool = False,
+    **kwargs: Any,
+) -> _Call:
+    """Read a call in the signature of ComfyUI's attention functions."""
+    if not skip_reshape:
+        q, k, v = (x.unflatten(-1, (heads, -1)).transpose(1, 2) for x in (q, k, v))
+    refusal = None
+    if mask is not None:
+        refusal = "attention mask"
+    elif kwargs.get("scale") is not None:
+        refusal = "scale of the model's own"
+    elif kwargs.get("enable_gqa") or q.shape[1] != k.shape[1]:
+        refusal = "grouped-query attention"
+    elif kwargs.get("low_precision_attention") is False:
+        refusal = "full precision asked for by the model"
+    return _Call(q, k, v, skip_output_reshape, kwargs.get("transformer_options") or {}, refusal)

@@ -1,0 +1,129 @@
+"""The patch: wrappers around sampling and around each forward, and the attention override that they install.
+
+A MODEL carries one immutable :class:`Patch`. Every sampler call gives birth to a :class:`~psa_core.hosts.run.Run`
+(MODELs are cached and sampled again, so nothing of a run may live on them), and every forward puts an override in
+front of whatever override is on the hook by then.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import comfy.model_patcher
+import torch
+from comfy.patcher_extension import WrappersMP
+
+from ...config import PSAConfig
+from ...reorder import Grid
+from ..run import Run
+from .models import VideoModel
+from .override import AttentionOverride, Forward
+from .steps import step_of, steps_before
+
+log = logging.getLogger(__name__)
+
+PATCH_KEY = "psa"
+_RUN_KEY = "psa_run"
+_OVERRIDE_KEY = "optimized_attention_override"
+
+
+@dataclass(frozen=True)
+class Patch:
+    """What a patched MODEL carries.
+
+    Attributes:
+        config: settings.
+        backend: ``"auto"``, ``"triton"`` or ``"torch"``.
+        model: the video model; None leaves every call dense.
+        announce: called with one line after each sampler call.
+    """
+
+    config: PSAConfig
+    backend: str
+    model: VideoModel | None
+    announce: Callable[[str], None] | None = None
+
+
+@dataclass
+class _SamplerCall:
+    """A run and the part of the schedule that it samples."""
+
+    run: Run
+    sigmas: list[float]
+    steps_before: int
+
+
+def patch_model(model: comfy.model_patcher.ModelPatcher, patch: Patch) -> comfy.model_patcher.ModelPatcher:
+    """A clone of a MODEL that samples with ``patch``; a patch that was there before is replaced."""
+    clone = model.clone()
+    clone.model_options.setdefault("transformer_options", {})[PATCH_KEY] = patch
+    for kind, wrapper in ((WrappersMP.OUTER_SAMPLE, _outer_sample), (WrappersMP.APPLY_MODEL, _apply_model)):
+        clone.remove_wrappers_with_key(kind, PATCH_KEY)
+        clone.add_wrapper_with_key(kind, PATCH_KEY, wrapper)
+    return clone
+
+
+def _outer_sample(
+    executor: Any, noise: Any, latent_image: Any, sampler: Any, sigmas: torch.Tensor, *args: Any, **kwargs: Any
+) -> Any:
+    guider = executor.class_obj
+    outer_options = guider.model_options
+    guider.model_options = comfy.model_patcher.create_model_options_clone(outer_options)
+    options = guider.model_options["transformer_options"]
+    patch: Patch = options[PATCH_KEY]
+    schedule = sigmas.tolist()
+    before = steps_before(schedule, guider.model_patcher.get_model_object("model_sampling"))
+    run = Run(patch.config, patch.backend)
+    options[_RUN_KEY] = _SamplerCall(run, schedule, before)
+    if patch.config.verbose:
+        log.info("PSA: %s, %d steps before this sampler call", patch.config, before)
+    try:
+        return executor(noise, latent_image, sampler, sigmas, *args, **kwargs)
+    finally:
+        guider.model_options = outer_options
+        _announce(run, patch)
+
+
+def _announce(run: Run, patch: Patch) -> None:
+    if run.report.sparse_count + run.report.dense_count:
+        line = run.report.line()
+        log.info("%s", line)
+    else:
+        line = "PSA: no attention call reached the pack; another node has replaced this model's attention"
+        log.warning("%s", line)
+    if patch.announce is not None:
+        patch.announce(line)
+
+
+def _apply_model(
+    executor: Any,
+    x: torch.Tensor,
+    t: torch.Tensor,
+    c_concat: Any = None,
+    c_crossattn: torch.Tensor | None = None,
+    control: Any = None,
+    transformer_options: dict[str, Any] | None = None,
+    **kwargs: Any,
+) -> Any:
+    options = dict(transformer_options or {})
+    call: _SamplerCall | None = options.get(_RUN_KEY)
+    if call is not None:
+        patch: Patch = options[PATCH_KEY]
+        # The one wait for the GPU in a forward; samplers wait once a step anyway.
+        step = call.steps_before + step_of(float(t.max()), call.sigmas)
+        text_length = 0 if c_crossattn is None else c_crossattn.shape[1]
+        image_tokens = kwargs["clip_fea"].shape[-2] if kwargs.get("clip_fea") is not None else 0
+        forward = Forward(call.run, patch.model, step, _grid(x, patch.model), text_length, image_tokens)
+        options[_OVERRIDE_KEY] = AttentionOverride(forward, options.get(_OVERRIDE_KEY))
+    return executor(x, t, c_concat, c_crossattn, control, options, **kwargs)
+
+
+def _grid(x: torch.Tensor, model: VideoModel | None) -> Grid | None:
+    """Video tokens in a latent ``[B, C, T, H, W]``, which models pad to whole patches; None for other latents."""
+    if model is None or x.ndim != 5:
+        return None
+    frames, height, width = (-(-n // p) for n, p in zip(x.shape[2:], model.patch_size, strict=True))
+    return frames, height, width

@@ -1,0 +1,58 @@
+"""Which step of the whole denoising a forward belongs to, also when KSamplerAdvanced samples a part of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import comfy.samplers
+
+_CLOSE = 1e-4
+_MOST_STEPS = 100
+
+
+def step_of(sigma: float, sigmas: list[float]) -> int:
+    """Index of the step that ``sigma`` belongs to; samplers also ask for sigmas between those of the schedule."""
+    return max(0, sum(s >= sigma * (1 - _CLOSE) for s in sigmas[:-1]) - 1)
+
+
+def steps_before(sigmas: list[float], model_sampling: Any) -> int:
+    """Steps of the whole denoising that come before a sampler call.
+
+    A sampler is told only its own part of the schedule. The whole is found again by trying the stock schedulers, and
+    where none fits, by assuming steps of equal size in noise level. It depends on nothing but the arguments, so the
+    same graph gives the same picture whatever ran before it.
+
+    Args:
+        sigmas: the part of the schedule, descending, with the final sigma.
+        model_sampling: the model's own noise schedule.
+    """
+    if len(sigmas) < 2 or sigmas[0] >= float(model_sampling.sigma_max) * (1 - _CLOSE):
+        return 0
+    # Some samplers drop the last sigma but one, so that their schedule is one longer than their steps.
+    for dropped in (0, 1):
+        for scheduler in comfy.samplers.SCHEDULER_NAMES:
+            for total in range(len(sigmas), _MOST_STEPS + 1):
+                whole = comfy.samplers.calculate_sigmas(model_sampling, scheduler, total).tolist()
+                start = _find(sigmas, whole, dropped)
+                if start is not None:
+                    return start
+    return _estimate(sigmas, model_sampling)
+
+
+def _find(part: list[float], whole: list[float], dropped: int) -> int | None:
+    """Where ``part`` starts in ``whole``; None when it is not in it."""
+    ends_at_zero = part[-1] == 0
+    known = part[:-1] if ends_at_zero else part
+    starts = [len(whole) - len(part) - dropped] if ends_at_zero else range(len(whole) - len(part) + 1)
+    for start in starts:
+        piece = whole[start : start + len(known)] if start >= 0 else []
+        if len(piece) == len(known) and all(abs(a - b) <= _CLOSE * abs(a) for a, b in zip(known, piece, strict=True)):
+            return start
+    return None
+
+
+def _estimate(sigmas: list[float], model_sampling: Any) -> int:
+    levels = model_sampling.sigmas
+    first, last = (1 - float((levels < sigma).float().mean()) for sigma in (sigmas[0], sigmas[-1]))
+    size = (last - first) / (len(sigmas) - 1)
+    return round(first / size) if size > 0 else 0
