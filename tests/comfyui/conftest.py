@@ -1,0 +1,49 @@
+"""The running ComfyUI that the tests of this folder share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+
+import pytest
+
+from .client import ComfyClient
+from .server import ComfyServer, ComfyUINotFoundError, Installation
+
+# Loaded by ComfyUI, not by pytest: it imports ComfyUI's own modules.
+collect_ignore = ["test_nodes"]
+
+
+@dataclass(frozen=True)
+class ComfyUI:
+    """A started server and a client connected to it."""
+
+    server: ComfyServer
+    client: ComfyClient
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip for want of ComfyUI. From here pytest sums the skips up in one line; from a fixture it lists every test."""
+    if "comfyui" not in getattr(item, "fixturenames", ()) or item.config.getoption("--require-comfyui", default=False):
+        return
+    try:
+        Installation.find()
+    except ComfyUINotFoundError as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture(scope="session")
+def comfyui(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ComfyUI]:
+    """Start ComfyUI for the first test that asks. Getting here without one means that it was required."""
+    try:
+        installation = Installation.find()
+    except ComfyUINotFoundError as error:
+        pytest.fail(str(error), pytrace=False)
+    server = ComfyServer(installation, tmp_path_factory.mktemp("comfyui"))
+    server.start()
+    try:
+        with closing(ComfyClient(server.address)) as client:
+            yield ComfyUI(server, client)
+    finally:
+        server.stop()

@@ -1,0 +1,22 @@
+"""Nodes that only the tests' ComfyUI has: stand-ins for text encoders and VAEs, and a foreign attention override."""
+
+from __future__ import annotations
+
+from comfy_api.latest import ComfyExtension, io
+
+from .conditioning import TestImage, TestText, TestVace
+from .latent import TestLatent
+from .override import TestOverride
+
+
+class TestExtension(ComfyExtension):
+    """Registers the test nodes."""
+
+    async def get_node_list(self) -> list[type[io.ComfyNode]]:
+        """Every node of this pack; their ids start with PSATest."""
+        return [TestText, TestImage, TestVace, TestLatent, TestOverride]
+
+
+async def comfy_entrypoint() -> TestExtension:
+    """ComfyUI's way in."""
+    return TestExtension()
