@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import torch
 
 from ..attention import pyramid_sparse_attention
-from ..backends import triton_refusal
+from ..backends import choose_backend, triton_refusal
 from ..config import PSAConfig
 from ..reorder import Grid
 from ..report import Report
@@ -49,6 +49,10 @@ class Run:
 
         Args:
             q, k: ``[B, H, L, D]``.
+
+        Raises:
+            BackendError: the backend is ``"triton"`` and the kernels cannot take q; said at the first call, also in
+                warm-up, rather than many steps later.
         """
         tokens, grid = q.shape[2], place.grid
         if k.shape[2] != tokens:
@@ -59,13 +63,14 @@ class Run:
             return "video grid unknown"
         if math.prod(grid) + place.text_length != tokens:
             size = " x ".join(map(str, grid))
-            return f"{tokens} tokens are not the grid {size} and {place.text_length} of text"
+            return f"{tokens} tokens are not the grid {size} plus {place.text_length} of text"
         if tokens < self.config.min_tokens:
-            return f"{tokens} tokens, fewer than min_tokens {self.config.min_tokens}"
-        if self.backend != "torch":
-            refusal = triton_refusal(q.device, q.dtype, q.shape[3])
-            if refusal is not None:
-                return refusal
+            return f"{tokens} tokens are fewer than min_tokens = {self.config.min_tokens}"
+        if self.backend == "triton":
+            choose_backend(self.backend, q)
+        refusal = triton_refusal(q.device, q.dtype, q.shape[3]) if self.backend == "auto" else None
+        if refusal is not None:
+            return refusal
         if place.step < self.config.warmup_steps:
             return "warm-up"
         return None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import ComfyExtension, io
 
-from .conditioning import TestImage, TestText, TestVace
+from .conditioning import TestImage, TestReference, TestText, TestVace
 from .latent import TestLatent
 from .override import TestOverride
 
@@ -14,7 +14,7 @@ class TestExtension(ComfyExtension):
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         """Every node of this pack; their ids start with PSATest."""
-        return [TestText, TestImage, TestVace, TestLatent, TestOverride]
+        return [TestText, TestImage, TestVace, TestReference, TestLatent, TestOverride]
 
 
 async def comfy_entrypoint() -> TestExtension:

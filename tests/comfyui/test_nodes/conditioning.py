@@ -123,6 +123,30 @@ class TestVace(io.ComfyNode):
         return _with_entries(positive, negative, entries)
 
 
+class TestReference(io.ComfyNode):
+    """A reference video whose tokens Wan appends to its own."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """One conditioning in, the same with the reference out."""
+        return io.Schema(
+            node_id="PSATestReference",
+            category="psa/test",
+            inputs=[
+                io.Conditioning.Input("conditioning"),
+                *size_inputs(),
+                io.Int.Input("seed", default=0, min=0),
+            ],
+            outputs=[io.Conditioning.Output()],
+        )
+
+    @classmethod
+    def execute(cls, conditioning: Conditioning, frames: int, height: int, width: int, seed: int) -> io.NodeOutput:
+        """As in-context reference nodes leave it."""
+        latents = [random_tensor(seed, 1, LATENT_CHANNELS, frames, height, width)]
+        return io.NodeOutput(node_helpers.conditioning_set_values(conditioning, {"context_latents": latents}))
+
+
 def _with_entries(positive: Conditioning, negative: Conditioning, entries: dict[str, Any]) -> io.NodeOutput:
     return io.NodeOutput(
         node_helpers.conditioning_set_values(positive, entries),
