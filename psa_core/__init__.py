@@ -4,6 +4,7 @@ from .attention import AttentionInfo, PSAAttention, attention_from_levels, pyram
 from .backends import BackendError
 from .config import PSAConfig
 from .errors import ConfigError
+from .masks.radial import radial_levels
 from .presets import load_preset, load_presets, save_preset
 
 __version__ = "0.1.0"
@@ -18,5 +19,6 @@ __all__ = [
     "load_preset",
     "load_presets",
     "pyramid_sparse_attention",
+    "radial_levels",
     "save_preset",
 ]

@@ -1,0 +1,1 @@
+"""Level maps that follow from shapes alone."""
