@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, Literal, NamedTuple, overload
 
 import torch
 
@@ -38,6 +38,22 @@ class AttentionInfo(NamedTuple):
     backend: str
 
 
+@overload
+def pyramid_sparse_attention(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, config: PSAConfig | None = None, *,
+    grid: Grid | None = None, text_length: int = 0, static_levels: torch.Tensor | None = None,
+    backend: str = "auto", return_info: Literal[False] = False,
+) -> torch.Tensor: ...  # fmt: skip
+
+
+@overload
+def pyramid_sparse_attention(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, config: PSAConfig | None = None, *,
+    grid: Grid | None = None, text_length: int = 0, static_levels: torch.Tensor | None = None,
+    backend: str = "auto", return_info: Literal[True],
+) -> tuple[torch.Tensor, AttentionInfo]: ...  # fmt: skip
+
+
 def pyramid_sparse_attention(
     q: torch.Tensor,
     k: torch.Tensor,
@@ -49,7 +65,7 @@ def pyramid_sparse_attention(
     static_levels: torch.Tensor | None = None,
     backend: str = "auto",
     return_info: bool = False,
-):
+) -> Any:
     """Pyramid Sparse Attention (arXiv 2512.04025): softmax attention in which key blocks of lesser importance are
     mean-pooled or skipped.
 
@@ -201,10 +217,10 @@ def _run(
 ) -> torch.Tensor:
     pyramid = build_pyramid(k, v, max_level)
     if backend == "triton":
-        from .ops.attention.triton import pyramid_attention_triton as op
-    else:
-        op = pyramid_attention_torch
-    return op(q, k, v, levels, pyramid, block_m, block_n)
+        from .ops.attention.triton import pyramid_attention_triton
+
+        return pyramid_attention_triton(q, k, v, levels, pyramid, block_m, block_n)
+    return pyramid_attention_torch(q, k, v, levels, pyramid, block_m, block_n)
 
 
 def _check_tensors(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> None:
@@ -220,13 +236,16 @@ def _check_tensors(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> None:
 
 
 def _check_sequence(q: torch.Tensor, k: torch.Tensor, grid: Grid | None, text_length: int) -> None:
-    if not 0 <= text_length <= min(q.shape[2], k.shape[2]):
-        raise ConfigError("text_length", text_length, f"must lie between 0 and the sequence length {q.shape[2]}")
+    shorter = min(q.shape[2], k.shape[2])
+    if not isinstance(text_length, int) or not 0 <= text_length <= shorter:
+        raise ConfigError("text_length", text_length, f"must be a whole number between 0 and {shorter}")
     if grid is None:
         return
     if q.shape[2] != k.shape[2]:
         raise ConfigError("grid", grid, f"needs as many queries as keys, not {q.shape[2]} and {k.shape[2]}")
-    if len(grid) != 3 or min(grid) < 1 or math.prod(grid) + text_length != q.shape[2]:
+    if not isinstance(grid, tuple | list) or len(grid) != 3 or not all(isinstance(n, int) and n > 0 for n in grid):
+        raise ConfigError("grid", grid, "must be three whole numbers, 1 or more: frames, height, width")
+    if math.prod(grid) + text_length != q.shape[2]:
         raise ConfigError(
             "grid",
             tuple(grid),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import logging
 from functools import lru_cache
 
@@ -15,7 +14,8 @@ log = logging.getLogger(__name__)
 BACKENDS = ("auto", "triton", "torch")
 HEAD_DIMS = (64, 128)
 _DTYPES = (torch.float16, torch.bfloat16)
-_LEAST_CAPABILITY = {torch.float16: (7, 5), torch.bfloat16: (8, 0)}
+# Triton has matrix instructions from Ampere on; before it, kernels spill registers and exceed shared memory.
+_LEAST_CAPABILITY = (8, 0)
 
 
 class BackendError(RuntimeError):
@@ -61,12 +61,12 @@ def choose_backend(backend: str, q: torch.Tensor) -> str:
 @lru_cache(maxsize=1)
 def triton_installed() -> bool:
     """Whether Triton can be imported."""
-    if importlib.util.find_spec("triton") is None:
-        return False
     try:
-        import triton  # noqa: F401
+        # Not triton alone: some packages put an empty module of that name in its place.
+        import triton.language  # noqa: F401
     except Exception as error:
-        log.warning("Triton is installed and does not import: %s", error)
+        if not isinstance(error, ModuleNotFoundError) or error.name != "triton":
+            log.warning("Triton is installed and does not import: %s", error)
         return False
     return True
 
@@ -81,8 +81,8 @@ def _interpreted() -> bool:
 @lru_cache(maxsize=32)
 def _device_refusal(device: torch.device, dtype: torch.dtype) -> str | None:
     capability = torch.cuda.get_device_capability(device)
-    if torch.version.hip is None and capability < _LEAST_CAPABILITY[dtype]:
-        return f"{torch.cuda.get_device_name(device)} has no {str(dtype).removeprefix('torch.')} matrix units"
+    if torch.version.hip is None and capability < _LEAST_CAPABILITY:
+        return f"{torch.cuda.get_device_name(device)} is older than the kernels need (Ampere, compute capability 8.0)"
     try:
         _trial(device, dtype)
     except Exception as error:

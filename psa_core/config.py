@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -215,7 +215,7 @@ def _mask_ratios(ratios: Any, block_n: int) -> FrozenMap:
             )
         if level in intervals:
             raise ConfigError("mask_ratios", key, f"level {level} is given twice")
-        if isinstance(interval, str) or not hasattr(interval, "__len__") or len(interval) != 2:
+        if not isinstance(interval, Sequence) or isinstance(interval, str) or len(interval) != 2:
             raise ConfigError(f"mask_ratios.{level}", interval, "must be an interval [lo, hi]")
         lo, hi = (_share(f"mask_ratios.{level}", bound) for bound in interval)
         intervals[level] = (lo, hi)
@@ -255,7 +255,7 @@ def _sim_thresholds(thresholds: Any) -> FrozenMap:
 
 
 def _tile_size(size: Any) -> tuple[int, int, int]:
-    if isinstance(size, str) or not hasattr(size, "__len__") or len(size) != 3:
+    if not isinstance(size, Sequence) or isinstance(size, str) or len(size) != 3:
         raise ConfigError("tile_size", size, "must be three whole numbers: frames, height, width")
     for extent in size:
         _whole("tile_size", extent, 1)

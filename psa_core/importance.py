@@ -51,14 +51,17 @@ def mean(q: torch.Tensor, k: torch.Tensor, block_m: int, block_n: int, backend: 
 ESTIMATORS: dict[str, Estimator] = {"sampled_max": sampled_max, "mean": mean}
 
 
+# Out of inference mode, because the cache outlives it and autograd refuses tensors made there.
 @lru_cache(maxsize=32)
+@torch.inference_mode(False)
 def sample_positions(length: int, device: torch.device) -> torch.Tensor:
     """One token from each run of four: int64 ``[ceil(length / 4)]``, ascending, the same for a length every time.
 
     The choice comes from a generator of its own, so torch's global ones are left alone.
     """
-    starts = torch.arange(0, length, SAMPLE_STRIDE)
-    draws = torch.randint(SAMPLE_STRIDE, starts.shape, generator=torch.Generator().manual_seed(_SEED))
+    starts = torch.arange(0, length, SAMPLE_STRIDE, device="cpu")
+    generator = torch.Generator().manual_seed(_SEED)
+    draws = torch.randint(SAMPLE_STRIDE, starts.shape, generator=generator, device="cpu")
     return (starts + draws % (length - starts).clamp(max=SAMPLE_STRIDE)).to(device)
 
 

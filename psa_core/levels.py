@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 
 import torch
 
@@ -24,20 +25,29 @@ def select_levels(importance: torch.Tensor, config: PSAConfig) -> torch.Tensor:
     """
     k_blocks = importance.shape[-1]
     ranked = importance.sort(dim=-1, descending=True, stable=True)
-    bounds = [hi for _, hi in config.mask_ratios.values()][:-1]
-    choice = torch.tensor(list(config.mask_ratios), dtype=torch.uint8, device=importance.device)
+    used = {level: hi for level, (lo, hi) in config.mask_ratios.items() if hi > lo}
+    bounds = list(used.values())[:-1]
+    choice = _constant(tuple(used), torch.uint8, importance.device)
     if config.mask_mode == "topk":
         quotas = [math.ceil(hi * k_blocks - _FUZZ) for hi in bounds]
         rank = torch.arange(k_blocks, device=importance.device)
-        edges = torch.tensor(quotas, device=importance.device)
+        edges = _constant(tuple(quotas), rank.dtype, importance.device)
         by_rank = choice[torch.bucketize(rank, edges, right=True)].expand(importance.shape)
     else:
         mass = ranked.values.cumsum(-1)
         before = torch.nn.functional.pad(mass[..., :-1], (1, 0))
-        edges = torch.tensor(bounds, dtype=before.dtype, device=before.device)
+        edges = _constant(tuple(bounds), before.dtype, before.device)
         by_rank = choice[torch.bucketize(before, edges, right=True)]
         by_rank[..., : math.ceil(config.min_full_ratio * k_blocks - _FUZZ)] = 1
     return torch.empty_like(by_rank, memory_format=torch.contiguous_format).scatter_(-1, ranked.indices, by_rank)
+
+
+# Every copy of numbers to a GPU waits for it, so they are copied once. Made out of inference mode, which the cache
+# outlives.
+@lru_cache(maxsize=256)
+@torch.inference_mode(False)
+def _constant(values: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+    return torch.tensor(values, dtype=dtype, device=device)
 
 
 def similarity_cap(k: torch.Tensor, config: PSAConfig) -> torch.Tensor:

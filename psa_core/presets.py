@@ -147,7 +147,8 @@ def read_preset_file(file: Path) -> list[ModelFamily]:
     """
     try:
         document = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    # PyYAML lets plain errors through: ValueError for a date such as 2025-99-99, RecursionError for deep nesting.
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ConfigError("file", file.name, f"is not valid YAML: {error}", str(file.name)) from error
     if document is None:
         return []
@@ -164,7 +165,8 @@ def save_preset(model: str, preset: str, config: PSAConfig, folder: str | Path |
         The file written.
 
     Raises:
-        ConfigError: a name that is no plain file name or is taken by another preset with other settings, or no folder.
+        ConfigError: a name that is no plain file name or is that of a bundled preset with other settings, no folder, or
+            a ``text_length`` other than that of the model in the file.
     """
     _plain_name("model", model)
     _plain_name("preset", preset)
@@ -180,6 +182,9 @@ def save_preset(model: str, preset: str, config: PSAConfig, folder: str | Path |
         read_preset_file(file)
         document = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
     family = document.setdefault(model, {"default_attention": preset, "text_length": config.text_length})
+    if family.get("text_length", 0) != config.text_length:
+        allowed = f"{file.name} has {family.get('text_length', 0)} for every preset of {model}"
+        raise ConfigError("text_length", config.text_length, allowed)
     if bundled:
         family.setdefault("video_scale", dict(bundled.video_scale))
     family.setdefault("attention_configs", {})[preset] = config_to_schema(config)
@@ -217,6 +222,8 @@ def _merge(known: ModelFamily | None, new: ModelFamily, file: Path) -> ModelFami
     for name, config in new.presets.items():
         if name in presets and presets[name] != config:
             apart = f"{name}@{file.stem}"
+            while apart in presets and presets[apart] != config:
+                apart += "+"
             notes.append(
                 f"{file.name}: {new.name}: preset {name!r} is already there with other settings; "
                 f"the one of this file is listed as {apart!r}"
@@ -237,11 +244,14 @@ def _read_family(name: str, body: Any, file: str) -> ModelFamily:
         presets[str(preset)] = _read_preset(_mapping(settings, "preset", where), text_length, where, notes)
     if not presets:
         raise ConfigError("attention_configs", {}, "must hold at least one preset", source)
-    default = family.get("default_attention", next(iter(presets)))
+    default = str(family.get("default_attention", next(iter(presets))))
     if default not in presets:
         raise ConfigError("default_attention", default, "must be one of " + ", ".join(presets), source)
     scale = _mapping(family.get("video_scale", {}), "video_scale", source)
     notes += _unknown(scale, _SCALE_KEYS, f"{source}: video_scale")
+    for key in scale.keys() & set(_SCALE_KEYS):
+        if type(scale[key]) is not int or scale[key] < 1:
+            raise ConfigError(f"video_scale.{key}", scale[key], "must be a whole number, 1 or more", source)
     return ModelFamily(name, default, dict(scale), text_length, presets, tuple(notes))
 
 

@@ -45,7 +45,8 @@ def _pool(x: torch.Tensor, max_level: int) -> torch.Tensor:
         level *= 2
         count = (length - level * torch.arange(sums.shape[2], device=x.device)).clamp(max=level)
         levels.append((sums / count[:, None]).to(x.dtype))
-    return torch.cat(levels, 2) if levels else x.new_empty((*x.shape[:2], 0, x.shape[3]))
+    # Keys whose innermost dimension is the heads would pass that layout on to the rows.
+    return torch.cat(levels, 2).contiguous() if levels else x.new_empty((*x.shape[:2], 0, x.shape[3]))
 
 
 def _pair_sums(x: torch.Tensor) -> torch.Tensor:

@@ -41,7 +41,9 @@ def restore_index(config: PSAConfig, grid: Grid, text_length: int, device: torch
 
 
 # A sampling run meets a handful of shapes (context windows, batches of prompts); 1 MB an entry at 130k tokens.
+# Made out of inference mode, because the cache outlives it and autograd refuses tensors made there.
 @lru_cache(maxsize=16)
+@torch.inference_mode(False)
 def _cached_index(method: str, grid: Grid, tile: Grid, text_length: int, device: torch.device) -> torch.Tensor:
     video = METHODS[method](grid, tile) + text_length
     order = np.concatenate([np.arange(text_length), video])
@@ -49,5 +51,6 @@ def _cached_index(method: str, grid: Grid, tile: Grid, text_length: int, device:
 
 
 @lru_cache(maxsize=16)
+@torch.inference_mode(False)
 def _cached_restore(method: str, grid: Grid, tile: Grid, text_length: int, device: torch.device) -> torch.Tensor:
     return torch.argsort(_cached_index(method, grid, tile, text_length, device))

@@ -75,7 +75,9 @@ def _outer_sample(
     options = guider.model_options["transformer_options"]
     patch: Patch = options[PATCH_KEY]
     schedule = sigmas.tolist()
-    before = steps_before(schedule, guider.model_patcher.get_model_object("model_sampling"))
+    before = 0
+    if patch.model is not None:
+        before = steps_before(schedule, guider.model_patcher.get_model_object("model_sampling"))
     run = Run(patch.config, patch.backend)
     options[_RUN_KEY] = _SamplerCall(run, schedule, before)
     if patch.config.verbose:

@@ -24,9 +24,12 @@ def build_block_list(levels: torch.Tensor, max_level: int) -> BlockList:
     """Derive the block list of a level map.
 
     Args:
-        levels: uint8 ``[B, H, q_blocks, k_blocks]``, powers of two up to ``max_level``, or 0 for skipped.
+        levels: uint8 ``[B, H, q_blocks, k_blocks]``, powers of two up to ``max_level``; anything else is skipped.
     """
-    # Unsigned wrap-around sends skipped (0 - 1 = 255) behind every level; stable keeps blocks in memory order.
-    order = torch.sort((levels - 1).contiguous(), dim=-1, stable=True).indices
+    # Unsigned wrap-around sends skipped (0 - 1 = 255) behind every level, where values that are no level must go too;
+    # stable keeps blocks in memory order.
+    below = levels - 1
+    rank = below.masked_fill(levels & below != 0, 255)
+    order = torch.sort(rank.contiguous(), dim=-1, stable=True).indices
     counts = [(levels == 1 << i).sum(-1, dtype=torch.int32) for i in range(max_level.bit_length())]
     return BlockList(order.to(torch.int32), torch.stack(counts, -1))

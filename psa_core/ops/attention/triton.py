@@ -153,12 +153,14 @@ def pyramid_attention_triton(
     blocks, counts = build_block_list(levels, pyramid.max_level)
     blocks, counts = (x.expand(batch, heads, -1, -1) for x in (blocks, counts))
     out = torch.empty(q.shape, dtype=q.dtype, device=q.device)
-    _pyramid_attention[(triton.cdiv(q_tokens, launch.tile_m) * batch * heads,)](
-        q, k, v, pyramid.k, pyramid.v, out, blocks, counts,
-        *q.stride(), *k.stride(), *v.stride(), *out.stride()[:3],
-        *blocks.stride()[:2], *counts.stride()[:2],
-        heads, q_tokens, k_tokens, blocks.shape[3], pyramid.k.shape[2], d**-0.5 * LOG2_E,
-        D=d, BLOCK_M=block_m, LOG_BLOCK_N=block_n.bit_length() - 1, N_LEVELS=counts.shape[3],
-        TILE_M=launch.tile_m, TILE_N=launch.tile_n, num_warps=launch.num_warps, num_stages=launch.num_stages,
-    )  # fmt: skip
+    # Triton launches on the current device, which need not be the tensors'.
+    with torch.cuda.device_of(q):
+        _pyramid_attention[(triton.cdiv(q_tokens, launch.tile_m) * batch * heads,)](
+            q, k, v, pyramid.k, pyramid.v, out, blocks, counts,
+            *q.stride(), *k.stride(), *v.stride(), *out.stride()[:3],
+            *blocks.stride()[:2], *counts.stride()[:2],
+            heads, q_tokens, k_tokens, blocks.shape[3], pyramid.k.shape[2], d**-0.5 * LOG2_E,
+            D=d, BLOCK_M=block_m, LOG_BLOCK_N=block_n.bit_length() - 1, N_LEVELS=counts.shape[3],
+            TILE_M=launch.tile_m, TILE_N=launch.tile_n, num_warps=launch.num_warps, num_stages=launch.num_stages,
+        )  # fmt: skip
     return out

@@ -80,9 +80,11 @@ def sampled_max_triton(
     q_blocks, k_blocks = triton.cdiv(q_tokens, block_m), triton.cdiv(k.shape[2], block_n)
     scores = torch.empty((batch, heads, q_blocks, k_blocks), dtype=torch.float32, device=q.device)
     stride = 4
-    _sampled_max[(triton.cdiv(len(q_sample), _TILE["TILE_M"]) * batch * heads,)](
-        q, k, q_sample, k_sample, scores, *q.stride(), *k.stride(),
-        heads, len(q_sample), len(k_sample), q_blocks, k_blocks, d**-0.5 * LOG2_E,
-        D=d, PER_M=block_m // stride, PER_N=block_n // stride, **_TILE, num_warps=8, num_stages=2,
-    )  # fmt: skip
+    # Triton launches on the current device, which need not be the tensors'.
+    with torch.cuda.device_of(q):
+        _sampled_max[(triton.cdiv(len(q_sample), _TILE["TILE_M"]) * batch * heads,)](
+            q, k, q_sample, k_sample, scores, *q.stride(), *k.stride(),
+            heads, len(q_sample), len(k_sample), q_blocks, k_blocks, d**-0.5 * LOG2_E,
+            D=d, PER_M=block_m // stride, PER_N=block_n // stride, **_TILE, num_warps=8, num_stages=2,
+        )  # fmt: skip
     return scores

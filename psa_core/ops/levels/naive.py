@@ -24,9 +24,10 @@ def _select_row(
     for rank, block in enumerate(sorted(range(len(row)), key=lambda block: -row[block])):
         position = rank / len(row) if mask_mode == "topk" else mass
         for level, (lo, hi) in mask_ratios.items():
-            if lo <= position < hi:
+            # With all importance spent (1.0, or a last bit more) a block belongs to the last level in use.
+            if lo <= position < hi or (lo < hi == 1.0 <= position):
                 levels[block] = level
-        if mask_mode == "thresholdbound" and rank < min_full_ratio * len(row):
+        if mask_mode == "thresholdbound" and rank / len(row) < min_full_ratio:
             levels[block] = 1
         mass += row[block]
     return levels

@@ -1,0 +1,78 @@
+"""What every test shares: where kernels run, the options of this suite, fresh and repeatable randomness."""
+
+from __future__ import annotations
+
+import os
+import random
+import sys
+import zlib
+from pathlib import Path
+
+import hypothesis
+import pytest
+import torch
+
+ROOT = Path(__file__).parent.parent
+# The checkout goes before an installed copy.
+sys.path.insert(0, str(ROOT))
+if not torch.cuda.is_available():
+    # Triton reads this when it is imported.
+    os.environ["TRITON_INTERPRET"] = "1"
+
+# Deadlines measure the machine.
+hypothesis.settings.register_profile("psa", deadline=None)
+hypothesis.settings.load_profile("psa")
+
+
+class RootIsNoPackage:
+    """Keeps pytest from importing the ``__init__.py`` in the root, which only ComfyUI can import."""
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_collect_directory(self, path: Path, parent: pytest.Collector) -> pytest.Collector | None:
+        return pytest.Dir.from_parent(parent, path=path) if path == ROOT else None
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--require-comfyui", action="store_true", help="fail, not skip, ComfyUI's tests without ComfyUI")
+    parser.addoption("--seed", type=int, help="seed of the tests' random tensors; drawn anew for each run by default")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.register(RootIsNoPackage())
+    if config.option.seed is None:
+        config.option.seed = random.SystemRandom().randrange(1 << 32)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    if terminalreporter.stats.get("failed"):
+        terminalreporter.write_line(f"the same random tensors again: pytest --seed={config.option.seed}")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if torch.cuda.is_available():
+        return
+    skip = pytest.mark.skip(reason="no NVIDIA GPU")
+    for item in items:
+        if "gpu" in item.keywords:
+            item.add_marker(skip)
+
+
+@pytest.fixture(autouse=True)
+def seeded(request: pytest.FixtureRequest) -> None:
+    """Random tensors differ from run to run and from test to test, and ``--seed`` brings them back."""
+    torch.manual_seed(zlib.crc32(f"{request.config.option.seed} {request.node.nodeid}".encode()))
+
+
+@pytest.fixture
+def poisoned_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fresh memory holds NaN (or 0x5A in integers), so that an element which nobody writes shows."""
+
+    def poison(allocate):
+        def poisoned(*args, **kwargs):
+            x = allocate(*args, **kwargs)
+            return x.fill_(float("nan") if x.is_floating_point() else 0x5A)
+
+        return poisoned
+
+    for owner, name in ((torch, "empty"), (torch, "empty_like"), (torch.Tensor, "new_empty")):
+        monkeypatch.setattr(owner, name, poison(getattr(owner, name)))

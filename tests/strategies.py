@@ -1,0 +1,45 @@
+"""Hypothesis strategies of settings."""
+
+from __future__ import annotations
+
+import hypothesis.strategies as st
+
+from psa_core import PSAConfig
+from psa_core.config import allowed_levels
+
+
+@st.composite
+def ratio_tilings(draw: st.DrawFn, block_n: int = 128) -> dict[int, tuple[float, float]]:
+    """Intervals that tile [0, 1] in pyramid order, in any order of keys."""
+    levels = [level for level in allowed_levels(block_n) if draw(st.booleans())] or [1]
+    cuts = [0.0, *sorted(draw(st.floats(0, 1)) for _ in levels[1:]), 1.0]
+    ratios = {level: (cuts[i], cuts[i + 1]) for i, level in enumerate(levels)}
+    return {level: ratios[level] for level in draw(st.permutations(levels))}
+
+
+@st.composite
+def configs(draw: st.DrawFn) -> PSAConfig:
+    """Any settings that are allowed."""
+    block_n = draw(st.sampled_from([32, 64, 128]))
+    shares, similarities, counts = st.floats(0, 1), st.floats(-1, 1), st.integers(0, 10_000)
+    return PSAConfig(
+        type=draw(st.sampled_from(["psa", "dense"])),
+        block_m=draw(st.sampled_from([64, 128])),
+        block_n=block_n,
+        tile_n=draw(st.integers(1, 256)),
+        mask_ratios=draw(ratio_tilings(block_n)),
+        mask_mode=draw(st.sampled_from(["thresholdbound", "topk"])),
+        min_full_ratio=draw(shares),
+        importance=draw(st.sampled_from(["sampled_max", "mean"])),
+        use_sim_mask=draw(st.booleans()),
+        sim_thresholds={key: draw(similarities) for key in draw(st.sets(st.sampled_from(["x2", "x4", "x8"])))},
+        use_rearrange=draw(st.booleans()),
+        rearrange_method=draw(st.sampled_from(["Gilbert", "Tile"])),
+        tile_size=draw(st.tuples(*[st.integers(1, 64)] * 3)),
+        warmup_steps=draw(counts),
+        min_tokens=draw(counts),
+        text_length=draw(counts),
+        attn_impl=draw(st.sampled_from(["new_mask_type", "old_mask_type"])),
+        verbose=draw(st.booleans()),
+        description=draw(st.text()),
+    )

@@ -1,0 +1,54 @@
+"""Random inputs and the measure of error that several tests share."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+class Shape(NamedTuple):
+    """Sizes of one attention call."""
+
+    batch: int = 1
+    heads: int = 1
+    q_tokens: int = 128
+    k_tokens: int = 128
+    d: int = 64
+    block_m: int = 128
+    block_n: int = 128
+
+    @property
+    def blocks(self) -> tuple[int, int]:
+        """Query blocks and key blocks."""
+        return math.ceil(self.q_tokens / self.block_m), math.ceil(self.k_tokens / self.block_n)
+
+
+def random_qkv(
+    shape: Shape, dtype: torch.dtype = torch.float32, device: torch.device = DEVICE
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Queries, keys and values whose softmax is neither flat nor a single spike."""
+    q, k, v = (
+        torch.randn(shape.batch, shape.heads, tokens, shape.d, device=device)
+        for tokens in (shape.q_tokens, shape.k_tokens, shape.k_tokens)
+    )
+    return (2 * q).to(dtype), k.to(dtype), (v + 0.5).to(dtype)
+
+
+def random_levels(shape: Shape, device: torch.device = DEVICE) -> torch.Tensor:
+    """A level map that uses every level of the block size, skipping included; no row is empty."""
+    choices = torch.tensor([0, *(1 << i for i in range(shape.block_n.bit_length()))], dtype=torch.uint8)
+    levels = choices[torch.randint(len(choices), (shape.batch, shape.heads, *shape.blocks))]
+    keep = torch.randint(shape.blocks[1], (*levels.shape[:3], 1))
+    kept = choices[torch.randint(1, len(choices), keep.shape)]
+    return levels.scatter(-1, keep, kept).to(device)
+
+
+def relative_error(actual: torch.Tensor, expected: torch.Tensor) -> float:
+    """Norm of the difference by the norm of what is expected. NaN, which passes no bound, when an element is NaN."""
+    assert actual.shape == expected.shape
+    actual, expected = actual.to(expected.device).double(), expected.double()
+    return ((actual - expected).norm() / expected.norm()).item()

@@ -1,0 +1,117 @@
+"""Permutations of video tokens: that they are ones, and that they keep neighbours together."""
+
+from __future__ import annotations
+
+import itertools
+
+import hypothesis
+import hypothesis.strategies as st
+import numpy as np
+import pytest
+import torch
+
+from psa_core import PSAConfig
+from psa_core.reorder import METHODS, reorder_index, restore_index
+from psa_core.reorder.gilbert import gilbert_order
+from psa_core.reorder.tile import tile_order
+
+Grid = tuple[int, int, int]
+CPU = torch.device("cpu")
+grids = st.tuples(*[st.integers(1, 32)] * 3)
+
+
+def is_permutation(order: np.ndarray, grid: Grid) -> bool:
+    return order.dtype == np.int64 and np.array_equal(np.sort(order), np.arange(np.prod(grid)))
+
+
+def steps(order: np.ndarray, grid: Grid) -> np.ndarray:
+    """How far each step of an order goes along frames, height and width."""
+    return np.abs(np.diff(np.stack(np.unravel_index(order, grid)), axis=1))
+
+
+def spread(order: np.ndarray, grid: Grid, block: int = 128) -> float:
+    """Mean squared distance of a token from the centre of its block."""
+    position = np.stack(np.unravel_index(order, grid))
+    blocks = [position[:, start : start + block] for start in range(0, order.size, block)]
+    return float(np.mean([block.var(axis=1).sum() for block in blocks]))
+
+
+def check_curve(grid: Grid) -> None:
+    order = gilbert_order(grid)
+    assert is_permutation(order, grid)
+    moved = steps(order, grid)
+    assert moved.max(initial=0) <= 1
+    if all(extent % 2 == 0 for extent in grid):
+        assert (moved.sum(0) == 1).all()
+
+
+class TestGilbert:
+    def test_small_grids(self) -> None:
+        for grid in itertools.product(range(1, 9), repeat=3):
+            check_curve(grid)
+
+    @hypothesis.given(grids)
+    def test_larger_grids(self, grid: Grid) -> None:
+        check_curve(grid)
+
+    @hypothesis.given(st.tuples(*[st.integers(1, 12)] * 3))
+    def test_even_grids_have_no_diagonal_step(self, halves: Grid) -> None:
+        frames, height, width = halves
+        check_curve((2 * frames, 2 * height, 2 * width))
+
+    @pytest.mark.parametrize("grid", [(13, 30, 45), (21, 30, 52), (21, 45, 80), (31, 44, 80), (1, 1, 5000)])
+    def test_grids_of_videos(self, grid: Grid) -> None:
+        check_curve(grid)
+
+
+class TestTile:
+    @hypothesis.given(grids, st.tuples(*[st.integers(1, 9)] * 3))
+    def test_is_a_permutation(self, grid: Grid, tile: Grid) -> None:
+        assert is_permutation(tile_order(grid, tile), grid)
+
+    @hypothesis.given(st.tuples(*[st.integers(1, 5)] * 3), st.tuples(*[st.integers(1, 8)] * 3))
+    def test_whole_tiles_follow_each_other(self, tiles: Grid, tile: Grid) -> None:
+        grid = tuple(n * size for n, size in zip(tiles, tile, strict=True))
+        order = tile_order(grid, tile).reshape(-1, int(np.prod(tile)))
+        position = np.stack(np.unravel_index(order, grid))
+        corners = position.min(-1)
+        assert (np.ptp(position, axis=-1) + 1 == np.reshape(tile, (3, 1))).all()
+        assert (corners % np.reshape(tile, (3, 1)) == 0).all()
+        assert np.array_equal(corners.T // tile, list(itertools.product(*map(range, tiles))))
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("grid", [(13, 30, 45), (21, 30, 52), (17, 16, 16)])
+def test_blocks_are_more_compact_than_in_raster_order(method: str, grid: Grid) -> None:
+    order = METHODS[method](grid, (2, 8, 8))
+    assert spread(order, grid) < 0.6 * spread(np.arange(np.prod(grid)), grid)
+
+
+class TestIndex:
+    @pytest.mark.parametrize("method", METHODS)
+    @pytest.mark.parametrize("text", [0, 7])
+    def test_text_stays_and_order_is_restored(self, method: str, text: int) -> None:
+        config = PSAConfig(rearrange_method=method)
+        grid = (3, 9, 10)
+        index = reorder_index(config, grid, text, CPU)
+        assert index is not None
+        assert index.dtype == torch.int64
+        assert index[:text].tolist() == list(range(text))
+        assert np.array_equal(index[text:].numpy() - text, METHODS[method](grid, config.tile_size))
+        tokens = torch.randn(270 + text)
+        assert torch.equal(tokens[index][restore_index(config, grid, text, CPU)], tokens)
+
+    def test_settings_tell_orders_apart(self) -> None:
+        config = PSAConfig(rearrange_method="Tile", tile_size=(2, 4, 4))
+        orders = [
+            reorder_index(config.replace(**changes), (4, 8, 8), 0, CPU)
+            for changes in ({}, {"tile_size": (1, 8, 8)}, {"rearrange_method": "Gilbert"})
+        ]
+        assert len({tuple(order.tolist()) for order in orders}) == 3
+
+    def test_is_made_once(self) -> None:
+        config = PSAConfig()
+        assert reorder_index(config, (3, 5, 7), 2, CPU) is reorder_index(config, [3, 5, 7], 2, torch.device("cpu"))
+
+    def test_without_rearranging_there_is_none(self) -> None:
+        assert reorder_index(PSAConfig(use_rearrange=False), (3, 5, 7), 2, CPU) is None
