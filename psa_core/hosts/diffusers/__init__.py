@@ -1,0 +1,125 @@
+"""Diffusers: patch the video self-attention of a Wan or CogVideoX pipeline, or of its transformer alone::
+
+    with patch(pipeline, config) as handle:
+        video = pipeline(prompt).frames[0]
+    print(handle.report.line())
+
+A model keeps its own attention processors: projections, norms, rotary embeddings, LoRAs and fused projections run as
+they always do. A hook of diffusers' own kind (``diffusers.hooks``) goes around each self-attention layer and catches
+one call inside it, torch's ``scaled_dot_product_attention``. Cross-attention and every other model in the process stay
+as they are. Offloading, LoRAs and attention backends may be set before or after patching; ``torch.compile`` comes after
+it, and leaves the patched layers uncompiled.
+
+Tested with diffusers 0.35.2 and 0.42.1.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from functools import partial
+from typing import Any
+
+import torch
+from diffusers.hooks import HookRegistry
+
+from ...backends import BACKENDS
+from ...config import PSAConfig
+from ...errors import ConfigError
+from ...report import Report
+from ..run import Run
+from .attention import SelfAttentionHook
+from .denoising import Denoising
+from .families import family_of, transformers_of
+
+log = logging.getLogger(__name__)
+
+_HOOK = "psa"
+_PATCH = "_psa_patch"
+
+
+def patch(target: Any, config: PSAConfig, *, backend: str = "auto", keep_levels: bool = False) -> Handle:
+    """Run the video self-attention of a pipeline or transformer through Pyramid Sparse Attention.
+
+    A transformer that is patched already is patched anew. Calls that stay dense run what the model would have run,
+    with the attention backend chosen for it.
+
+    Args:
+        target: a pipeline with a ``WanTransformer3DModel`` or ``CogVideoXTransformer3DModel`` (the two experts of
+            Wan 2.2 count their steps together), or such a transformer.
+        config: settings; ``min_tokens`` and ``warmup_steps`` apply.
+        backend: ``"auto"`` leaves calls dense that the kernels cannot take; ``"triton"`` and ``"torch"`` insist.
+        keep_levels: keep level maps in the report, for pictures.
+
+    Raises:
+        TypeError: nothing here can be patched; the message says what can.
+        ConfigError: no such backend.
+    """
+    if backend not in BACKENDS:
+        raise ConfigError("backend", backend, "must be one of " + ", ".join(BACKENDS))
+    transformers = transformers_of(target)
+    if config.verbose:
+        log.info("PSA on %s: %s", ", ".join(type(x).__name__ for x in transformers), config)
+    denoising = Denoising(Run(config, backend, Report(keep_levels)), keep_levels)
+    return Handle(denoising, [_Patch(transformer, denoising) for transformer in transformers])
+
+
+class Handle:
+    """A patched pipeline or transformer; as a context manager, it restores on leaving."""
+
+    def __init__(self, denoising: Denoising, patches: list[_Patch]) -> None:
+        self._denoising, self._patches = denoising, patches
+
+    @property
+    def report(self) -> Report:
+        """What the latest denoising run did; each run starts a new one."""
+        return self._denoising.run.report
+
+    def restore(self) -> None:
+        """Take the patch away, where no newer one has taken its place. The report stays readable."""
+        for transformer_patch in self._patches:
+            transformer_patch.remove()
+
+    def __enter__(self) -> Handle:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.restore()
+
+
+class _Patch:
+    """The hooks in one transformer."""
+
+    def __init__(self, transformer: torch.nn.Module, denoising: Denoising) -> None:
+        older = getattr(transformer, _PATCH, None)
+        if older is not None:
+            older.remove()
+        self._transformer = transformer
+        self._layers: list[tuple[torch.nn.Module, SelfAttentionHook]] = []
+        # Not a diffusers hook: accelerate, when offloading, replaces the transformer's forward, and removing a hook
+        # that was there before would undo that.
+        self._pre_hook = transformer.register_forward_pre_hook(partial(_note_inputs, denoising), with_kwargs=True)
+        for layer, block in enumerate(getattr(transformer, family_of(transformer).blocks)):
+            hook = SelfAttentionHook(denoising, layer)
+            HookRegistry.check_if_exists_or_initialize(block.attn1).register_hook(hook, _HOOK)
+            self._layers.append((block.attn1, hook))
+        setattr(transformer, _PATCH, self)
+
+    def remove(self) -> None:
+        """Restore the transformer; does nothing the second time."""
+        self._pre_hook.remove()
+        for attention, hook in self._layers:
+            registry = HookRegistry.check_if_exists_or_initialize(attention)
+            if registry.get_hook(_HOOK) is hook:
+                registry.remove_hook(_HOOK, recurse=False)
+        self._layers.clear()
+        if getattr(self._transformer, _PATCH, None) is self:
+            delattr(self._transformer, _PATCH)
+
+
+# Reads the timestep, which no compiled graph can do.
+@torch.compiler.disable
+def _note_inputs(denoising: Denoising, transformer: torch.nn.Module, args: Any, kwargs: Any) -> None:
+    """Forward pre-hook of a transformer."""
+    call = inspect.signature(type(transformer).forward).bind(transformer, *args, **kwargs).arguments
+    denoising.enter(family_of(transformer).inputs(transformer, call))

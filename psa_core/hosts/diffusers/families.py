@@ -1,0 +1,86 @@
+"""The transformers that can be patched: where their blocks are and what their inputs say."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from diffusers import CogVideoXTransformer3DModel, WanTransformer3DModel
+
+from ...reorder import Grid
+
+_COMPONENTS = ("transformer", "transformer_2")
+
+
+class Inputs(NamedTuple):
+    """What one forward pass says about itself.
+
+    Attributes:
+        timestep: the scheduler's.
+        grid: (frames, height, width) of the video in tokens.
+        text_length: text tokens in front of the video tokens.
+    """
+
+    timestep: float
+    grid: Grid
+    text_length: int
+
+
+class Family(NamedTuple):
+    """One kind of transformer.
+
+    Attributes:
+        blocks: the attribute that holds its blocks; each has its self-attention in ``attn1``.
+        inputs: transformer and arguments of its forward pass by name -> what they say.
+    """
+
+    blocks: str
+    inputs: Callable[[Any, dict[str, Any]], Inputs]
+
+
+def _wan_inputs(transformer: Any, call: dict[str, Any]) -> Inputs:
+    frames, height, width = call["hidden_states"].shape[2:]
+    patch_frames, patch_height, patch_width = transformer.config.patch_size
+    return Inputs(_timestep(call), (frames // patch_frames, height // patch_height, width // patch_width), 0)
+
+
+def _cogvideox_inputs(transformer: Any, call: dict[str, Any]) -> Inputs:
+    _, frames, _, height, width = call["hidden_states"].shape
+    # CogVideoX 1.0 has no patch size in time.
+    patch, patch_frames = transformer.config.patch_size, transformer.config.patch_size_t or 1
+    grid = frames // patch_frames, height // patch, width // patch
+    return Inputs(_timestep(call), grid, call["encoder_hidden_states"].shape[1])
+
+
+def _timestep(call: dict[str, Any]) -> float:
+    # Image-to-video of Wan 2.2 5B gives every token a timestep, 0 where the image is.
+    return float(torch.as_tensor(call["timestep"]).max())
+
+
+FAMILIES: dict[type, Family] = {
+    WanTransformer3DModel: Family("blocks", _wan_inputs),
+    CogVideoXTransformer3DModel: Family("transformer_blocks", _cogvideox_inputs),
+}
+
+
+def family_of(transformer: torch.nn.Module) -> Family:
+    """The family of a transformer that :func:`transformers_of` has returned."""
+    return next(family for kind, family in FAMILIES.items() if isinstance(transformer, kind))
+
+
+def transformers_of(target: Any) -> list[torch.nn.Module]:
+    """The transformers of a pipeline, or the one that was given.
+
+    Raises:
+        TypeError: there is none, or one that cannot be patched; the message says what can.
+    """
+    components = [target] if isinstance(target, torch.nn.Module) else [getattr(target, x, None) for x in _COMPONENTS]
+    # torch.compile wraps a module in another.
+    found = [getattr(x, "_orig_mod", x) for x in components if x is not None]
+    if found and all(isinstance(x, tuple(FAMILIES)) for x in found):
+        return found
+    kinds = " or ".join(kind.__name__ for kind in FAMILIES)
+    held = ", ".join(type(x).__name__ for x in found if x is not target)
+    given = type(target).__name__ + (f" with {held}" if held else "")
+    raise TypeError(f"only a {kinds}, or a pipeline with one, can be patched, not {given}")

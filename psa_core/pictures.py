@@ -1,0 +1,145 @@
+"""Pictures of a report: level maps, and density by layer and step. Needs matplotlib, which the core does not."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib import colormaps
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+from matplotlib.ticker import MaxNLocator
+
+from .levels import density
+from .report import Report
+
+_SKIPPED = "#f2f0ea"
+_DENSE = "#d9d9d9"
+_PAPER = "#ffffff"
+_INK = "#222222"
+# Numbers stay readable in a heat map of up to this many cells a side.
+_MOST_NUMBERS = 24
+
+
+def levels_picture(report: Report, file: str | Path, *, head: int = 0, rows: int = 2, columns: int = 4) -> None:
+    """Draw level maps of some steps (rows) and layers (columns), evenly chosen, first and last among them.
+
+    Args:
+        report: of a run that kept level maps.
+        file: an image file; its name ends in .png, .svg or .pdf.
+        head: the attention head to draw, of the first sample.
+        rows, columns: how many steps and layers at most.
+
+    Raises:
+        ValueError: the report holds no level map.
+    """
+    maps = report.level_maps
+    if not maps:
+        raise ValueError("the report holds no level maps: ask for them (keep_levels=True) before the run")
+    steps = _evenly(sorted({step for step, _ in maps}), rows)
+    layers = _evenly(sorted({layer for _, layer in maps}), columns)
+    figure = Figure(figsize=(3.1 * len(layers) + 0.8, 2.7 * len(steps) + 1.6), facecolor=_PAPER, layout="constrained")
+    axes = figure.subplots(len(steps), len(layers), squeeze=False, sharex=True, sharey=True)
+    colours = _level_colours([maps[key] for key in maps])
+    for row, step in enumerate(steps):
+        for column, layer in enumerate(layers):
+            if (step, layer) in maps:
+                _draw_levels(axes[row][column], maps[step, layer][0, head].cpu(), colours)
+            axes[row][column].set_title(_levels_title(maps.get((step, layer)), step, layer, head), fontsize=9)
+    figure.suptitle(f"What each query block sees of each key block (head {head})", fontsize=13, color=_INK)
+    for axis in axes[-1]:
+        axis.set_xlabel("key block", fontsize=9)
+    for axis in axes[:, 0]:
+        axis.set_ylabel("query block", fontsize=9)
+    figure.legend(
+        handles=[Patch(facecolor=colour, edgecolor="#999999", label=_level_name(x)) for x, colour in colours.items()],
+        loc="outside lower center",
+        ncols=len(colours),
+        frameon=False,
+        fontsize=9,
+    )
+    figure.savefig(file, dpi=150)
+
+
+def density_picture(report: Report, file: str | Path) -> None:
+    """Draw the density of every layer (rows) at every step (columns) as a heat map.
+
+    Args:
+        report: of any run.
+        file: an image file; its name ends in .png, .svg or .pdf.
+
+    Raises:
+        ValueError: no call ran sparse.
+    """
+    calls = report.sparse_calls()
+    if not calls:
+        raise ValueError("no call ran sparse: there is no density to draw")
+    shape = max(call.layer for call in calls) + 1, max(call.step for call in calls) + 1
+    total, count = np.zeros(shape), np.zeros(shape)
+    for call in calls:
+        total[call.layer, call.step] += call.density
+        count[call.layer, call.step] += 1
+    table = np.divide(total, count, out=np.full(shape, np.nan), where=count > 0)
+    size = min(16.0, 2.6 + 0.55 * shape[1]), min(12.0, 2.2 + 0.45 * shape[0])
+    figure = Figure(figsize=(max(size[0], 6.4), max(size[1], 3.4)), facecolor=_PAPER, layout="constrained")
+    axis = figure.subplots()
+    axis.set_facecolor(_DENSE)
+    image = axis.imshow(table, cmap="YlGnBu", vmin=0, vmax=1, aspect="auto", origin="lower")
+    axis.hlines(np.arange(1, shape[0]) - 0.5, -0.5, shape[1] - 0.5, color=_PAPER, linewidth=1)
+    axis.vlines(np.arange(1, shape[1]) - 0.5, -0.5, shape[0] - 0.5, color=_PAPER, linewidth=1)
+    figure.colorbar(image, label="share of dense attention's work")
+    axis.set(xlabel="denoising step", ylabel="layer")
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axis.yaxis.set_major_locator(MaxNLocator(integer=True))
+    axis.set_title(f"Density by layer and step: {report.density():.2f} on average", fontsize=12, color=_INK)
+    if max(shape) <= _MOST_NUMBERS:
+        _write_numbers(axis, table)
+    if np.isnan(table).any():
+        grey = Patch(facecolor=_DENSE, edgecolor="#999999", label="ran dense (warm-up and the like)")
+        figure.legend(handles=[grey], loc="outside lower center", frameon=False, fontsize=9)
+    figure.savefig(file, dpi=150)
+
+
+def _evenly(values: Sequence[int], most: int) -> list[int]:
+    """At most ``most`` of the values, evenly spread, first and last among them."""
+    places = np.linspace(0, len(values) - 1, min(most, len(values)))
+    return [values[round(place)] for place in places]
+
+
+def _level_colours(maps: Sequence[torch.Tensor]) -> dict[int, Any]:
+    """A colour for every level that occurs, dark for fine; skipped comes last."""
+    found = sorted({int(level) for levels in maps for level in levels.unique()} - {0})
+    shades = colormaps["YlGnBu_r"](np.linspace(0.08, 0.8, max(len(found), 2)))
+    return {**{level: tuple(shade[:3]) for level, shade in zip(found, shades, strict=False)}, 0: to_rgb(_SKIPPED)}
+
+
+def _draw_levels(axis: Any, levels: torch.Tensor, colours: dict[int, Any]) -> None:
+    """Draw a level map ``[q_blocks, k_blocks]``."""
+    picture = np.zeros((*levels.shape, 3))
+    for level, colour in colours.items():
+        picture[levels.numpy() == level] = colour
+    axis.imshow(picture, aspect="auto", interpolation="nearest")
+    axis.tick_params(labelsize=8)
+
+
+def _levels_title(levels: torch.Tensor | None, step: int, layer: int, head: int) -> str:
+    place = f"layer {layer}, step {step}"
+    return f"{place}: dense" if levels is None else f"{place}: density {float(density(levels[0, head])):.2f}"
+
+
+def _level_name(level: int) -> str:
+    if level == 0:
+        return "skipped"
+    return "1: every key" if level == 1 else f"{level}: means of {level} keys"
+
+
+def _write_numbers(axis: Any, table: np.ndarray) -> None:
+    for (layer, step), value in np.ndenumerate(table):
+        if not math.isnan(value):
+            colour = "white" if value > 0.55 else _INK
+            axis.text(step, layer, f"{value:.2f}", ha="center", va="center", fontsize=8, color=colour)

@@ -1,0 +1,142 @@
+"""The ``psa`` command: what it prints, where, and with which exit code."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+import torch
+
+from psa_core import __version__, load_presets
+from psa_core.cli import main
+from psa_core.presets import PRESETS_DIR_VARIABLE
+
+
+@pytest.fixture(autouse=True)
+def _no_presets_of_ones_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(PRESETS_DIR_VARIABLE, raising=False)
+
+
+def write_preset(folder: Path, *lines: str) -> Path:
+    """A preset file of one model with one preset, and more lines of settings in it."""
+    file = folder / "mine.yaml"
+    preset = "\n".join(f"      {line}" for line in ("type: psa", *lines))
+    file.write_text(f"MyModel:\n  attention_configs:\n    fast:\n{preset}\n")
+    return file
+
+
+def test_presets_lists_every_preset_and_marks_defaults(capsys) -> None:
+    assert main(["presets"]) == 0
+    out, err = capsys.readouterr()
+    for model, presets in load_presets().items():
+        assert f"\n{model}\n" in out
+        for preset in presets:
+            assert preset in out
+    assert "1: 40%  2: 10%  4: 10%  8: 20%  skip: 20%" in out
+    assert out.count("\n*  ") == len(load_presets())
+    assert err == ""
+
+
+def test_presets_of_one_model(capsys) -> None:
+    assert main(["presets", "--model", "Wan2.1_14b"]) == 0
+    out, _ = capsys.readouterr()
+    assert "Wan2.1_14b" in out
+    assert "CogVideo" not in out
+
+
+def test_presets_shows_what_is_odd_about_a_file(capsys, tmp_path: Path) -> None:
+    file = write_preset(tmp_path, "warmup_step: 3")
+    assert main(["presets", "--path", str(file)]) == 0
+    out, err = capsys.readouterr()
+    assert "MyModel" in out
+    assert err == "psa: mine.yaml: MyModel: fast: unknown key 'warmup_step' is ignored; did you mean 'warmup_steps'?\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        (["presets", "--model", "Flux"], "psa: --model = 'Flux': must be one of CogVideo1.5_5b, "),
+        (["presets", "--path", "/no/such/file"], "psa: no preset file or folder at "),
+        (["demo", "--width", "100"], "psa: --width = 100: must be a multiple of 16, 32 or more\n"),
+        (["demo", "--frames", "10"], "psa: --frames = 10: must be a multiple of 4 and one more: "),
+    ],
+)
+def test_what_a_user_can_set_right_is_one_line_and_exit_code_2(capsys, arguments: list[str], error: str) -> None:
+    assert main(arguments) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith(error)
+    assert err.count("\n") == 1
+
+
+def test_a_preset_file_with_a_wrong_value_names_it(capsys, tmp_path: Path) -> None:
+    file = write_preset(tmp_path, "warmup_steps: -1")
+    assert main(["presets", "--path", str(file)]) == 2
+    assert capsys.readouterr().err.startswith("psa: mine.yaml: MyModel: fast: warmup_steps = -1: must be ")
+
+
+def test_demo_says_how_to_install_what_is_missing(capsys, monkeypatch: pytest.MonkeyPatch) -> None:
+    find_spec = importlib.util.find_spec
+    absent = ("diffusers", "matplotlib")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name in absent else find_spec(name))
+    assert main(["demo"]) == 2
+    assert capsys.readouterr().err == (
+        'psa: psa demo needs diffusers, matplotlib: pip install "pyramid-sparse-attention[demo]"\n'
+    )
+
+
+def test_demo_hands_its_options_on_and_prints_one_line(capsys, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    pytest.importorskip("diffusers")
+    pytest.importorskip("matplotlib")
+    pytest.importorskip("imageio_ffmpeg")
+    run = pytest.importorskip("psa_core.demo.run")
+    given = []
+    monkeypatch.setattr(run, "run_demo", lambda settings: given.append(settings) or "density 0.5")
+    assert main(["demo", "--output", str(tmp_path), "--steps", "5", "--width", "64", "--seed", "7"]) == 0
+    (settings,) = given
+    assert (settings.output, settings.steps, settings.width, settings.seed) == (tmp_path, 5, 64, 7)
+    assert capsys.readouterr().out == f"density 0.5\nvideos and pictures are in {tmp_path}\n"
+
+
+def test_doctor_finds_its_way_without_a_gpu(capsys, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    assert main(["doctor"]) == 0
+    out, _ = capsys.readouterr()
+    assert torch.__version__ in out
+    assert "none that torch can see" in out
+    assert "cannot run without one" in out
+    assert f"{PRESETS_DIR_VARIABLE} is not set" in out
+    assert f"{len(load_presets())} models" in out
+
+
+def test_doctor_reports_a_broken_preset_folder_of_the_users(capsys, monkeypatch, tmp_path: Path) -> None:
+    write_preset(tmp_path, "warmup_steps: -1")
+    monkeypatch.setenv(PRESETS_DIR_VARIABLE, str(tmp_path))
+    assert main(["doctor"]) == 0
+    assert "warmup_steps = -1" in capsys.readouterr().out
+
+
+@pytest.mark.gpu
+def test_doctor_says_that_the_kernels_can_run(capsys) -> None:
+    assert main(["doctor"]) == 0
+    out, _ = capsys.readouterr()
+    assert torch.cuda.get_device_name() in out
+    assert "bfloat16 can run" in out
+
+
+def test_version_and_help(capsys) -> None:
+    for arguments, said in ((["--version"], f"psa {__version__}"), (["--help"], "doctor"), (["demo", "--help"], "320")):
+        with pytest.raises(SystemExit) as exit_:
+            main(arguments)
+        assert exit_.value.code == 0
+        assert said in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("arguments", [[], ["generate"], ["demo", "--steps", "many"]])
+def test_what_the_parser_refuses_is_exit_code_2(capsys, arguments: list[str]) -> None:
+    with pytest.raises(SystemExit) as exit_:
+        main(arguments)
+    assert exit_.value.code == 2
+    assert "usage: psa" in capsys.readouterr().err
