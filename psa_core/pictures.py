@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,7 @@ def levels_picture(report: Report, file: str | Path, *, head: int = 0, rows: int
     layers = _evenly(sorted({layer for _, layer in maps}), columns)
     figure = Figure(figsize=(3.1 * len(layers) + 0.8, 2.7 * len(steps) + 1.6), facecolor=_PAPER, layout="constrained")
     axes = figure.subplots(len(steps), len(layers), squeeze=False, sharex=True, sharey=True)
-    colours = _level_colours([maps[key] for key in maps])
+    colours = _level_colours([maps[key] for key in product(steps, layers) if key in maps])
     for row, step in enumerate(steps):
         for column, layer in enumerate(layers):
             if (step, layer) in maps:
@@ -59,7 +60,8 @@ def levels_picture(report: Report, file: str | Path, *, head: int = 0, rows: int
     figure.legend(
         handles=[Patch(facecolor=colour, edgecolor="#999999", label=_level_name(x)) for x, colour in colours.items()],
         loc="outside lower center",
-        ncols=len(colours),
+        # Two rows where one would run out of the picture.
+        ncols=len(colours) if len(colours) <= 2 * len(layers) - 2 else -(-len(colours) // 2),
         frameon=False,
         fontsize=9,
     )
@@ -85,17 +87,17 @@ def density_picture(report: Report, file: str | Path) -> None:
         total[call.layer, call.step] += call.density
         count[call.layer, call.step] += 1
     table = np.divide(total, count, out=np.full(shape, np.nan), where=count > 0)
-    size = min(16.0, 2.6 + 0.55 * shape[1]), min(12.0, 2.2 + 0.45 * shape[0])
-    figure = Figure(figsize=(max(size[0], 6.4), max(size[1], 3.4)), facecolor=_PAPER, layout="constrained")
+    width, height = np.clip((2.6 + 0.55 * shape[1], 2.2 + 0.45 * shape[0]), (6.4, 3.4), (11, 7.5))
+    figure = Figure(figsize=(width, height), facecolor=_PAPER, layout="constrained")
     axis = figure.subplots()
     axis.set_facecolor(_DENSE)
     image = axis.imshow(table, cmap="YlGnBu", vmin=0, vmax=1, aspect="auto", origin="lower")
-    axis.hlines(np.arange(1, shape[0]) - 0.5, -0.5, shape[1] - 0.5, color=_PAPER, linewidth=1)
-    axis.vlines(np.arange(1, shape[1]) - 0.5, -0.5, shape[0] - 0.5, color=_PAPER, linewidth=1)
+    line = 1 if max(shape) <= _MOST_NUMBERS else 0.4
+    axis.hlines(np.arange(1, shape[0]) - 0.5, -0.5, shape[1] - 0.5, color=_PAPER, linewidth=line)
+    axis.vlines(np.arange(1, shape[1]) - 0.5, -0.5, shape[0] - 0.5, color=_PAPER, linewidth=line)
     figure.colorbar(image, label="share of dense attention's work")
     axis.set(xlabel="denoising step", ylabel="layer")
-    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axis.yaxis.set_major_locator(MaxNLocator(integer=True))
+    _whole_ticks(axis)
     axis.set_title(f"Density by layer and step: {report.density():.2f} on average", fontsize=12, color=_INK)
     if max(shape) <= _MOST_NUMBERS:
         _write_numbers(axis, table)
@@ -125,6 +127,12 @@ def _draw_levels(axis: Any, levels: torch.Tensor, colours: dict[int, Any]) -> No
         picture[levels.numpy() == level] = colour
     axis.imshow(picture, aspect="auto", interpolation="nearest")
     axis.tick_params(labelsize=8)
+    _whole_ticks(axis)
+
+
+def _whole_ticks(axis: Any) -> None:
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axis.yaxis.set_major_locator(MaxNLocator(integer=True))
 
 
 def _levels_title(levels: torch.Tensor | None, step: int, layer: int, head: int) -> str:

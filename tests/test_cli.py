@@ -77,9 +77,8 @@ def test_a_preset_file_with_a_wrong_value_names_it(capsys, tmp_path: Path) -> No
 
 
 def test_demo_says_how_to_install_what_is_missing(capsys, monkeypatch: pytest.MonkeyPatch) -> None:
-    find_spec = importlib.util.find_spec
     absent = ("diffusers", "matplotlib")
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name in absent else find_spec(name))
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name in absent else object())
     assert main(["demo"]) == 2
     assert capsys.readouterr().err == (
         'psa: psa demo needs diffusers, matplotlib: pip install "pyramid-sparse-attention[demo]"\n'
