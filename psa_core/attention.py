@@ -21,7 +21,7 @@ from .levels import (
 )
 from .ops.attention.torch import pyramid_attention_torch
 from .pyramid import build_pyramid
-from .reorder import Grid, reorder_index, restore_index
+from .reorder import Grid, reorder_index, restore_index, take_tokens
 
 
 class AttentionInfo(NamedTuple):
@@ -98,12 +98,12 @@ def pyramid_sparse_attention(
     if grid is not None:
         index = reorder_index(config, grid, text_length, q.device)
     if index is not None:
-        q, k, v = (x.index_select(2, index) for x in (q, k, v))
+        q, k, v = (take_tokens(x, index, chosen) for x in (q, k, v))
     levels = plan_levels(q, k, config, text_length, static_levels, chosen)
     max_level = max(config.levels) if static_levels is None else config.block_n
     out = _run(q, k, v, levels, config.block_m, config.block_n, max_level, chosen)
     if index is not None and grid is not None:
-        out = out.index_select(2, restore_index(config, grid, text_length, q.device))
+        out = take_tokens(out, restore_index(config, grid, text_length, q.device), chosen)
     return (out, AttentionInfo(levels, density(levels), chosen)) if return_info else out
 
 
@@ -215,7 +215,7 @@ def _run(
     max_level: int,
     backend: str,
 ) -> torch.Tensor:
-    pyramid = build_pyramid(k, v, max_level)
+    pyramid = build_pyramid(k, v, max_level, backend)
     if backend == "triton":
         from .ops.attention.triton import pyramid_attention_triton
 

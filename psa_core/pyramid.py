@@ -23,15 +23,20 @@ class Pyramid(NamedTuple):
     max_level: int
 
 
-def build_pyramid(k: torch.Tensor, v: torch.Tensor, max_level: int) -> Pyramid:
+def build_pyramid(k: torch.Tensor, v: torch.Tensor, max_level: int, backend: str = "torch") -> Pyramid:
     """Pool keys and values (paper, section 3.2).
 
-    Adds less than one more copy of k and v, and for the time of the call half a copy of one of them in float32.
+    Adds less than one more copy of k and v; ``"torch"`` for the time of the call half a copy of one in float32, too.
 
     Args:
         k, v: ``[B, H, L, D]``, any strides.
-        max_level: a power of two; every level from 2 up to it is built. 1 builds none.
+        max_level: a power of two up to 128; every level from 2 up to it is built. 1 builds none.
+        backend: ``"triton"`` or ``"torch"``.
     """
+    if backend == "triton" and max_level > 1:
+        from .ops.pyramid.triton import pool_triton
+
+        return Pyramid(pool_triton(k, max_level), pool_triton(v, max_level), max_level)
     return Pyramid(_pool(k, max_level), _pool(v, max_level), max_level)
 
 

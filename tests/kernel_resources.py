@@ -21,9 +21,10 @@ from triton.compiler import ASTSource
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from psa_core.ops.attention.launch import attention_launch
 from psa_core.ops.attention.triton import _pyramid_attention
-from psa_core.ops.importance.triton import _TILE, _sampled_max
+from psa_core.ops.importance.triton import _sampled_max
+from psa_core.ops.launch import IMPORTANCE_LAUNCH, Launch, attention_launch
+from psa_core.ops.pyramid.triton import NUM_WARPS, SPAN, _gather_pool
 
 ARCHITECTURES = (80, 86, 89, 90, 100, 103, 120)
 BINARIES = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
@@ -48,33 +49,36 @@ def measure(case: Case) -> dict[str, Any]:
     if case.kernel == "attention":
         launch = attention_launch(divmod(case.architecture, 10), case.d, case.block_m)
         constants = {"BLOCK_M": case.block_m, "LOG_BLOCK_N": case.block_n.bit_length() - 1, "N_LEVELS": 4}
-        constants |= {"TILE_M": launch.tile_m, "TILE_N": launch.tile_n}
-        kernel, options = _pyramid_attention, {"num_warps": launch.num_warps, "num_stages": launch.num_stages}
+        kernel = _pyramid_attention
+    elif case.kernel == "importance":
+        launch, kernel = IMPORTANCE_LAUNCH, _sampled_max
+        constants = {"PER_M": case.block_m // 4, "PER_N": case.block_n // 4}
     else:
-        constants = {"PER_M": case.block_m // 4, "PER_N": case.block_n // 4, **_TILE}
-        kernel, options = _sampled_max, {"num_warps": 8, "num_stages": 2}
-    constants["D"] = case.d
+        launch, kernel = Launch(SPAN, SPAN, NUM_WARPS, 1), _gather_pool
+        constants = {"SPAN": SPAN, "FIRST": 1, "LAST": case.block_n.bit_length() - 1, "REORDER": False}
+    constants |= {"D": case.d, "TILE_M": launch.tile_m, "TILE_N": launch.tile_n}
+    options = {"num_warps": launch.num_warps, "num_stages": launch.num_stages}
     source = _source(kernel, constants, DTYPES[case.dtype])
     compiled = triton.compile(source, target=GPUTarget("cuda", case.architecture, 32), options=options)
     usage = _usage(compiled.asm["cubin"])
-    tiles = [constants["TILE_M"], constants["TILE_N"], *options.values()]
     return case._asdict() | {
-        "launch": tiles, "shared": compiled.metadata.shared, "registers": usage["REG"], "stack": usage["STACK"]
+        "launch": list(launch), "shared": compiled.metadata.shared, "registers": usage["REG"], "stack": usage["STACK"]
     }  # fmt: skip
 
 
 def _source(kernel: Any, constants: dict[str, int], pointer: str) -> ASTSource:
     """The kernel specialised as for a model's tensors: aligned, the head dimension innermost."""
     others = {"blocks_ptr": "*i32", "counts_ptr": "*i32", "scores_ptr": "*fp32"}
-    others |= {"q_sample_ptr": "*i64", "k_sample_ptr": "*i64", "scale": "fp32"}
-    constants = constants | {name: 1 for name in kernel.arg_names if name.endswith("_stride_d")}
+    others |= {"scale": "fp32"}
+    constants = {name: value for name, value in constants.items() if name in kernel.arg_names}
+    constants |= {name: 1 for name in kernel.arg_names if name.endswith("stride_d")}
     signature, attributes = {}, {}
     for i, name in enumerate(kernel.arg_names):
         if name in constants:
             signature[name] = "constexpr"
             continue
         signature[name] = others.get(name, pointer if name.endswith("_ptr") else "i32")
-        if name.endswith("_ptr") or re.match(r"[qkv]_stride|out_stride", name):
+        if name.endswith("_ptr") or re.match(r"([qkv]_|out_)?stride", name):
             attributes[(i,)] = [["tt.divisibility", 16]]
     return ASTSource(kernel, signature, constants, attributes)
 
@@ -94,7 +98,7 @@ def main() -> None:
         sys.exit(f"this Triton has no {' and no '.join(missing)}")
     cases = [
         Case(kernel, architecture, d, *variant)
-        for kernel in ("attention", "importance")
+        for kernel in ("attention", "importance", "pyramid")
         for architecture in ARCHITECTURES
         for d in (64, 128)
         for variant in VARIANTS

@@ -14,6 +14,9 @@ import pytest
 
 # Shared memory that one block of threads may use, in KB, by compute capability.
 SHARED_LIMITS = {80: 163, 86: 99, 89: 99, 90: 227, 100: 227, 103: 227, 120: 99}
+# Bytes of registers that may spill. On an H200 this spilling tile of 4 warps ran the kernel in 14.1 ms, the one of 8
+# warps that does not spill in 18.5 ms (64,800 tokens, 12 heads of 128, density 0.15).
+STATED_SPILLS = {("attention", 90, 128): 192}
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +39,7 @@ def resources() -> list[dict[str, Any]]:
 @pytest.mark.parametrize("architecture", SHARED_LIMITS)
 def test_fits(resources: list[dict[str, Any]], architecture: int) -> None:
     found = [row for row in resources if row["architecture"] == architecture]
-    assert {row["kernel"] for row in found} == {"attention", "importance"}
+    assert {row["kernel"] for row in found} == {"attention", "importance", "pyramid"}
     for row in found:
         assert row["shared"] <= SHARED_LIMITS[architecture] * 1024, row
-        assert row["stack"] == 0, row
+        assert row["stack"] <= STATED_SPILLS.get((row["kernel"], architecture, row["d"]), 0), row

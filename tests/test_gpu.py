@@ -10,7 +10,7 @@ import torch
 from psa_core import PSAConfig, attention_from_levels, pyramid_sparse_attention
 from psa_core.attention import plan_levels
 from psa_core.importance import sampled_max
-from psa_core.reorder import reorder_index, restore_index
+from psa_core.reorder import reorder_index, restore_index, take_tokens
 
 from .support import Shape, random_levels, random_qkv, relative_error
 
@@ -221,6 +221,8 @@ def test_more_than_two_to_the_31_numbers() -> None:
     scores = sampled_max(q[:, 46:], k[:, 46:], 128, 128, "triton")
     assert scores.isfinite().all()
     assert relative_error(scores[:, 1:], sampled_max(q[:, 47:], k[:, 47:], 128, 128, "torch")) < 1e-4
+    taken = take_tokens(q, torch.arange(360_000, device=CUDA).flip(0), "triton")
+    assert torch.equal(taken[:, 45:], q[:, 45:].flip(2))
 
 
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="one GPU")

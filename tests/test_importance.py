@@ -25,6 +25,7 @@ SHAPES = [
     Shape(2, 2, 130, 3, 64, 64, 32),
     Shape(1, 3, 257, 161, 128, 128, 64),
     Shape(2, 1, 70, 300, 64, 128, 128),
+    Shape(1, 1, 600, 1200, 64, 128, 32),
 ]
 needs_triton = pytest.mark.skipif(not triton_installed(), reason="Triton is not installed")
 BACKENDS = ["torch", pytest.param("triton", marks=needs_triton)]

@@ -80,6 +80,7 @@ class TestSelection:
         assert torch.equal(select_levels(importance, config), expected)
 
     @hypothesis.given(ratios(), st.integers(1, 400), seeds)
+    @hypothesis.example({1: (0, 0.07), 0: (0.07, 1)}, 100, 0)
     def test_topk_quotas_are_exact(self, mask_ratios: dict, k_blocks: int, seed: int) -> None:
         importance = random_importance(1, 2, 3, k_blocks, seed=seed)
         levels = select_levels(importance, settings(mask_ratios=mask_ratios, mask_mode="topk"))

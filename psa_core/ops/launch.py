@@ -1,4 +1,4 @@
-"""Launch configurations of the attention kernel by GPU architecture."""
+"""Launch configurations of the kernels: one table by GPU architecture."""
 
 from __future__ import annotations
 
@@ -16,10 +16,15 @@ class Launch(NamedTuple):
 
 # Shared memory a block may use decides the stages: 227 KB on sm_90 and sm_100, 163 KB on sm_80, 99 KB on the
 # consumer cards (sm_86, sm_89, sm_120). Registers decide warps and rows on sm_100 and sm_103: one step more spills.
-_DATA_CENTER = {64: Launch(128, 64, 4, 3), 128: Launch(128, 64, 8, 3)}
+_AMPERE = {64: Launch(128, 64, 4, 3), 128: Launch(128, 64, 8, 3)}
+_HOPPER = {64: Launch(128, 64, 4, 3), 128: Launch(128, 64, 4, 2)}
 _BLACKWELL = {64: Launch(128, 64, 8, 3), 128: Launch(128, 32, 8, 3)}
 _CONSUMER = {64: Launch(128, 64, 4, 2), 128: Launch(128, 32, 8, 2)}
-_BY_ARCHITECTURE = {80: _DATA_CENTER, 90: _DATA_CENTER, 100: _BLACKWELL, 103: _BLACKWELL}
+_BY_ARCHITECTURE = {80: _AMPERE, 90: _HOPPER, 100: _BLACKWELL, 103: _BLACKWELL}
+
+
+# Sampled-max importance: small enough for every architecture.
+IMPORTANCE_LAUNCH = Launch(128, 64, 4, 2)
 
 
 def attention_launch(capability: tuple[int, int], head_dim: int, block_m: int) -> Launch:

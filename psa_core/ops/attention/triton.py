@@ -7,8 +7,8 @@ import triton
 import triton.language as tl
 
 from ...pyramid import Pyramid
+from ..launch import Launch, attention_launch
 from .block_list import build_block_list
-from .launch import Launch, attention_launch
 
 LOG2_E = 1.4426950408889634
 
