@@ -35,7 +35,7 @@ def triton_refusal(device: torch.device, dtype: torch.dtype, head_dim: int) -> s
         return None
     if dtype not in _DTYPES:
         return f"{str(dtype).removeprefix('torch.')} (kernels take float16 and bfloat16)"
-    return _device_refusal(device, dtype)
+    return _device_refusal(device, dtype, head_dim)
 
 
 def choose_backend(backend: str, q: torch.Tensor) -> str:
@@ -77,25 +77,33 @@ def _interpreted() -> bool:
     return INTERPRETED
 
 
-# Asked on every attention call, and the answer needs a compiler: once a device and dtype.
+# Asked on every attention call, and the answer needs a compiler: once for a device, dtype and head size.
 @lru_cache(maxsize=32)
-def _device_refusal(device: torch.device, dtype: torch.dtype) -> str | None:
+def _device_refusal(device: torch.device, dtype: torch.dtype, head_dim: int) -> str | None:
     capability = torch.cuda.get_device_capability(device)
     if torch.version.hip is None and capability < _LEAST_CAPABILITY:
         return f"{torch.cuda.get_device_name(device)} is older than the kernels need (Ampere, compute capability 8.0)"
     try:
-        _trial(device, dtype)
+        _trial(device, dtype, head_dim)
     except Exception as error:
-        # A missing C compiler or a Triton that does not fit the driver shows only when a kernel is built.
-        log.warning("Triton cannot build kernels on %s", device, exc_info=True)
-        return f"Triton cannot build kernels here ({type(error).__name__}; the log has the details)"
+        # A missing C compiler, a Triton that does not fit the driver, too little shared memory: they show only when a
+        # kernel is built and launched.
+        log.warning("Triton cannot run the kernels on %s", device, exc_info=True)
+        return f"Triton cannot run the kernels here ({type(error).__name__}; the log has the details)"
     return None
 
 
-def _trial(device: torch.device, dtype: torch.dtype) -> None:
+def _trial(device: torch.device, dtype: torch.dtype, head_dim: int) -> None:
+    """Run every kernel once."""
+    from .attention import plan_levels
+    from .config import PSAConfig
     from .ops.attention.triton import pyramid_attention_triton
+    from .ops.pyramid.triton import gather_triton
     from .pyramid import build_pyramid
 
-    x = torch.ones(1, 1, 32, 64, device=device, dtype=dtype)
-    levels = torch.ones(1, 1, 1, 1, device=device, dtype=torch.uint8)
-    pyramid_attention_triton(x, x, x, levels, build_pyramid(x, x, 1), 128, 32)
+    config = PSAConfig()
+    x = torch.ones(1, 1, 2 * config.block_m, head_dim, device=device, dtype=dtype)
+    x = gather_triton(x, torch.arange(x.shape[2], device=device))
+    levels = plan_levels(x, x, config, backend="triton")
+    pyramid = build_pyramid(x, x, max(config.levels), "triton")
+    pyramid_attention_triton(x, x, x, levels, pyramid, config.block_m, config.block_n)

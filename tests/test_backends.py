@@ -24,7 +24,7 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
     """A made-up GPU on which kernels build: compute capability 8.6, named Card."""
     monkeypatch.setattr(backends, "triton_installed", lambda: True)
     monkeypatch.setattr(backends, "_interpreted", lambda: False)
-    monkeypatch.setattr(backends, "_trial", lambda device, dtype: None)
+    monkeypatch.setattr(backends, "_trial", lambda device, dtype, head_dim: None)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (8, 6))
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Card")
     backends._device_refusal.cache_clear()
@@ -61,14 +61,14 @@ class TestRefusals:
     def test_a_compiler_that_fails_is_asked_once(self, gpu: pytest.MonkeyPatch) -> None:
         calls = []
 
-        def trial(device: torch.device, dtype: torch.dtype) -> None:
+        def trial(device: torch.device, dtype: torch.dtype, head_dim: int) -> None:
             calls.append(device)
             raise FileNotFoundError("cc")
 
         gpu.setattr(backends, "_trial", trial)
         for _ in range(3):
             reason = triton_refusal(CUDA, torch.float16, 64)
-        assert reason == "Triton cannot build kernels here (FileNotFoundError; the log has the details)"
+        assert reason == "Triton cannot run the kernels here (FileNotFoundError; the log has the details)"
         assert len(calls) == 1
 
     @needs_triton

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import torch
+
 
 class Launch(NamedTuple):
     """Tile of queries, tile of rows, warps and pipeline stages of one program."""
@@ -15,7 +17,8 @@ class Launch(NamedTuple):
 
 
 # Shared memory a block may use decides the stages: 227 KB on sm_90 and sm_100, 163 KB on sm_80, 99 KB on the
-# consumer cards (sm_86, sm_89, sm_120). Registers decide warps and rows on sm_100 and sm_103: one step more spills.
+# consumer cards (sm_86, sm_89, sm_120). Registers decide warps and rows on sm_100 and sm_103: one step
+# more spills.
 _AMPERE = {64: Launch(128, 64, 4, 3), 128: Launch(128, 64, 8, 3)}
 _HOPPER = {64: Launch(128, 64, 4, 3), 128: Launch(128, 64, 4, 2)}
 _BLACKWELL = {64: Launch(128, 64, 8, 3), 128: Launch(128, 32, 8, 3)}
@@ -32,3 +35,8 @@ def attention_launch(capability: tuple[int, int], head_dim: int, block_m: int) -
     table = _BY_ARCHITECTURE.get(capability[0] * 10 + capability[1], _CONSUMER)
     launch = table[head_dim]
     return launch._replace(tile_m=min(launch.tile_m, block_m))
+
+
+def capability_of(device: torch.device) -> tuple[int, int]:
+    """The capability of a GPU; for the interpreter, which has none, that of the oldest one with bfloat16."""
+    return torch.cuda.get_device_capability(device) if device.type == "cuda" else (8, 0)

@@ -7,7 +7,7 @@ import triton
 import triton.language as tl
 
 from ...pyramid import Pyramid
-from ..launch import Launch, attention_launch
+from ..launch import Launch, attention_launch, capability_of
 from .block_list import build_block_list
 
 LOG2_E = 1.4426950408889634
@@ -148,8 +148,7 @@ def pyramid_attention_triton(
     batch, heads, q_tokens, d = q.shape
     k_tokens = k.shape[2]
     if launch is None:
-        capability = torch.cuda.get_device_capability(q.device) if q.is_cuda else (8, 0)
-        launch = attention_launch(capability, d, block_m)
+        launch = attention_launch(capability_of(q.device), d, block_m)
     blocks, counts = build_block_list(levels, pyramid.max_level)
     blocks, counts = (x.expand(batch, heads, -1, -1) for x in (blocks, counts))
     out = torch.empty(q.shape, dtype=q.dtype, device=q.device)
