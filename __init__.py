@@ -1,9 +1,7 @@
 """ComfyUI entry of the Pyramid Sparse Attention pack."""
 
-import importlib.util
-
-# Tools such as pytest import this file as well, with no ComfyUI around it.
-if __package__ and importlib.util.find_spec("comfy_api"):
+# Without a package around it this file is being looked at by a tool, not loaded by ComfyUI.
+if __package__:
     from .nodes import comfy_entrypoint
 
     WEB_DIRECTORY = "./web"

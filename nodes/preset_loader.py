@@ -92,7 +92,7 @@ def _widgets(default: dict[str, Any]) -> list[io.Input]:
 
     def number(key: str, least: float, tooltip: str, advanced: bool = True) -> io.Input:
         return io.Float.Input(
-            key, default=default[key], min=least, max=1.0, step=0.01, round=False, tooltip=tooltip, advanced=advanced
+            key, default=default[key], min=least, max=1.0, step=0.005, round=False, tooltip=tooltip, advanced=advanced
         )
 
     def whole(key: str, least: int, tooltip: str, advanced: bool = True) -> io.Input:

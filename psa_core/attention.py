@@ -100,8 +100,7 @@ def pyramid_sparse_attention(
     if index is not None:
         q, k, v = (take_tokens(x, index, chosen) for x in (q, k, v))
     levels = plan_levels(q, k, config, text_length, static_levels, chosen)
-    max_level = max(config.levels) if static_levels is None else config.block_n
-    out = _run(q, k, v, levels, config.block_m, config.block_n, max_level, chosen)
+    out = _run(q, k, v, levels, config.block_m, config.block_n, max(config.levels), chosen)
     if index is not None and grid is not None:
         out = take_tokens(out, restore_index(config, grid, text_length, q.device), chosen)
     return (out, AttentionInfo(levels, density(levels), chosen)) if return_info else out

@@ -32,7 +32,7 @@ from .errors import ConfigError
 log = logging.getLogger(__name__)
 
 PRESETS_DIR_VARIABLE = "PSA_PRESETS_DIR"
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._ @+-]*")
+_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._ @+-]{0,98}[A-Za-z0-9_@+-])?")
 _FAMILY_KEYS = ("default_attention", "video_scale", "text_length", "attention_configs")
 _BLOCK_KEYS = {"m": "block_m", "n": "block_n", "tile_n": "tile_n"}
 _SCALE_KEYS = ("width_divisor", "height_divisor", "depth_divisor")
@@ -219,10 +219,14 @@ def _merge(known: ModelFamily | None, new: ModelFamily, file: Path) -> ModelFami
     if known is None:
         return new
     presets, notes = dict(known.presets), [*known.notes, *new.notes]
+    if new.default != known.default:
+        notes.append(f"{file.name}: {new.name}: default_attention stays {known.default!r}, not {new.default!r}")
     for name, config in new.presets.items():
-        if name in presets and presets[name] != config:
+        if name in presets and _same_settings(presets[name], config):
+            continue
+        if name in presets:
             apart = f"{name}@{file.stem}"
-            while apart in presets and presets[apart] != config:
+            while apart in presets and not _same_settings(presets[apart], config):
                 apart += "+"
             notes.append(
                 f"{file.name}: {new.name}: preset {name!r} is already there with other settings; "
@@ -231,6 +235,10 @@ def _merge(known: ModelFamily | None, new: ModelFamily, file: Path) -> ModelFami
             name = apart
         presets[name] = config
     return dataclasses.replace(known, presets=presets, notes=tuple(notes))
+
+
+def _same_settings(a: PSAConfig, b: PSAConfig) -> bool:
+    return a.replace(description="") == b.replace(description="")
 
 
 def _read_family(name: str, body: Any, file: str) -> ModelFamily:
@@ -288,4 +296,4 @@ def _unknown(body: Mapping[str, Any], known: Iterable[str], source: str) -> list
 
 def _plain_name(key: str, name: str) -> None:
     if not isinstance(name, str) or not _NAME.fullmatch(name) or ".." in name:
-        raise ConfigError(key, name, "must be a plain name: letters, digits, space and . _ - + @")
+        raise ConfigError(key, name, "must be a plain name of at most 100 letters, digits, spaces and . _ - + @")

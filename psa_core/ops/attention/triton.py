@@ -41,15 +41,19 @@ def _attend(
     """
     d = tl.arange(0, D)
     n_rows = n_blocks << log_rows
+    first = tl.arange(0, TILE_N)
+    # A tile's blocks are looked up one tile early, so that no load of keys waits for another load.
+    next_block = tl.load(blocks_ptr + (first >> log_rows), mask=first < n_rows, other=0)
     for start in range(0, n_rows, TILE_N):
-        slot = start + tl.arange(0, TILE_N)
-        listed = slot < n_rows
-        block = tl.load(blocks_ptr + (slot >> log_rows), mask=listed, other=0)
+        slot = start + first
+        block = next_block
+        next_block = tl.load(blocks_ptr + ((slot + TILE_N) >> log_rows), mask=slot + TILE_N < n_rows, other=0)
         row = (block << log_rows) + (slot & ((1 << log_rows) - 1))
         count = tl.minimum(n_tokens - (row << log_level), 1 << log_level)
-        real = listed & (count > 0)
+        real = (slot < n_rows) & (count > 0)
         offset = row.to(tl.int64)[:, None]
         k = tl.load(k_ptr + offset * k_stride + d[None, :] * k_stride_d, mask=real[:, None], other=0.0)
+        v = tl.load(v_ptr + offset * v_stride + d[None, :] * v_stride_d, mask=real[:, None], other=0.0)
         bias = tl.where(real, tl.log2(tl.maximum(count, 1).to(tl.float32)), float("-inf"))
         logits = tl.dot(q, tl.trans(k)) * scale + bias[None, :]
         # Every block's first row is real and comes first, so the maximum is finite after the first tile.
@@ -57,9 +61,7 @@ def _attend(
         weights = tl.exp2(logits - new_max[:, None])
         shrink = tl.exp2(row_max - new_max)
         row_sum = row_sum * shrink + tl.sum(weights, 1)
-        acc = acc * shrink[:, None]
-        v = tl.load(v_ptr + offset * v_stride + d[None, :] * v_stride_d, mask=real[:, None], other=0.0)
-        acc = tl.dot(weights.to(v.dtype), v, acc)
+        acc = tl.dot(weights.to(v.dtype), v, acc * shrink[:, None])
         row_max = new_max
     return acc, row_max, row_sum
 
