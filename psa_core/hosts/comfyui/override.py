@@ -64,36 +64,41 @@ class AttentionOverride:
     @torch.compiler.disable
     def __call__(self, func: Callable[..., torch.Tensor], *args: Any, **kwargs: Any) -> torch.Tensor:
         forward = self._forward
+        if forward.model is None:
+            # Other models call with arguments of their own, which are not for us to read.
+            return self._dense("not a Wan or CogVideoX model", func, args, kwargs)
         call = _read(*args, **kwargs)
-        place = self._place(call)
-        reason = self._dense_reason(call, place)
-        if reason is None:
-            out = forward.run.attend(call.q, call.k, call.v, place)
-            return out if call.keep_heads else out.transpose(1, 2).flatten(2)
-        forward.run.report.add_dense(reason)
-        if self._previous is not None:
-            return self._previous(func, *args, **kwargs)
-        return func(*args, **kwargs)
+        place = self._place(call, forward.model)
+        reason = self._dense_reason(call, place, forward.model)
+        if reason is not None:
+            return self._dense(reason, func, args, kwargs)
+        out = forward.run.attend(call.q, call.k, call.v, place)
+        return out if call.keep_heads else out.transpose(1, 2).flatten(2)
 
-    def _place(self, call: _Call) -> Place:
+    def _dense(
+        self, reason: str, func: Callable[..., torch.Tensor], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> torch.Tensor:
+        """Run what would have run without the pack."""
+        self._forward.run.report.add_dense(reason)
+        return func(*args, **kwargs) if self._previous is None else self._previous(func, *args, **kwargs)
+
+    def _place(self, call: _Call, model: VideoModel) -> Place:
         forward = self._forward
         layer = call.options.get("block_index", forward.calls)
         if call.q.shape[2] == call.k.shape[2]:
             forward.calls += 1
-        if forward.model is not None and forward.model.kind == "cogvideox":
+        if model.kind == "cogvideox":
             return Place(forward.step, layer, forward.grid, forward.text_length)
         # The model's own word comes first: it knows of frames that were added to the latent.
         sizes = call.options.get("grid_sizes")
         grid = forward.grid if sizes is None else (int(sizes[0]), int(sizes[1]), int(sizes[2]))
         return Place(forward.step, layer, grid)
 
-    def _dense_reason(self, call: _Call, place: Place) -> str | None:
+    def _dense_reason(self, call: _Call, place: Place, model: VideoModel) -> str | None:
         forward, tokens = self._forward, call.q.shape[2]
-        if forward.model is None:
-            return "not a Wan or CogVideoX model"
         if call.k.shape[2] == tokens:
             # Same lengths on both sides: nothing in the call tells self-attention from attention to the prompt.
-            if forward.model.kind == "wan" and tokens in (forward.text_length, forward.image_tokens):
+            if model.kind == "wan" and tokens in (forward.text_length, forward.image_tokens):
                 return f"video and prompt both have {tokens} tokens"
             if call.refusal is not None:
                 return call.refusal
