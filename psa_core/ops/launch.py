@@ -20,7 +20,7 @@ class Launch(NamedTuple):
 # consumer cards (sm_86, sm_89, sm_120). Registers decide warps and rows on sm_100 and sm_103: one step more spills.
 # Timed on an H200 only; elsewhere chosen by what compiles without spills.
 _AMPERE = {64: Launch(128, 64, 8, 3), 128: Launch(128, 64, 8, 3)}
-_HOPPER = {64: Launch(128, 128, 4, 2), 128: Launch(128, 64, 8, 3)}
+_HOPPER = {64: Launch(128, 128, 4, 2), 128: Launch(128, 64, 4, 2)}
 _BLACKWELL = {64: Launch(128, 64, 8, 3), 128: Launch(128, 32, 8, 3)}
 _CONSUMER = {64: Launch(128, 64, 8, 2), 128: Launch(128, 32, 8, 2)}
 _BY_ARCHITECTURE = {80: _AMPERE, 90: _HOPPER, 100: _BLACKWELL, 103: _BLACKWELL}

@@ -33,11 +33,13 @@ def _attend(
     scale,
     TILE_N: tl.constexpr,
     D: tl.constexpr,
+    ONE_BLOCK: tl.constexpr,
 ):
     """Fold the rows of the listed blocks at one level into the running softmax (base 2).
 
     A block has ``2 ** log_rows`` rows of ``2 ** log_level`` tokens each, the last ones fewer. Tiles run over the
-    blocks' rows laid end to end, so blocks with fewer rows than a tile share one.
+    blocks' rows laid end to end, so blocks with fewer rows than a tile share one. ONE_BLOCK promises level 1 and
+    blocks of a tile or more: the rows of a tile then lie side by side in memory.
     """
     d = tl.arange(0, D)
     n_rows = n_blocks << log_rows
@@ -45,16 +47,22 @@ def _attend(
     # A tile's blocks are looked up one tile early, so that no load of keys waits for another load.
     next_block = tl.load(blocks_ptr + (first >> log_rows), mask=first < n_rows, other=0)
     for start in range(0, n_rows, TILE_N):
-        slot = start + first
-        block = next_block
-        next_block = tl.load(blocks_ptr + ((slot + TILE_N) >> log_rows), mask=slot + TILE_N < n_rows, other=0)
-        row = (block << log_rows) + (slot & ((1 << log_rows) - 1))
-        count = tl.minimum(n_tokens - (row << log_level), 1 << log_level)
-        real = (slot < n_rows) & (count > 0)
+        if ONE_BLOCK:
+            block = tl.load(blocks_ptr + (start >> log_rows))
+            row = (block << log_rows) + (start & ((1 << log_rows) - 1)) + first
+            real = row < n_tokens
+            bias = tl.where(real, 0.0, float("-inf"))
+        else:
+            slot = start + first
+            block = next_block
+            next_block = tl.load(blocks_ptr + ((slot + TILE_N) >> log_rows), mask=slot + TILE_N < n_rows, other=0)
+            row = (block << log_rows) + (slot & ((1 << log_rows) - 1))
+            count = tl.minimum(n_tokens - (row << log_level), 1 << log_level)
+            real = (slot < n_rows) & (count > 0)
+            bias = tl.where(real, tl.log2(tl.maximum(count, 1).to(tl.float32)), float("-inf"))
         offset = row.to(tl.int64)[:, None]
         k = tl.load(k_ptr + offset * k_stride + d[None, :] * k_stride_d, mask=real[:, None], other=0.0)
         v = tl.load(v_ptr + offset * v_stride + d[None, :] * v_stride_d, mask=real[:, None], other=0.0)
-        bias = tl.where(real, tl.log2(tl.maximum(count, 1).to(tl.float32)), float("-inf"))
         logits = tl.dot(q, tl.trans(k)) * scale + bias[None, :]
         # Every block's first row is real and comes first, so the maximum is finite after the first tile.
         new_max = tl.maximum(row_max, tl.max(logits, 1))
@@ -105,14 +113,14 @@ def _pyramid_attention(
         acc, row_max, row_sum, q,
         k_ptr + b * k_stride_b + h * k_stride_h, v_ptr + b * v_stride_b + h * v_stride_h,
         k_stride, k_stride_d, v_stride, v_stride_d,
-        blocks_ptr, count, LOG_BLOCK_N, 0, k_tokens, scale, TILE_N, D,
+        blocks_ptr, count, LOG_BLOCK_N, 0, k_tokens, scale, TILE_N, D, TILE_N <= 1 << LOG_BLOCK_N,
     )  # fmt: skip
     for level in range(1, N_LEVELS):
         blocks_ptr += count
         count = tl.load(counts_ptr + level)
         acc, row_max, row_sum = _attend(
             acc, row_max, row_sum, q, pooled_k_ptr, pooled_v_ptr, D, 1, D, 1,
-            blocks_ptr, count, LOG_BLOCK_N - level, level, k_tokens, scale, TILE_N, D,
+            blocks_ptr, count, LOG_BLOCK_N - level, level, k_tokens, scale, TILE_N, D, False,
         )  # fmt: skip
         rows = (k_tokens + (1 << level) - 1) >> level
         pooled_k_ptr += rows.to(tl.int64) * D
