@@ -6,11 +6,11 @@ import torch
 import triton
 import triton.language as tl
 
+from ...importance import SAMPLE_STRIDE
 from ..launch import IMPORTANCE_LAUNCH
 from ..pyramid.triton import gather_triton
 
 LOG2_E = 1.4426950408889634
-SAMPLE_STRIDE = 4
 
 
 @triton.jit
