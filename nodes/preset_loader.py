@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from ..psa_core.config import (
     mask_ratios_from_bounds,
 )
 from ..psa_core.errors import ConfigError
-from ..psa_core.presets import ModelFamily, load_families, load_preset
+from ..psa_core.presets import ModelFamily, load_families
 from .sockets import Preset
 
 DEFAULT_FAMILY = "Wan2.1_1.3b"
@@ -35,16 +36,25 @@ def user_presets_dir() -> Path:
 
 def families() -> tuple[dict[str, ModelFamily], list[ConfigError]]:
     """Bundled and user presets; a user's file that is not valid costs only its own presets."""
+    folder = user_presets_dir()
+    files = sorted(folder.iterdir()) if folder.is_dir() else []
+    return _families(folder, tuple((file, file.stat().st_mtime_ns) for file in files))
+
+
+# ComfyUI asks for a node's schema several times a prompt: files are read, and what is odd in them said, once.
+@lru_cache(maxsize=1)
+def _families(folder: Path, files: tuple[tuple[Path, int], ...]) -> tuple[dict[str, ModelFamily], list[ConfigError]]:
     errors: list[ConfigError] = []
-    return load_families(user=user_presets_dir(), errors=errors), errors
+    return load_families(user=folder, errors=errors), errors
 
 
 class PSAPresetLoader(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         known, _ = families()
-        names = list(dict.fromkeys(name for family in known.values() for name in family.presets))
-        default = widgets_from_config(load_preset(DEFAULT_FAMILY))
+        names = list(dict.fromkeys(name for each in known.values() for name in each.presets))
+        family = known[DEFAULT_FAMILY]
+        default = widgets_from_config(family.presets[family.default])
         return io.Schema(
             node_id="PSAPresetLoader",
             display_name="Preset Loader",
@@ -61,7 +71,7 @@ class PSAPresetLoader(io.ComfyNode):
                 io.Combo.Input(
                     "preset",
                     options=names,
-                    default=known[DEFAULT_FAMILY].default,
+                    default=family.default,
                     tooltip="Fills the numbers below. Change them as you like; the name itself has no effect on a run.",
                 ),
                 *_widgets(default),

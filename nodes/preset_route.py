@@ -9,7 +9,7 @@ from .preset_loader import families, widgets_from_config
 
 
 def add_preset_route() -> None:
-    """Register the route with ComfyUI's server. Preset files are read anew on every request."""
+    """Register the route with ComfyUI's server. A preset file that has changed is read anew."""
 
     @PromptServer.instance.routes.get("/psa/presets")
     async def presets(request: web.Request) -> web.Response:

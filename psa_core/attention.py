@@ -114,7 +114,12 @@ def plan_levels(
     static_levels: torch.Tensor | None = None,
     backend: str = "torch",
 ) -> torch.Tensor:
-    """The level map of one call, for q and k in the order in which blocks are cut.
+    """The level map of one call.
+
+    Args:
+        q: ``[B, H, Lq, D]``; k: ``[B, H, Lk, D]``; in the order in which blocks are cut.
+        config, text_length, static_levels: as of :func:`pyramid_sparse_attention`.
+        backend: ``"triton"`` or ``"torch"``, of the importance estimator.
 
     Returns:
         uint8 ``[B, H, q_blocks, k_blocks]`` in which every row keeps at least one block.

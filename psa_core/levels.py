@@ -8,6 +8,7 @@ from functools import lru_cache
 import torch
 
 from .config import SIM_LEVELS, PSAConfig
+from .errors import ConfigError
 
 # Guards quotas such as ceil(0.07 * 100) against the last bit of a product.
 _FUZZ = 1e-9
@@ -92,13 +93,16 @@ def compose(a: torch.Tensor, b: torch.Tensor, how: str = "intersect") -> torch.T
     Args:
         a, b: uint8 level maps, broadcast against each other.
         how: ``"intersect"``: a block skipped by one is skipped; ``"finer"``: a block kept by one is kept.
+
+    Raises:
+        ConfigError: no such way to combine.
     """
     finer = torch.minimum(a - 1, b - 1) + 1  # unsigned: skipped wraps around to the coarsest
     if how == "finer":
         return finer
     if how == "intersect":
         return finer * ((a > 0) & (b > 0))
-    raise ValueError(f"how = {how!r}: must be one of intersect, finer")
+    raise ConfigError("how", how, "must be one of intersect, finer")
 
 
 def repair_empty_rows(levels: torch.Tensor, importance: torch.Tensor) -> torch.Tensor:

@@ -132,10 +132,10 @@ def load_families(
             errors.append(error)
             continue
         for family in found:
-            merged = _merge(families.get(family.name), family, file)
-            for note in merged.notes[len(families[family.name].notes) if family.name in families else 0 :]:
+            known = families.get(family.name)
+            families[family.name] = merged = _merge(known, family, file)
+            for note in merged.notes[len(known.notes) if known else 0 :]:
                 log.warning("%s", note)
-            families[family.name] = merged
     return families
 
 
@@ -174,7 +174,7 @@ def save_preset(model: str, preset: str, config: PSAConfig, folder: str | Path |
     if target is None:
         raise ConfigError(PRESETS_DIR_VARIABLE, None, "set it to a folder of your own to save presets there")
     bundled = load_families(bundled_dir()).get(model)
-    if bundled and preset in bundled.presets and bundled.presets[preset] != config:
+    if bundled and preset in bundled.presets and not _same_settings(bundled.presets[preset], config):
         raise ConfigError("preset", preset, f"is the name of a bundled preset of {model}; choose another name")
     file = target / f"{model}.yaml"
     document: dict[str, Any] = {}
@@ -238,6 +238,7 @@ def _merge(known: ModelFamily | None, new: ModelFamily, file: Path) -> ModelFami
 
 
 def _same_settings(a: PSAConfig, b: PSAConfig) -> bool:
+    """Whether two presets differ in their words at most."""
     return a.replace(description="") == b.replace(description="")
 
 

@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 import urllib.request
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from .client import ComfyClient
 from .conftest import ComfyUI
 from .graphs import single_pass
 from .psa import line, psa
+from .server import ComfyServer
 
 OWN = """
 Wan2.1_1.3b:
@@ -70,6 +73,30 @@ def test_own_presets_are_listed_and_override_nothing(comfyui: ComfyUI, presets_f
     info = comfyui.client.object_info("PSAPresetLoader")
     assert info is not None
     assert "mine" in json.dumps(info["input"]["required"]["preset"])
+
+
+def test_what_is_odd_in_a_file_is_said_once(comfyui: ComfyUI, presets_folder: Path) -> None:
+    (presets_folder / "said_once.yaml").write_text(OWN)
+    log_start = len(comfyui.server.log_text())
+
+    for _ in range(2):
+        listed(comfyui)
+        comfyui.client.run(single_pass("wan_t2v", patch=psa()))
+
+    assert comfyui.server.log_text()[log_start:].count("unknown key 'frobnicate'") == 1
+
+
+def test_a_folder_meant_for_other_hosts_does_not_matter(comfyui: ComfyUI, tmp_path: Path) -> None:
+    (tmp_path / "presets").mkdir()
+    (tmp_path / "presets" / "broken.yaml").write_text(BROKEN)
+    environment = {"PSA_PRESETS_DIR": str(tmp_path / "presets")}
+    server = ComfyServer(comfyui.server.installation, tmp_path / "base", environment=environment)
+    server.start()
+    try:
+        with closing(ComfyClient(server.address)) as client:
+            assert client.object_info("PSAPresetLoader") is not None
+    finally:
+        server.stop()
 
 
 def test_broken_file_is_reported_and_costs_only_its_own_presets(comfyui: ComfyUI, presets_folder: Path) -> None:
