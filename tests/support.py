@@ -52,3 +52,9 @@ def relative_error(actual: torch.Tensor, expected: torch.Tensor) -> float:
     assert actual.shape == expected.shape
     actual, expected = actual.to(expected.device).double(), expected.double()
     return ((actual - expected).norm() / expected.norm()).item()
+
+
+def softmax_attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+    """Dense attention from its definition, in float64."""
+    q, k, v = (x.double() for x in (q, k, v))
+    return (q @ k.mT / math.sqrt(q.shape[-1])).softmax(-1) @ v
