@@ -2,9 +2,39 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import torch
+
+from ...config import PSAConfig
+
+
+def levels_from_importance_naive(
+    importance: torch.Tensor,
+    config: PSAConfig,
+    cap: torch.Tensor | None = None,
+    static_levels: torch.Tensor | None = None,
+    text_length: int = 0,
+) -> torch.Tensor:
+    """The level map that runs; arguments and result as of ``psa_core.levels.levels_from_importance``."""
+    levels = select_levels_naive(importance, config.mask_ratios, config.mask_mode, config.min_full_ratio)
+    allowed = torch.ones_like(levels) if static_levels is None else static_levels.expand(levels.shape)
+    caps = torch.full_like(levels, 255) if cap is None else cap.expand(levels.shape)
+    text_rows, text_columns = math.ceil(text_length / config.block_m), math.ceil(text_length / config.block_n)
+    batch, heads, q_blocks, k_blocks = levels.shape
+    for b, h, i in ((b, h, i) for b in range(batch) for h in range(heads) for i in range(q_blocks)):
+        row = levels[b, h, i]
+        for j in range(k_blocks):
+            row[j] = min(row[j], caps[b, h, i, j])
+            if static_levels is not None:
+                row[j] = min(row[j], allowed[b, h, i, j])
+            if i < text_rows or j < text_columns:
+                row[j] = 1
+        if not row.any():
+            candidates = [j for j in range(k_blocks) if allowed[b, h, i, j]] or list(range(k_blocks))
+            row[max(candidates, key=lambda j: importance[b, h, i, j])] = 1
+    return levels
 
 
 def select_levels_naive(
@@ -31,17 +61,3 @@ def _select_row(
             levels[block] = 1
         mass += row[block]
     return levels
-
-
-def similarity_cap_naive(k: torch.Tensor, block_n: int, thresholds: Mapping[int, float]) -> torch.Tensor:
-    """The cosine cap of every key block; ``thresholds`` maps levels 2, 4, 8 to similarities."""
-    blocks = []
-    for block in k.double().split(block_n, 2):
-        cap = torch.ones(k.shape[:2], dtype=torch.uint8)
-        for level, threshold in thresholds.items():
-            starts = [s for s in range(0, block.shape[2], level) if s + level <= block.shape[2]]
-            if starts:
-                pairs = [torch.cosine_similarity(block[:, :, s], block[:, :, s + level - 1], -1) for s in starts]
-                cap[torch.stack(pairs).mean(0) > threshold] = level
-        blocks.append(cap)
-    return torch.stack(blocks, -1)[:, :, None]

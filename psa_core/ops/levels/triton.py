@@ -1,0 +1,180 @@
+"""Levels from importance in Triton: one program a row, which finds thresholds by bisection and sorts nothing."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import triton
+import triton.language as tl
+
+from ...config import PSAConfig
+from ...levels import level_bounds
+from ..constant import constant
+
+# Importances that a thread holds, in registers; twice as many spill.
+_A_THREAD = 16
+
+
+@triton.jit
+def _weight_above(bits, threshold, BY_MASS: tl.constexpr):
+    """How much importance lies above a threshold; without BY_MASS, how many blocks."""
+    weight = bits.to(tl.float32, bitcast=True) if BY_MASS else tl.full(bits.shape, 1.0, tl.float32)
+    return tl.sum(tl.where(bits > threshold, weight, 0.0), 0)
+
+
+@triton.jit
+def _first_outside(bits, j, value, above, bound, BY_MASS: tl.constexpr):
+    """The first place in the row where blocks that equal ``value`` have ``bound`` or more ranked before them."""
+    weight = value.to(tl.float32, bitcast=True) if BY_MASS else 1.0
+    low, high = value * 0, value * 0 + bits.shape[0]
+    while low < high:
+        middle = (low + high) // 2
+        equal_before = tl.sum(tl.where((bits == value) & (j < middle), 1.0, 0.0), 0)
+        inside = above + equal_before * weight < bound
+        low = tl.where(inside, middle + 1, low)
+        high = tl.where(inside, high, middle)
+    return low
+
+
+@triton.jit
+def _within(bits, j, low, above_low, high, above_high, bound, BY_MASS: tl.constexpr):
+    """Which blocks have less than ``bound`` ranked before them: a mask over the row.
+
+    They are the blocks above the importance of the last of them, and the first few of those that equal it. Bisection
+    closes in on it between ``low`` and ``high``; ``above_low`` counts ``low`` itself, ``above_high`` leaves ``high``
+    out.
+
+    Returns:
+        The mask, and ``high`` and ``above_high`` to start from for a larger bound.
+    """
+    # What one block weighs between the two is one block. Where rounding hides a second, it is too light to matter.
+    while (low < high) & (above_low - above_high >= 1.5 * (low.to(tl.float32, bitcast=True) if BY_MASS else 1.0)):
+        middle = low + (high - low) // 2
+        above = _weight_above(bits, middle, BY_MASS)
+        fits = above < bound
+        high = tl.where(fits, middle, high)
+        above_high = tl.where(fits, above, above_high)
+        low = tl.where(fits, low, middle + 1)
+        above_low = tl.where(fits, above_low, above)
+    end = low * 0 + bits.shape[0]
+    # A block alone between the two need not stand at either.
+    if low == high:
+        end = _first_outside(bits, j, low, above_high, bound, BY_MASS)
+    return (bits > low) | ((bits == low) & (j < end)), high, above_high
+
+
+@triton.jit
+def _rank(bits, j, bounds_ptr, choices_ptr, n_bounds, full_quota, BY_MASS: tl.constexpr):
+    """The level of every block by what ranks before it."""
+    largest = tl.max(bits, 0)
+    least = tl.min(tl.where(bits >= 0, bits, largest), 0)
+    nothing = tl.full([], 0.0, tl.float32)
+    total = _weight_above(bits, -1, BY_MASS)
+    high, above_high = largest, nothing
+    levels = tl.zeros(bits.shape, tl.int32) + tl.load(choices_ptr)
+    for i in range(n_bounds):
+        within, high, above_high = _within(bits, j, least, total, high, above_high, tl.load(bounds_ptr + i), BY_MASS)
+        levels = tl.where(within, levels, tl.load(choices_ptr + i + 1))
+    if full_quota > 0:
+        n_blocks = _weight_above(bits, -1, False)
+        within, _, _ = _within(bits, j, least, n_blocks, largest, nothing, full_quota, False)
+        levels = tl.where(within, 1, levels)
+    return levels
+
+
+@triton.jit
+def _repair(levels, score, j):
+    """Level 1 for the best score of a row that keeps nothing."""
+    if tl.max(levels, 0) == 0:
+        levels = tl.where(j == tl.argmax(score, 0), 1, levels)
+    return levels
+
+
+# Sizes change from video to video, and nothing is gained by compiling for each.
+@triton.jit(
+    do_not_specialize=[
+        "static_stride_b", "static_stride_h",
+        "heads", "q_blocks", "k_blocks", "n_bounds", "full_quota", "text_rows", "text_columns",
+    ]
+)  # fmt: skip
+def _select_levels(
+    importance_ptr, bounds_ptr, choices_ptr, cap_ptr, static_ptr, levels_ptr,
+    static_stride_b, static_stride_h,
+    heads, q_blocks, k_blocks, n_bounds, full_quota, text_rows, text_columns,
+    BY_MASS: tl.constexpr, CAP: tl.constexpr, STATIC: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """One row of the level map."""
+    row = tl.program_id(0).to(tl.int64)
+    head = row // q_blocks
+    i = row % q_blocks
+    j = tl.arange(0, BLOCK)
+    real = j < k_blocks
+    importance = tl.load(importance_ptr + row * k_blocks + j, mask=real, other=0.0).to(tl.float32)
+    # NaN counts as no importance.
+    importance = tl.where(importance > 0.0, importance, 0.0)
+    # The bits of floats that are not negative rise with them.
+    bits = tl.where(real, importance.to(tl.int32, bitcast=True), -1)
+    levels = _rank(bits, j, bounds_ptr, choices_ptr, n_bounds, full_quota, BY_MASS)
+    levels = tl.where(real, levels, 0)
+
+    score = tl.where(bits >= 0, bits.to(tl.float32, bitcast=True), float("-inf"))
+    if CAP:
+        levels = tl.minimum(levels, tl.load(cap_ptr + head * k_blocks + j, mask=real, other=0).to(tl.int32))
+    if STATIC:
+        static_ptr += (head // heads) * static_stride_b + (head % heads) * static_stride_h
+        static = tl.load(static_ptr + i * k_blocks + j, mask=real, other=0).to(tl.int32)
+        # Both kept: the finer. Skipped by one: 0, the lesser of the two as well.
+        levels = tl.minimum(levels, static)
+        # An empty row is repaired from the blocks that the static map keeps, as long as it keeps any.
+        score -= tl.where(static == 0, 2.0, 0.0)
+    levels = tl.where(real & ((i < text_rows) | (j < text_columns)), 1, levels)
+    levels = _repair(levels, score, j)
+    tl.store(levels_ptr + row * k_blocks + j, levels.to(tl.uint8), mask=real)
+
+
+def launch_for(k_blocks: int) -> tuple[int, int]:
+    """Width of a row in registers, and warps, for a number of key blocks."""
+    block = max(128, triton.next_power_of_2(k_blocks))
+    return block, min(max(block // (32 * _A_THREAD), 1), 32)
+
+
+def select_levels_triton(
+    importance: torch.Tensor,
+    config: PSAConfig,
+    cap: torch.Tensor | None = None,
+    static_levels: torch.Tensor | None = None,
+    text_length: int = 0,
+) -> torch.Tensor:
+    """Everything between importance and the level map that runs, in one launch.
+
+    Ranks compare importances as float32. Masses add up in another order than the oracle's: a block whose exclusive
+    mass equals a bound but for rounding may fall on either side of it. NaN counts as no importance.
+
+    Args:
+        importance: ``[B, H, q_blocks, k_blocks]``, any floating dtype, not negative, rows summing to 1.
+        config, cap, static_levels, text_length: as of ``psa_core.levels.levels_from_importance``.
+
+    Returns:
+        uint8 ``[B, H, q_blocks, k_blocks]``, contiguous, in which every row keeps at least one block.
+    """
+    batch, heads, q_blocks, k_blocks = importance.shape
+    choices, bounds, full_quota = level_bounds(config, k_blocks)
+    importance = importance.contiguous()
+    levels = torch.empty(importance.shape, dtype=torch.uint8, device=importance.device)
+    # What is not there is not read.
+    cap_rows = levels if cap is None else cap.contiguous()
+    static_rows = levels if static_levels is None else static_levels.contiguous().expand(batch, heads, -1, -1)
+    block, num_warps = launch_for(k_blocks)
+    # Triton launches on the current device, which need not be the tensors'.
+    with torch.cuda.device_of(importance):
+        _select_levels[(batch * heads * q_blocks,)](
+            importance,
+            constant(bounds, torch.float32, importance.device), constant(choices, torch.int32, importance.device),
+            cap_rows, static_rows, levels, *static_rows.stride()[:2],
+            heads, q_blocks, k_blocks, len(bounds), full_quota,
+            math.ceil(text_length / config.block_m), math.ceil(text_length / config.block_n),
+            BY_MASS=config.mask_mode == "thresholdbound", CAP=cap is not None, STATIC=static_levels is not None,
+            BLOCK=block, num_warps=num_warps,
+        )  # fmt: skip
+    return levels
