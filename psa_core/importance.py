@@ -8,7 +8,8 @@ from functools import lru_cache
 
 import torch
 
-Estimator = Callable[[torch.Tensor, torch.Tensor, int, int, str], torch.Tensor]
+# q, k, block_m, block_n, backend, index
+Estimator = Callable[[torch.Tensor, torch.Tensor, int, int, str, torch.Tensor | None], torch.Tensor]
 
 SAMPLE_STRIDE = 4
 _SEED = 20512
@@ -16,36 +17,67 @@ _SEED = 20512
 _CHUNK_NUMBERS = 1 << 26
 
 
-def sampled_max(q: torch.Tensor, k: torch.Tensor, block_m: int, block_n: int, backend: str = "torch") -> torch.Tensor:
+def sampled_max(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    block_m: int,
+    block_n: int,
+    backend: str = "torch",
+    index: torch.Tensor | None = None,
+) -> torch.Tensor:
     """Largest softmax weight between sampled queries and keys of two blocks (paper, section 3.3).
 
     A quarter of the tokens of each block is sampled, one from each run of four; the choice depends on the length only.
 
     Args:
-        q: ``[B, H, Lq, D]``; k: ``[B, H, Lk, D]``.
+        q: ``[B, H, Lq, D]``; k: ``[B, H, Lk, D]``; any strides.
+        block_m, block_n: tokens a query block and a key block.
         backend: ``"triton"`` or ``"torch"``; the latter holds at most 2**26 logits at a time (or one query block's).
+        index: int64 ``[L]`` on the device: blocks are cut from ``q[:, :, index]`` and ``k[:, :, index]``, without a
+            copy of them; Lq and Lk are L then. None for the order they have.
 
     Returns:
         float32 ``[B, H, q_blocks, k_blocks]``; each row sums to 1.
     """
-    q_sample, k_sample = sample_positions(q.shape[2], q.device), sample_positions(k.shape[2], k.device)
-    if backend == "triton":
-        from .ops.importance.triton import sampled_max_triton as op
+    if index is None:
+        q_sample, k_sample = (sample_positions(x.shape[2], x.device) for x in (q, k))
     else:
-        op = _sampled_max_torch
-    scores = op(q, k, q_sample, k_sample, block_m, block_n)
-    return scores / scores.sum(-1, keepdim=True)
+        q_sample = k_sample = _sampled_tokens(index)
+    if backend == "triton":
+        from .ops.importance.triton import sampled_max_triton
+
+        scores = sampled_max_triton(q, k, q_sample, k_sample, block_m, block_n)
+    else:
+        scores = _sampled_max_torch(q, k, q_sample, k_sample, block_m, block_n)
+    return scores.div_(scores.sum(-1, keepdim=True))
 
 
-def mean(q: torch.Tensor, k: torch.Tensor, block_m: int, block_n: int, backend: str = "torch") -> torch.Tensor:
+def mean(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    block_m: int,
+    block_n: int,
+    backend: str = "torch",
+    index: torch.Tensor | None = None,
+) -> torch.Tensor:
     """Softmax over key blocks of block-mean query times block-mean key: a cheap estimator.
 
     A key block's logit gets the logarithm of its token count, as every pooled row does.
-    Args and result: as of :func:`sampled_max`; the same code on every backend.
+    Args and result: as of :func:`sampled_max`, but ``"torch"`` takes no index.
     """
-    q_mean, _ = _block_means(q, block_m)
-    k_mean, tokens = _block_means(k, block_n)
-    return (q_mean @ k_mean.mT * q.shape[-1] ** -0.5 + tokens.log()).softmax(-1)
+    if backend == "triton":
+        from .ops.pyramid.triton import block_means_triton
+
+        q_mean, k_mean = block_means_triton(q, block_m, index), block_means_triton(k, block_n, index)
+    else:
+        assert index is None, "torch cuts blocks from the order that tokens have"
+        q_mean, k_mean = _block_means(q, block_m), _block_means(k, block_n)
+    logits = (q_mean * q.shape[-1] ** -0.5) @ k_mean.mT
+    tail = k.shape[2] % block_n
+    if tail:
+        # What all logits share drops out of the softmax, so only a ragged last block needs its token count.
+        logits[..., -1] += math.log(tail / block_n)
+    return logits.softmax(-1)
 
 
 ESTIMATORS: dict[str, Estimator] = {"sampled_max": sampled_max, "mean": mean}
@@ -63,6 +95,14 @@ def sample_positions(length: int, device: torch.device) -> torch.Tensor:
     generator = torch.Generator().manual_seed(_SEED)
     draws = torch.randint(SAMPLE_STRIDE, starts.shape, generator=generator, device="cpu")
     return (starts + draws % (length - starts).clamp(max=SAMPLE_STRIDE)).to(device)
+
+
+# A reorder index is cached and so the same object from call to call. Out of inference mode as above.
+@lru_cache(maxsize=16)
+@torch.inference_mode(False)
+def _sampled_tokens(index: torch.Tensor) -> torch.Tensor:
+    """The sampled tokens of the sequence ``tokens[index]``."""
+    return index[sample_positions(len(index), index.device)]
 
 
 def _sampled_max_torch(
@@ -86,14 +126,11 @@ def _block_max(x: torch.Tensor, size: int) -> torch.Tensor:
     return padded.unflatten(-1, (blocks, size)).amax(-1)
 
 
-def _block_means(x: torch.Tensor, size: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean of each block of tokens ``[B, H, blocks, D]`` in float32, and its token count ``[blocks]``."""
-    length = x.shape[2]
-    blocks = math.ceil(length / size)
-    whole = length // size
+def _block_means(x: torch.Tensor, size: int) -> torch.Tensor:
+    """Mean of each block of tokens ``[B, H, blocks, D]`` in float32."""
+    whole = x.shape[2] // size
     means = x[:, :, : whole * size].unflatten(2, (whole, size)).mean(3, dtype=torch.float32)
-    if whole < blocks:
+    if whole * size < x.shape[2]:
         tail = x[:, :, whole * size :].mean(2, dtype=torch.float32)
         means = torch.cat([means, tail[:, :, None]], 2)
-    tokens = (length - size * torch.arange(blocks, device=x.device)).clamp(max=size)
-    return means, tokens.float()
+    return means

@@ -23,7 +23,9 @@ class Pyramid(NamedTuple):
     max_level: int
 
 
-def build_pyramid(k: torch.Tensor, v: torch.Tensor, max_level: int, backend: str = "torch") -> Pyramid:
+def build_pyramid(
+    k: torch.Tensor, v: torch.Tensor, max_level: int, backend: str = "torch", index: torch.Tensor | None = None
+) -> Pyramid:
     """Pool keys and values (paper, section 3.2).
 
     Adds less than one more copy of k and v; ``"torch"`` for the time of the call half a copy of one in float32, too.
@@ -32,11 +34,14 @@ def build_pyramid(k: torch.Tensor, v: torch.Tensor, max_level: int, backend: str
         k, v: ``[B, H, L, D]``, any strides.
         max_level: a power of two up to 128; every level from 2 up to it is built. 1 builds none.
         backend: ``"triton"`` or ``"torch"``.
+        index: int64 ``[L]`` on the device: the pyramid is that of ``k[:, :, index]`` and ``v[:, :, index]``, without
+            a copy of them. None for the order they have; ``"torch"`` takes no other.
     """
     if backend == "triton" and max_level > 1:
         from .ops.pyramid.triton import pool_triton
 
-        return Pyramid(pool_triton(k, max_level), pool_triton(v, max_level), max_level)
+        return Pyramid(*pool_triton(k, v, max_level, index), max_level)
+    assert index is None or max_level == 1, "torch pools tokens in the order they have"
     return Pyramid(_pool(k, max_level), _pool(v, max_level), max_level)
 
 

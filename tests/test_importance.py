@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Callable
 
 import hypothesis
 import hypothesis.strategies as st
@@ -14,6 +15,8 @@ from psa_core import importance
 from psa_core.backends import triton_installed
 from psa_core.importance import ESTIMATORS, mean, sample_positions, sampled_max
 from psa_core.ops.importance.naive import mean_naive, sampled_max_naive
+from psa_core.ops.launch import Launch
+from psa_core.ops.pyramid.naive import pooled_rows
 
 from .support import DEVICE, Shape, random_qkv, relative_error
 
@@ -29,11 +32,24 @@ SHAPES = [
 ]
 needs_triton = pytest.mark.skipif(not triton_installed(), reason="Triton is not installed")
 BACKENDS = ["torch", pytest.param("triton", marks=needs_triton)]
+VIEWS = [
+    lambda x: x.transpose(1, 2).contiguous().transpose(1, 2),
+    lambda x: x.mT.contiguous().mT,
+    lambda x: torch.stack([x, torch.full_like(x, float("nan"))], -1)[..., 0],
+    lambda x: x[:1].expand(x.shape),
+]
+any_view = pytest.mark.parametrize(
+    "view", VIEWS, ids=["heads after tokens", "tokens innermost", "every second number", "expanded batch"]
+)
 
 
 def by_definition(q: torch.Tensor, k: torch.Tensor, shape: Shape) -> torch.Tensor:
     q_sample, k_sample = sample_positions(shape.q_tokens, q.device), sample_positions(shape.k_tokens, k.device)
     return sampled_max_naive(q, k, q_sample, k_sample, shape.block_m, shape.block_n)
+
+
+def mean_by_definition(q: torch.Tensor, k: torch.Tensor, shape: Shape) -> torch.Tensor:
+    return mean_naive(q, k, shape.block_m, shape.block_n)
 
 
 class TestSample:
@@ -97,35 +113,102 @@ class TestSampledMax:
         assert relative_error(sampled_max(q, k, 64, 32), by_definition(q, k, shape)) < 1e-5
 
     @pytest.mark.parametrize("backend", BACKENDS)
-    def test_any_strides(self, backend: str) -> None:
+    @any_view
+    def test_any_strides(self, view: Callable[[torch.Tensor], torch.Tensor], backend: str) -> None:
         shape = Shape(2, 3, 70, 133, 64, 64, 32)
         q, k, _ = random_qkv(shape, torch.float16)
-        expected = by_definition(q, k, shape)
-        q = q.transpose(1, 2).contiguous().transpose(1, 2)
-        k = torch.stack([k, torch.full_like(k, float("nan"))], -1)[..., 0]
-        assert relative_error(sampled_max(q, k, 64, 32, backend), expected) < 1e-5
+        for strided_q, strided_k in ((view(q), k), (q, view(k))):
+            expected = by_definition(strided_q, strided_k, shape)
+            assert relative_error(sampled_max(strided_q, strided_k, 64, 32, backend), expected) < 1e-5
+
+    @needs_triton
+    @pytest.mark.parametrize("launch", [Launch(32, 32, 4, 1), Launch(128, 64, 4, 2), Launch(128, 128, 8, 2)])
+    @pytest.mark.parametrize("block_n", [32, 128])
+    def test_tiles_do_not_matter(self, block_n: int, launch: Launch) -> None:
+        from psa_core.ops.importance.triton import sampled_max_triton
+
+        shape = Shape(2, 1, 300, 500, 64, 128, block_n)
+        q, k, _ = random_qkv(shape, torch.float16)
+        samples = sample_positions(300, q.device), sample_positions(500, k.device)
+        scores = sampled_max_triton(q, k, *samples, 128, block_n, launch)
+        assert relative_error(scores / scores.sum(-1, keepdim=True), by_definition(q, k, shape)) < 1e-5
 
 
+class TestThroughAnIndex:
+    """Blocks of the reordered sequence, from tensors in the order they have."""
+
+    @pytest.mark.parametrize("shape", [shape._replace(k_tokens=shape.q_tokens) for shape in SHAPES])
+    @pytest.mark.parametrize(
+        ("estimator", "backend"),
+        [("sampled_max", "torch"), *(pytest.param(name, "triton", marks=needs_triton) for name in ESTIMATORS)],
+    )
+    def test_equals_reordering_first(self, shape: Shape, estimator: str, backend: str) -> None:
+        q, k, _ = random_qkv(shape, torch.float16)
+        index = torch.randperm(shape.q_tokens, device=DEVICE)
+        out = ESTIMATORS[estimator](q, k, shape.block_m, shape.block_n, backend, index)
+        definition = {"sampled_max": by_definition, "mean": mean_by_definition}[estimator]
+        assert relative_error(out, definition(q[:, :, index], k[:, :, index], shape)) < 1e-5
+
+    @needs_triton
+    @any_view
+    @pytest.mark.parametrize("estimator", ESTIMATORS)
+    def test_any_strides(self, view: Callable[[torch.Tensor], torch.Tensor], estimator: str) -> None:
+        shape = Shape(2, 3, 133, 133, 64, 64, 32)
+        q, k, _ = random_qkv(shape, torch.float16)
+        index = torch.randperm(133, device=DEVICE)
+        definition = {"sampled_max": by_definition, "mean": mean_by_definition}[estimator]
+        for strided_q, strided_k in ((view(q), k), (q, view(k))):
+            out = ESTIMATORS[estimator](strided_q, strided_k, 64, 32, "triton", index)
+            assert relative_error(out, definition(strided_q[:, :, index], strided_k[:, :, index], shape)) < 1e-5
+
+    def test_an_index_tells_itself_from_another_as_long(self) -> None:
+        q, k, _ = random_qkv(Shape(1, 1, 300, 300, 64, 64, 32), torch.float16)
+        for _ in range(3):
+            index = torch.randperm(300, device=DEVICE)
+            expected = sampled_max(q[:, :, index], k[:, :, index], 64, 32)
+            assert relative_error(sampled_max(q, k, 64, 32, index=index), expected) < 1e-6
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16, torch.float64])
-def test_mean_equals_its_definition(shape: Shape, dtype: torch.dtype) -> None:
+def test_mean_equals_its_definition(shape: Shape, dtype: torch.dtype, backend: str) -> None:
+    if backend == "triton" and dtype != torch.float16:
+        pytest.skip("kernels take half precision only, their interpreter no bfloat16")
     q, k, _ = random_qkv(shape, dtype)
-    out = mean(q, k, shape.block_m, shape.block_n)
+    out = mean(q, k, shape.block_m, shape.block_n, backend)
     assert out.dtype == torch.float32
-    assert relative_error(out, mean_naive(q, k, shape.block_m, shape.block_n)) < 1e-5
+    assert relative_error(out, mean_by_definition(q, k, shape)) < 1e-5
 
 
-def test_mean_of_equal_keys_follows_token_counts() -> None:
-    q = torch.randn(1, 1, 64, 64)
-    k = torch.randn(1, 1, 1, 64).expand(1, 1, 80, 64)
-    assert torch.allclose(mean(q, k, 64, 32), torch.tensor([0.4, 0.4, 0.2]))
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_mean_of_equal_keys_follows_token_counts(backend: str) -> None:
+    q = torch.randn(1, 1, 64, 64, device=DEVICE).half()
+    k = torch.randn(1, 1, 1, 64, device=DEVICE).half().expand(1, 1, 80, 64)
+    expected = torch.tensor([0.4, 0.4, 0.2], device=DEVICE)
+    assert torch.allclose(mean(q, k, 64, 32, backend), expected, atol=1e-5)
+
+
+@needs_triton
+@pytest.mark.parametrize("tokens", [1, 31, 128, 333])
+@pytest.mark.parametrize("block", [32, 64, 128])
+def test_block_means_equal_their_definition(block: int, tokens: int) -> None:
+    from psa_core.ops.pyramid.triton import block_means_triton
+
+    x = torch.randn(2, 3, tokens, 128, device=DEVICE).half().transpose(1, 2).contiguous().transpose(1, 2)
+    index = torch.randperm(tokens, device=DEVICE)
+    for order, reordered in ((None, x), (index, x[:, :, index])):
+        means = block_means_triton(x, block, order)
+        assert means.dtype == torch.float32
+        assert means.is_contiguous()
+        assert relative_error(means, pooled_rows(reordered.double(), block)[0]) < 1e-6
 
 
 @pytest.mark.parametrize(
     ("estimator", "dtype", "backend"),
     [
         *itertools.product(ESTIMATORS, [torch.float16, torch.bfloat16, torch.float32], ["torch"]),
-        pytest.param("sampled_max", torch.float16, "triton", marks=needs_triton),
+        *(pytest.param(name, torch.float16, "triton", marks=needs_triton) for name in ESTIMATORS),
     ],
 )
 def test_huge_logits_stay_finite(estimator: str, dtype: torch.dtype, backend: str) -> None:

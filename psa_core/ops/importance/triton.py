@@ -7,81 +7,127 @@ import triton
 import triton.language as tl
 
 from ...importance import SAMPLE_STRIDE
-from ..launch import IMPORTANCE_LAUNCH
+from ..launch import Launch, capability_of, importance_launch
 from ..pyramid.triton import gather_triton
 
 LOG2_E = 1.4426950408889634
 
 
 @triton.jit
-def _logits(q, k_ptr, start, n_samples, scale, TILE_N: tl.constexpr, D: tl.constexpr):
-    """Base 2 logits of a tile of queries against the keys ``start`` onward; -inf past the last."""
-    slot = start + tl.arange(0, TILE_N)
-    real = slot < n_samples
+def _products(q, k_ptr, slot, D: tl.constexpr):
+    """Dot products of a tile of queries with the sampled keys in these slots."""
     d = tl.arange(0, D)
-    k = tl.load(k_ptr + slot[:, None] * D + d[None, :], mask=real[:, None], other=0.0)
-    return tl.where(real[None, :], tl.dot(q, tl.trans(k)) * scale, float("-inf"))
+    return tl.dot(q, tl.trans(tl.load(k_ptr + slot[:, None] * D + d[None, :])))
 
 
 @triton.jit
+def _fold(part_max, part_sum, products, scale, TILE_M: tl.constexpr, TILE_N: tl.constexpr, PARTS: tl.constexpr):
+    """Fold a tile into maxima and sums (base 2) that are kept apart for every ``PARTS``-th column.
+
+    One thread of a matrix instruction holds such columns, so that threads exchange nothing before the end of the row.
+    """
+    columns = tl.reshape(products, (TILE_M, TILE_N // PARTS, PARTS))
+    new_max = tl.maximum(part_max, tl.max(columns, 1) * scale)
+    weights = tl.exp2(columns * scale - new_max[:, None, :])
+    return new_max, part_sum * tl.exp2(part_max - new_max) + tl.sum(weights, 1)
+
+
+@triton.jit
+def _log_sum(q, k_ptr, k_samples, scale, TILE_M: tl.constexpr, TILE_N: tl.constexpr, D: tl.constexpr):
+    """Base 2 logarithm of the softmax denominator of each query in a tile."""
+    PARTS: tl.constexpr = 8
+    LOWEST: tl.constexpr = -1e38  # -inf less -inf would be NaN where a part has met no key
+    part_max = tl.full([TILE_M, PARTS], LOWEST, tl.float32)
+    part_sum = tl.zeros([TILE_M, PARTS], tl.float32)
+    column = tl.arange(0, TILE_N)
+    whole = k_samples // TILE_N * TILE_N
+    for start in range(0, whole, TILE_N):
+        products = _products(q, k_ptr, start + column, D)
+        part_max, part_sum = _fold(part_max, part_sum, products, scale, TILE_M, TILE_N, PARTS)
+    if whole < k_samples:
+        slot = whole + column
+        products = _products(q, k_ptr, tl.minimum(slot, k_samples - 1), D)
+        products = tl.where((slot < k_samples)[None, :], products, float("-inf"))
+        part_max, part_sum = _fold(part_max, part_sum, products, scale, TILE_M, TILE_N, PARTS)
+    row_max = tl.max(part_max, 1)
+    return row_max + tl.log2(tl.sum(part_sum * tl.exp2(part_max - row_max[:, None]), 1))
+
+
+# Sizes change from video to video, and nothing is gained by compiling for each.
+@triton.jit(do_not_specialize=["heads", "q_samples", "k_samples", "q_blocks", "k_blocks"])
 def _sampled_max(
-    q_ptr, k_ptr, scores_ptr,
-    q_samples, k_samples, q_blocks, k_blocks, scale,
+    q_ptr, k_ptr, sample_ptr, scores_ptr,
+    q_stride_b, q_stride_h, q_stride, q_stride_d,
+    heads, q_samples, k_samples, q_blocks, k_blocks, scale,
     D: tl.constexpr, PER_M: tl.constexpr, PER_N: tl.constexpr, TILE_M: tl.constexpr, TILE_N: tl.constexpr,
 ):  # fmt: skip
-    """Scores of the query blocks in one tile of sampled queries; PER_M and PER_N are samples a block."""
+    """Scores of the query blocks in one tile of sampled queries; PER_M and PER_N are samples a block.
+
+    Rows and columns of a tile are laid so that the samples of a block fall to few threads: 16 queries of a block, as
+    many as one warp holds, come after each other, and keys of one block come N_BLOCKS apart. Past the end the last
+    sample comes again and again, which changes no maximum.
+    """
+    M_BLOCKS: tl.constexpr = TILE_M // PER_M
+    N_BLOCKS: tl.constexpr = TILE_N // PER_N
     n_tiles = tl.cdiv(q_samples, TILE_M)
     tile = tl.program_id(0) % n_tiles
     head = (tl.program_id(0) // n_tiles).to(tl.int64)
     d = tl.arange(0, D)
-    slot = tile * TILE_M + tl.arange(0, TILE_M)
-    inside = slot < q_samples
-    q_ptr += head * q_samples * D
+    row = tl.arange(0, TILE_M)
+    block = tile * M_BLOCKS + row // 16 % M_BLOCKS
+    slot = tl.minimum(block * PER_M + row // (16 * M_BLOCKS) * 16 + row % 16, q_samples - 1)
+    token = tl.load(sample_ptr + slot)
+    q_ptr += head // heads * q_stride_b + head % heads * q_stride_h
+    q = tl.load(q_ptr + token[:, None] * q_stride + d[None, :] * q_stride_d)
     k_ptr += head * k_samples * D
-    q = tl.load(q_ptr + slot[:, None] * D + d[None, :], mask=inside[:, None], other=0.0)
 
-    row_max = tl.full([TILE_M], float("-inf"), tl.float32)
-    row_sum = tl.zeros([TILE_M], tl.float32)
-    for start in range(0, k_samples, TILE_N):
-        logits = _logits(q, k_ptr, start, k_samples, scale, TILE_N, D)
-        new_max = tl.maximum(row_max, tl.max(logits, 1))
-        row_sum = row_sum * tl.exp2(row_max - new_max) + tl.sum(tl.exp2(logits - new_max[:, None]), 1)
-        row_max = new_max
-    # Rows past the last sample must not win a maximum.
-    log_sum = tl.where(inside, row_max + tl.log2(row_sum), float("inf"))
+    log_sum = _log_sum(q, k_ptr, k_samples, scale, TILE_M, TILE_N, D)
 
-    M_BLOCKS: tl.constexpr = TILE_M // PER_M
-    N_BLOCKS: tl.constexpr = TILE_N // PER_N
+    column = tl.arange(0, TILE_N)
+    key = column % N_BLOCKS * PER_N + column // N_BLOCKS
     i = tile * M_BLOCKS + tl.arange(0, M_BLOCKS)
-    scores_ptr += head * q_blocks * k_blocks
+    at = scores_ptr + (head * q_blocks + i)[:, None] * k_blocks + tl.arange(0, N_BLOCKS)[None, :]
     for start in range(0, k_samples, TILE_N):
-        logits = _logits(q, k_ptr, start, k_samples, scale, TILE_N, D)
-        log_weights = tl.reshape(logits - log_sum[:, None], (M_BLOCKS, PER_M, N_BLOCKS, PER_N))
-        score = tl.exp2(tl.max(tl.max(log_weights, 3), 1))
+        products = _products(q, k_ptr, tl.minimum(start + key, k_samples - 1), D)
+        best = tl.max(tl.reshape(products, (TILE_M, PER_N, N_BLOCKS)), 1)
+        log_weight = tl.reshape(best * scale - log_sum[:, None], (PER_M // 16, M_BLOCKS, 16, N_BLOCKS))
+        score = tl.exp2(tl.max(tl.max(log_weight, 0), 1))
         j = start // PER_N + tl.arange(0, N_BLOCKS)
-        at = scores_ptr + i.to(tl.int64)[:, None] * k_blocks + j[None, :]
-        tl.store(at, score, mask=(i < q_blocks)[:, None] & (j < k_blocks)[None, :])
+        tl.store(at + start // PER_N, score, mask=(i < q_blocks)[:, None] & (j < k_blocks)[None, :])
 
 
 def sampled_max_triton(
-    q: torch.Tensor, k: torch.Tensor, q_sample: torch.Tensor, k_sample: torch.Tensor, block_m: int, block_n: int
+    q: torch.Tensor,
+    k: torch.Tensor,
+    q_sample: torch.Tensor,
+    k_sample: torch.Tensor,
+    block_m: int,
+    block_n: int,
+    launch: Launch | None = None,
 ) -> torch.Tensor:
-    """Block maxima of the softmax over sampled keys; arguments as of the oracle, rows not yet divided by their sums.
+    """Block maxima of the softmax over sampled keys, rows not yet divided by their sums.
+
+    Args:
+        q: ``[B, H, Lq, D]``; k: ``[B, H, Lk, D]``; any strides, D 64 or 128.
+        q_sample, k_sample: int64, the sampled tokens in the order in which blocks are cut, a quarter of each block.
+        launch: tiles and warps, for tiles that hold whole blocks of samples; None for those of the device.
 
     Returns:
         float32 ``[B, H, q_blocks, k_blocks]``.
     """
     batch, heads, q_tokens, d = q.shape
+    if launch is None:
+        launch = importance_launch(capability_of(q.device))
     q_blocks, k_blocks = triton.cdiv(q_tokens, block_m), triton.cdiv(k.shape[2], block_n)
     scores = torch.empty((batch, heads, q_blocks, k_blocks), dtype=torch.float32, device=q.device)
-    # Side by side, the samples that every tile reads again come in long rows.
-    q, k = gather_triton(q, q_sample), gather_triton(k, k_sample)
-    tile_m, tile_n, num_warps, num_stages = IMPORTANCE_LAUNCH
+    # Side by side, the sampled keys, which every tile reads again, come in long rows.
+    k = gather_triton(k, k_sample)
     # Triton launches on the current device, which need not be the tensors'.
     with torch.cuda.device_of(q):
-        _sampled_max[(triton.cdiv(len(q_sample), tile_m) * batch * heads,)](
-            q, k, scores, len(q_sample), len(k_sample), q_blocks, k_blocks, d**-0.5 * LOG2_E,
+        _sampled_max[(triton.cdiv(len(q_sample), launch.tile_m) * batch * heads,)](
+            q, k, q_sample, scores, *q.stride(),
+            heads, len(q_sample), len(k_sample), q_blocks, k_blocks, d**-0.5 * LOG2_E,
             D=d, PER_M=block_m // SAMPLE_STRIDE, PER_N=block_n // SAMPLE_STRIDE,
-            TILE_M=tile_m, TILE_N=tile_n, num_warps=num_warps, num_stages=num_stages,
+            TILE_M=launch.tile_m, TILE_N=launch.tile_n, num_warps=launch.num_warps, num_stages=launch.num_stages,
         )  # fmt: skip
     return scores

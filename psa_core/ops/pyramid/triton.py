@@ -1,4 +1,4 @@
-"""Reordering and pooling in Triton: each token is read once, every level of the pyramid written once."""
+"""Reordering and pooling in Triton: each token is read once, through the reorder index, and every row written once."""
 
 from __future__ import annotations
 
@@ -6,67 +6,188 @@ import torch
 import triton
 import triton.language as tl
 
-SPAN = 128
-NUM_WARPS = 8
+# Tokens that one thread adds up on its own, and how many such groups a program takes.
+GROUP = 8
+GROUPS = 16
 
 
 @triton.jit
-def _gather_pool(
-    x_ptr, index_ptr, rows_ptr,
-    stride_b, stride_h, stride, stride_d,
-    heads, n_tokens, rows_a_head,
-    D: tl.constexpr, SPAN: tl.constexpr, FIRST: tl.constexpr, LAST: tl.constexpr, REORDER: tl.constexpr,
-):  # fmt: skip
-    """Rows of the levels ``2 ** FIRST`` to ``2 ** LAST`` over one span of tokens of one head."""
-    n_spans = tl.cdiv(n_tokens, SPAN)
-    span = tl.program_id(0) % n_spans
-    head = tl.program_id(0) // n_spans
-    position = span * SPAN + tl.arange(0, SPAN)
-    d = tl.arange(0, D)
+def _token(x_at, index_ptr, position, n_tokens, stride, REORDER: tl.constexpr):
+    """One token of each group, float32 ``[groups, D]``; zeros past the last."""
     inside = position < n_tokens
     token = tl.load(index_ptr + position, mask=inside, other=0) if REORDER else position.to(tl.int64)
-    x_ptr += (head // heads).to(tl.int64) * stride_b + (head % heads).to(tl.int64) * stride_h
-    x_at = x_ptr + token[:, None] * stride + d[None, :] * stride_d
-    sums = tl.load(x_at, mask=inside[:, None], other=0.0).to(tl.float32)
-    rows_ptr += head.to(tl.int64) * rows_a_head * D
-    for log_level in tl.static_range(0, LAST + 1):
-        if log_level > 0:
-            sums = tl.sum(tl.reshape(sums, (SPAN >> log_level, 2, D)), 1)
-        if log_level >= FIRST:
-            n_rows = (n_tokens + (1 << log_level) - 1) >> log_level
-            row = span * (SPAN >> log_level) + tl.arange(0, SPAN >> log_level)
-            count = tl.minimum(n_tokens - (row << log_level), 1 << log_level)
-            mean = sums / tl.maximum(count, 1).to(tl.float32)[:, None]
-            at = rows_ptr + row.to(tl.int64)[:, None] * D + d[None, :]
-            tl.store(at, mean.to(rows_ptr.dtype.element_ty), mask=(row < n_rows)[:, None])
-            rows_ptr += n_rows.to(tl.int64) * D
+    return tl.load(x_at + token[:, None] * stride, mask=inside[:, None], other=0.0).to(tl.float32)
+
+
+@triton.jit
+def _store_mean(rows_at, row, sums, n_tokens, LOG_LEVEL: tl.constexpr):
+    """Write rows of one level from the sums of their tokens ``[rows, D]``."""
+    count = tl.minimum(n_tokens - (row << LOG_LEVEL), 1 << LOG_LEVEL)
+    share = 1.0 / tl.maximum(count, 1).to(tl.float32)
+    D: tl.constexpr = sums.shape[1]
+    mean = (sums * share[:, None]).to(rows_at.dtype.element_ty)
+    tl.store(rows_at + row.to(tl.int64)[:, None] * D, mean, mask=(count > 0)[:, None])
+
+
+@triton.jit
+def _store_coarse_means(rows_at, span, sums, n_tokens, LOG_LEVEL: tl.constexpr):
+    """Write rows of a level past 8 from the sums of groups of 8 tokens ``[groups, D]``."""
+    GROUPS: tl.constexpr = sums.shape[0]
+    D: tl.constexpr = sums.shape[1]
+    ROWS: tl.constexpr = GROUPS * 8 >> LOG_LEVEL
+    row = span * ROWS + tl.arange(0, ROWS)
+    _store_mean(rows_at, row, tl.sum(tl.reshape(sums, (ROWS, GROUPS // ROWS, D)), 1), n_tokens, LOG_LEVEL)
+
+
+@triton.jit
+def _pool_span(
+    x_ptr, index_ptr, rows_ptr, stride, stride_d, span, n_tokens,
+    D: tl.constexpr, GROUPS: tl.constexpr, FIRST: tl.constexpr, LAST: tl.constexpr, REORDER: tl.constexpr,
+):  # fmt: skip
+    """Rows of the levels ``2 ** FIRST`` to ``2 ** LAST`` over one span of tokens of one head.
+
+    A thread adds neighbouring tokens up on its own, so levels up to 8 need no exchange between threads.
+    """
+    d = tl.arange(0, D)[None, :]
+    group = span * GROUPS + tl.arange(0, GROUPS)
+    x_at = x_ptr + d * stride_d
+    rows_at = rows_ptr + d
+    # All tokens are asked for before a row is written.
+    pair0 = _token(x_at, index_ptr, group * 8, n_tokens, stride, REORDER)
+    pair0 += _token(x_at, index_ptr, group * 8 + 1, n_tokens, stride, REORDER)
+    pair1 = _token(x_at, index_ptr, group * 8 + 2, n_tokens, stride, REORDER)
+    pair1 += _token(x_at, index_ptr, group * 8 + 3, n_tokens, stride, REORDER)
+    pair2 = _token(x_at, index_ptr, group * 8 + 4, n_tokens, stride, REORDER)
+    pair2 += _token(x_at, index_ptr, group * 8 + 5, n_tokens, stride, REORDER)
+    pair3 = _token(x_at, index_ptr, group * 8 + 6, n_tokens, stride, REORDER)
+    pair3 += _token(x_at, index_ptr, group * 8 + 7, n_tokens, stride, REORDER)
+    if FIRST <= 1:
+        _store_mean(rows_at, group * 4, pair0, n_tokens, 1)
+        _store_mean(rows_at, group * 4 + 1, pair1, n_tokens, 1)
+        _store_mean(rows_at, group * 4 + 2, pair2, n_tokens, 1)
+        _store_mean(rows_at, group * 4 + 3, pair3, n_tokens, 1)
+        rows_at += ((n_tokens + 1) >> 1).to(tl.int64) * D
+    if FIRST <= 2 and LAST >= 2:
+        _store_mean(rows_at, group * 2, pair0 + pair1, n_tokens, 2)
+        _store_mean(rows_at, group * 2 + 1, pair2 + pair3, n_tokens, 2)
+        rows_at += ((n_tokens + 3) >> 2).to(tl.int64) * D
+    if LAST >= 3:
+        sums = (pair0 + pair1) + (pair2 + pair3)
+        if FIRST <= 3:
+            _store_mean(rows_at, group, sums, n_tokens, 3)
+            rows_at += ((n_tokens + 7) >> 3).to(tl.int64) * D
+        for log_level in tl.static_range(4, LAST + 1):
+            if log_level >= FIRST:
+                _store_coarse_means(rows_at, span, sums, n_tokens, log_level)
+                rows_at += ((n_tokens + (1 << log_level) - 1) >> log_level).to(tl.int64) * D
+
+
+# Sizes change from video to video, and nothing is gained by compiling for each.
+@triton.jit(do_not_specialize=["heads", "n_tokens", "rows_a_head"])
+def _pool(
+    x_ptr, y_ptr, index_ptr, x_rows_ptr, y_rows_ptr,
+    x_stride_b, x_stride_h, x_stride, x_stride_d,
+    y_stride_b, y_stride_h, y_stride, y_stride_d,
+    heads, n_tokens, rows_a_head,
+    D: tl.constexpr, GROUPS: tl.constexpr, FIRST: tl.constexpr, LAST: tl.constexpr, REORDER: tl.constexpr,
+):  # fmt: skip
+    """One span of tokens of one head, of x in the first plane of the grid and of y in the second."""
+    n_spans = tl.cdiv(n_tokens, GROUPS * 8)
+    # Heads side by side: in most models those of a token share a page of memory.
+    head = tl.program_id(0) % heads
+    span = tl.program_id(0) // heads % n_spans
+    b = (tl.program_id(0) // heads // n_spans).to(tl.int64)
+    first_row = (b * heads + head) * rows_a_head * D
+    if tl.program_id(1) == 0:
+        _pool_span(
+            x_ptr + b * x_stride_b + head.to(tl.int64) * x_stride_h, index_ptr, x_rows_ptr + first_row,
+            x_stride, x_stride_d, span, n_tokens, D, GROUPS, FIRST, LAST, REORDER,
+        )  # fmt: skip
+    else:
+        _pool_span(
+            y_ptr + b * y_stride_b + head.to(tl.int64) * y_stride_h, index_ptr, y_rows_ptr + first_row,
+            y_stride, y_stride_d, span, n_tokens, D, GROUPS, FIRST, LAST, REORDER,
+        )  # fmt: skip
+
+
+@triton.jit(do_not_specialize=["heads", "n_tokens"])
+def _gather(
+    x_ptr, index_ptr, out_ptr, stride_b, stride_h, stride, stride_d, heads, n_tokens,
+    D: tl.constexpr, SPAN: tl.constexpr,
+):  # fmt: skip
+    """One span of the tokens taken, of one head."""
+    n_spans = tl.cdiv(n_tokens, SPAN)
+    head = tl.program_id(0) % heads
+    span = tl.program_id(0) // heads % n_spans
+    b = (tl.program_id(0) // heads // n_spans).to(tl.int64)
+    d = tl.arange(0, D)[None, :]
+    position = span * SPAN + tl.arange(0, SPAN)
+    inside = position < n_tokens
+    token = tl.load(index_ptr + position, mask=inside, other=0)
+    x_at = x_ptr + b * stride_b + head.to(tl.int64) * stride_h + token[:, None] * stride + d * stride_d
+    out_at = out_ptr + (b * heads + head) * n_tokens * D + position.to(tl.int64)[:, None] * D + d
+    tl.store(out_at, tl.load(x_at, mask=inside[:, None]), mask=inside[:, None])
 
 
 def gather_triton(x: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
-    """``x[:, :, index]``, contiguous, from ``[B, H, L, D]`` of any strides; D is a power of two."""
-    return _run(x, index, len(index), 0, 0)
-
-
-def pool_triton(x: torch.Tensor, max_level: int) -> torch.Tensor:
-    """Pooled rows of the levels 2, 4 ... ``max_level`` (128 at most), level after level.
-
-    Args:
-        x: ``[B, H, L, D]``, any strides; D is a power of two.
-
-    Returns:
-        ``[B, H, rows, D]``, contiguous, in the dtype of x.
-    """
-    return _run(x, None, x.shape[2], 1, max_level.bit_length() - 1)
-
-
-def _run(x: torch.Tensor, index: torch.Tensor | None, tokens: int, first: int, last: int) -> torch.Tensor:
+    """``x[:, :, index]``, contiguous, from ``[B, H, L, D]`` of any strides; D is 64 or 128."""
     batch, heads, _, d = x.shape
-    n_rows = sum(triton.cdiv(tokens, 1 << level) for level in range(first, last + 1))
-    rows = torch.empty((batch, heads, n_rows, d), dtype=x.dtype, device=x.device)
+    out = torch.empty((batch, heads, len(index), d), dtype=x.dtype, device=x.device)
+    span = GROUP * GROUPS
     # Triton launches on the current device, which need not be the tensors'.
     with torch.cuda.device_of(x):
-        _gather_pool[(triton.cdiv(tokens, SPAN) * batch * heads,)](
-            x, x if index is None else index, rows, *x.stride(), heads, tokens, n_rows,
-            D=d, SPAN=SPAN, FIRST=first, LAST=last, REORDER=index is not None, num_warps=NUM_WARPS,
+        _gather[(triton.cdiv(len(index), span) * batch * heads,)](
+            x, index, out, *x.stride(), heads, len(index), D=d, SPAN=span, num_warps=8
+        )
+    return out
+
+
+def pool_triton(
+    k: torch.Tensor, v: torch.Tensor, max_level: int, index: torch.Tensor | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Pooled rows of the levels 2, 4 ... ``max_level`` (128 at most), level after level, of keys and values.
+
+    Args:
+        k, v: ``[B, H, L, D]``, any strides, one dtype; D is 64 or 128.
+        index: int64 ``[L]``; tokens are pooled in the order ``k[:, :, index]``. None for the order they have.
+
+    Returns:
+        Two of ``[B, H, rows, D]``, contiguous, in the dtype of k.
+    """
+    k_rows, v_rows = _run((k, v), index, 1, max_level.bit_length() - 1, k.dtype)
+    return k_rows, v_rows
+
+
+def block_means_triton(x: torch.Tensor, block: int, index: torch.Tensor | None = None) -> torch.Tensor:
+    """Mean of each block of tokens; a ragged last block averages those that exist.
+
+    Args:
+        x: ``[B, H, L, D]``, any strides; D is 64 or 128.
+        block: a power of two, 8 to 128.
+        index: as of :func:`pool_triton`.
+
+    Returns:
+        float32 ``[B, H, ceil(L / block), D]``, contiguous.
+    """
+    log_block = block.bit_length() - 1
+    return _run((x,), index, log_block, log_block, torch.float32)[0]
+
+
+def _run(
+    tensors: tuple[torch.Tensor, ...], index: torch.Tensor | None, first: int, last: int, dtype: torch.dtype
+) -> list[torch.Tensor]:
+    x, y = tensors[0], tensors[-1]
+    batch, heads, tokens, d = x.shape
+    n_rows = sum(triton.cdiv(tokens, 1 << level) for level in range(first, last + 1))
+    rows = [torch.empty((batch, heads, n_rows, d), dtype=dtype, device=x.device) for _ in tensors]
+    with torch.cuda.device_of(x):
+        _pool[(triton.cdiv(tokens, GROUP * GROUPS) * batch * heads, len(tensors))](
+            x, y, x if index is None else index, rows[0], rows[-1], *x.stride(), *y.stride(), heads, tokens, n_rows,
+            D=d, GROUPS=GROUPS, FIRST=first, LAST=last, REORDER=index is not None, num_warps=warps(d),
         )  # fmt: skip
     return rows
+
+
+def warps(d: int) -> int:
+    """As many as lay one token of each group side by side: then a thread holds whole groups."""
+    return d // 16
