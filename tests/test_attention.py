@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-import hypothesis
-import hypothesis.strategies as st
 import pytest
 import torch
 
@@ -35,6 +33,13 @@ SHAPES = [
     Shape(2, 1, 130, 200, 128, 128, 64),
     Shape(1, 2, 257, 300, 64, 128, 128),
     Shape(2, 2, 150, 97, 64, 64, 32),
+]
+
+SELF_SHAPES = [
+    Shape(1, 1, 1, 1, 64, 128, 128),
+    Shape(2, 2, 257, 257, 64, 128, 128),
+    Shape(1, 2, 193, 193, 128, 64, 32),
+    Shape(1, 3, 320, 320, 64, 64, 64),
 ]
 
 
@@ -140,34 +145,37 @@ class TestPyramid:
         assert rows.is_contiguous()
         assert torch.equal(rows, build_pyramid(x.contiguous(), x, max_level, backend).k)
 
+    @needs_triton
+    @pytest.mark.parametrize("tokens", [1, 61, 300])
+    @pytest.mark.parametrize(("max_level", "d"), [(2, 64), (8, 128), (128, 64)])
+    def test_through_an_index_equals_reordering_first(self, tokens: int, max_level: int, d: int) -> None:
+        _, k, v = random_qkv(Shape(2, 3, 1, tokens, d), torch.float16)
+        k, v = k.mT.contiguous().mT, v.transpose(1, 2).contiguous().transpose(1, 2)
+        index = torch.randperm(tokens, device=DEVICE)
+        pyramid = build_pyramid(k, v, max_level, "triton", index)
+        for pooled, x in ((pyramid.k, k), (pyramid.v, v)):
+            rows = [pooled_rows(x[:, :, index].double(), 1 << i)[0] for i in range(1, max_level.bit_length())]
+            assert pooled.is_contiguous()
+            assert relative_error(pooled, torch.cat(rows, 2)) < 1e-3
 
-class TestBlockList:
-    @hypothesis.given(st.data())
-    def test_level_map_comes_back(self, data: st.DataObject) -> None:
-        max_level = data.draw(st.sampled_from([1, 2, 8, 128]))
-        choices = [0, *(1 << i for i in range(max_level.bit_length()))]
-        k_blocks = data.draw(st.integers(1, 9))
-        row = st.lists(st.sampled_from(choices), min_size=k_blocks, max_size=k_blocks)
-        rows = data.draw(st.lists(row, min_size=1, max_size=4))
-        levels = torch.tensor(rows, dtype=torch.uint8)[None, None]
-        blocks, counts = build_block_list(levels, max_level)
-        assert blocks.dtype == counts.dtype == torch.int32
-        assert blocks.shape == levels.shape
-        assert counts.shape == (*levels.shape[:3], max_level.bit_length())
-        read = torch.zeros_like(levels)
-        for i in range(len(rows)):
-            start = 0
-            for exponent, count in enumerate(counts[0, 0, i].tolist()):
-                listed = blocks[0, 0, i, start : start + count]
-                assert listed.tolist() == sorted(listed.tolist())
-                read[0, 0, i, listed.long()] = 1 << exponent
-                start += count
-        assert torch.equal(read, levels)
+    @needs_triton
+    @pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
+    @pytest.mark.parametrize(
+        "view",
+        [lambda x: x, lambda x: x.transpose(1, 2).contiguous().transpose(1, 2), lambda x: x.mT.contiguous().mT],
+        ids=["contiguous", "heads after tokens", "tokens innermost"],
+    )
+    @pytest.mark.parametrize(("taken", "d"), [(1, 64), (200, 64), (128, 128)])
+    def test_tokens_are_gathered_bit_for_bit(
+        self, view: Callable[[torch.Tensor], torch.Tensor], taken: int, d: int, dtype: torch.dtype
+    ) -> None:
+        from psa_core.ops.pyramid.triton import gather_triton
 
-    def test_transposed_level_map(self) -> None:
-        levels = random_levels(Shape(1, 3, 300, 320, 64, 64, 32)).mT
-        for view, dense in zip(build_block_list(levels, 32), build_block_list(levels.contiguous(), 32), strict=True):
-            assert torch.equal(view, dense)
+        x = view(torch.randn(2, 3, 270, d, device=DEVICE, dtype=dtype))
+        index = torch.randperm(270, device=DEVICE)[:taken]
+        gathered = gather_triton(x, index)
+        assert gathered.is_contiguous()
+        assert torch.equal(gathered, x[:, :, index])
 
 
 class TestAttentionFromLevels:
@@ -181,7 +189,7 @@ class TestAttentionFromLevels:
         levels = random_levels(shape)
         out = attention_from_levels(q, k, v, levels, block_m=shape.block_m, block_n=shape.block_n, backend=backend)
         assert out.dtype == dtype
-        assert out.is_contiguous()
+        assert out.stride(3) == 1
         expected = pyramid_attention_naive(q, k, v, levels, shape.block_m, shape.block_n)
         assert relative_error(out, expected) < bound(dtype)
 
@@ -202,8 +210,60 @@ class TestAttentionFromLevels:
         shape = Shape(1, 2, 200, 150, 64, 128, 64)
         q, k, v = random_qkv(shape, torch.float16)
         levels = random_levels(shape)
-        out = pyramid_attention_triton(q, k, v, levels, build_pyramid(k, v, 64), 128, 64, launch)
+        block_list = build_block_list(levels, 64, 64, 150, "triton")
+        out = pyramid_attention_triton(q, k, v, block_list, build_pyramid(k, v, 64), 128, 64, launch=launch)
         assert relative_error(out, pyramid_attention_naive(q, k, v, levels, 128, 64)) < bound(torch.float16)
+
+    @needs_triton
+    @pytest.mark.parametrize("max_level", [1, 8, 0])
+    @pytest.mark.parametrize("shape", SELF_SHAPES)
+    def test_through_an_index_equals_reordering_first(self, shape: Shape, max_level: int) -> None:
+        from psa_core.ops.attention.triton import pyramid_attention_triton
+
+        max_level = max_level or shape.block_n
+        q, k, v = random_qkv(shape, torch.float16)
+        k, v = k.mT.contiguous().mT, v.transpose(1, 2).contiguous().transpose(1, 2)
+        levels = random_levels(shape)
+        levels[levels > max_level] = 0
+        index = torch.randperm(shape.q_tokens, device=DEVICE)
+        block_list = build_block_list(levels, max_level, shape.block_n, shape.k_tokens, "triton")
+        pyramid = build_pyramid(k, v, max_level, "triton", index)
+        out = pyramid_attention_triton(q, k, v, block_list, pyramid, shape.block_m, shape.block_n, index)
+        reordered = (x[:, :, index] for x in (q, k, v))
+        expected = torch.empty_like(q, dtype=torch.float64)
+        expected[:, :, index] = pyramid_attention_naive(*reordered, levels, shape.block_m, shape.block_n)
+        assert out.isfinite().all()
+        # All is skipped where the whole map had coarser levels.
+        assert (out.double() - expected).norm() <= bound(torch.float16) * expected.norm()
+
+    @needs_triton
+    @pytest.mark.parametrize("reorder", [False, True])
+    def test_query_block_that_keeps_nothing_gives_zeros(self, reorder: bool) -> None:
+        from psa_core.ops.attention.triton import pyramid_attention_triton
+
+        shape = Shape(1, 2, 150, 150, 64, 64, 32)
+        q, k, v = random_qkv(shape, torch.float16)
+        levels = random_levels(shape)
+        levels[:, :, 1:] = 0
+        index = torch.randperm(150, device=DEVICE) if reorder else None
+        order = torch.arange(150, device=DEVICE) if index is None else index
+        block_list = build_block_list(levels, 32, 32, 150, "triton")
+        pyramid = build_pyramid(k, v, 32, "triton", index)
+        out = pyramid_attention_triton(q, k, v, block_list, pyramid, 64, 32, index)[:, :, order]
+        assert (out[:, :, 64:] == 0).all()
+        expected = pyramid_attention_naive(*(x[:, :, order] for x in (q, k, v)), levels, 64, 32)
+        assert relative_error(out, expected) < bound(torch.float16)
+
+    @pytest.mark.parametrize("backend", BACKENDS)
+    @pytest.mark.parametrize("level", [2, 8, 32])
+    def test_ragged_last_row_carries_its_own_tokens_only(self, level: int, backend: str) -> None:
+        shape = Shape(1, 1, 64, 32 + level + 1, 64, 64, 32)
+        q, k, v = random_qkv(shape, torch.float16)
+        # The last row, of one token, is what every query looks for.
+        k[:, :, -1] = 4 * q.mean(2)
+        levels = uniform_levels(shape, level)
+        out = attention_from_levels(q, k, v, levels, block_m=64, block_n=32, backend=backend)
+        assert relative_error(out, pyramid_attention_naive(q, k, v, levels, 64, 32)) < bound(torch.float16)
 
     @pytest.mark.parametrize(
         ("dtype", "d"), [(torch.bfloat16, 64), (torch.float64, 64), (torch.float32, 80), (torch.float16, 3)]

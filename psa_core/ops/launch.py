@@ -16,27 +16,42 @@ class Launch(NamedTuple):
     num_stages: int
 
 
-# Shared memory a block may use decides the stages: 227 KB on sm_90 and sm_100, 163 KB on sm_80, 99 KB on the
-# consumer cards (sm_86, sm_89, sm_120). Registers decide warps and rows on sm_100 and sm_103: one step more spills.
-# Timed on an H200 only; elsewhere chosen by what compiles without spills.
-_AMPERE = {64: Launch(128, 64, 8, 3), 128: Launch(128, 64, 8, 3)}
+# Timed on an H200 only; elsewhere chosen by arithmetic from what compiles with hardly a spill in its loops.
+# - Three stages: with two, Triton copies a tile when the one before it is done, and nothing hides the wait.
+# - 64 rows a tile: fewer rescale the output more often. At head size 128 they and the queries take 96 of the 99 KB
+#   that a program may use on consumer cards (sm_86, sm_89, sm_120; 163 KB on sm_80, 227 KB on sm_90 and sm_100).
+# - Warps share a tile's rows through shared memory: four that hold 32 queries each read half of what eight read, and
+#   two programs of four fit a multiprocessor. At head size 128 their registers spill.
+_AMPERE_AND_CONSUMER = {64: Launch(128, 64, 4, 3), 128: Launch(128, 64, 8, 3)}
 _HOPPER = {64: Launch(128, 128, 4, 2), 128: Launch(128, 64, 4, 2)}
-_BLACKWELL = {64: Launch(128, 64, 8, 3), 128: Launch(128, 32, 8, 3)}
-_CONSUMER = {64: Launch(128, 64, 8, 2), 128: Launch(128, 32, 8, 2)}
-_BY_ARCHITECTURE = {80: _AMPERE, 90: _HOPPER, 100: _BLACKWELL, 103: _BLACKWELL}
+_BLACKWELL = {64: Launch(128, 64, 8, 3), 128: Launch(128, 64, 8, 3)}
+# 64 KB of shared memory; compiled for gfx942 and gfx1201 without spills (gfx1100 spills), never run.
+_AMD = {64: Launch(128, 64, 8, 2), 128: Launch(128, 32, 8, 2)}
+# AMD's GPUs have capabilities that are NVIDIA's of other GPUs: (9, 0) is gfx90a too, (12, 0) gfx1200.
+AMD = (0, 0)
+_BY_ARCHITECTURE = {0: _AMD, 90: _HOPPER, 100: _BLACKWELL, 103: _BLACKWELL}
 
 
-# Sampled-max importance: small enough for every architecture.
-IMPORTANCE_LAUNCH = Launch(128, 64, 4, 2)
+# Sampled-max importance. Elsewhere than here a matrix instruction takes the queries from registers: wider tiles than
+# 32 spill, and set warps side by side that would have to exchange maxima.
+_IMPORTANCE_LAUNCH = {90: Launch(128, 64, 4, 2), 100: Launch(128, 64, 4, 2), 103: Launch(128, 64, 4, 2)}
 
 
 def attention_launch(capability: tuple[int, int], head_dim: int, block_m: int) -> Launch:
     """The configuration for a device capability such as ``(8, 9)``; one for an unknown GPU is a consumer card's."""
-    table = _BY_ARCHITECTURE.get(capability[0] * 10 + capability[1], _CONSUMER)
+    table = _BY_ARCHITECTURE.get(capability[0] * 10 + capability[1], _AMPERE_AND_CONSUMER)
     launch = table[head_dim]
-    return launch._replace(tile_m=min(launch.tile_m, block_m))
+    # A warp takes 16 queries or more; with fewer to go round, warps would do the same ones twice.
+    return launch._replace(tile_m=min(launch.tile_m, block_m), num_warps=min(launch.num_warps, block_m // 16))
+
+
+def importance_launch(capability: tuple[int, int]) -> Launch:
+    """The configuration of sampled-max importance for a device capability."""
+    return _IMPORTANCE_LAUNCH.get(capability[0] * 10 + capability[1], Launch(128, 32, 4, 2))
 
 
 def capability_of(device: torch.device) -> tuple[int, int]:
-    """The capability of a GPU; for the interpreter, which has none, that of the oldest one with bfloat16."""
-    return torch.cuda.get_device_capability(device) if device.type == "cuda" else (8, 0)
+    """The capability of a GPU, or ``AMD``; for the interpreter, which has none, that of the oldest with bfloat16."""
+    if device.type != "cuda":
+        return 8, 0
+    return AMD if torch.version.hip else torch.cuda.get_device_capability(device)

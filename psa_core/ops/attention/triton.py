@@ -8,126 +8,141 @@ import triton.language as tl
 
 from ...pyramid import Pyramid
 from ..launch import Launch, attention_launch, capability_of
-from .block_list import build_block_list
+from .block_list import BlockList
+from .block_list_triton import TOKEN_BITS, TOKEN_MASK
 
 LOG2_E = 1.4426950408889634
 
 
 @triton.jit
-def _attend(
-    acc,
-    row_max,
-    row_sum,
-    q,
-    k_ptr,
-    v_ptr,
-    k_stride,
-    k_stride_d,
-    v_stride,
-    v_stride_d,
-    blocks_ptr,
-    n_blocks,
-    log_rows,
-    log_level,
-    n_tokens,
-    scale,
-    TILE_N: tl.constexpr,
-    D: tl.constexpr,
-    ONE_BLOCK: tl.constexpr,
-):
-    """Fold the rows of the listed blocks at one level into the running softmax (base 2).
+def _look_up(start, slot, n_rows, blocks_ptr, log_rows, ONE_BLOCK: tl.constexpr):
+    """The blocks to which the slots of a tile belong; one for all of them with ONE_BLOCK."""
+    place = tl.minimum(start if ONE_BLOCK else start + slot, tl.maximum(n_rows, 1) - 1)
+    # Where nothing is listed nothing can be read.
+    return tl.load(blocks_ptr + (place >> log_rows), mask=place < n_rows, other=0)
 
-    A block has ``2 ** log_rows`` rows of ``2 ** log_level`` tokens each, the last ones fewer. Tiles run over the
-    blocks' rows laid end to end, so blocks with fewer rows than a tile share one. ONE_BLOCK promises level 1 and
-    blocks of a tile or more: the rows of a tile then lie side by side in memory.
+
+@triton.jit
+def _rows(block, start, slot, n_rows, log_rows, k_tokens, ONE_BLOCK: tl.constexpr):
+    """The rows of a tile of looked up blocks. Slots past the last row get that row again."""
+    if ONE_BLOCK:
+        return tl.minimum((block << log_rows) + (start & ((1 << log_rows) - 1)) + slot, k_tokens - 1)
+    place = tl.minimum(start + slot, tl.maximum(n_rows, 1) - 1)
+    return (block << log_rows) + (place & ((1 << log_rows) - 1))
+
+
+@triton.jit
+def _attend(
+    acc, row_max, row_sum, q, k_ptr, v_ptr, index_ptr, k_stride, v_stride, blocks_ptr, span, level, k_tokens, scale,
+    D: tl.constexpr, LOG_BLOCK_N: tl.constexpr, TILE_N: tl.constexpr, ONE_BLOCK: tl.constexpr, REORDER: tl.constexpr,
+):  # fmt: skip
+    """Fold the rows of the listed blocks of level ``2 ** level`` into the running softmax (base 2).
+
+    Tiles run over the blocks' rows laid end to end, so blocks with fewer rows than a tile share one. ONE_BLOCK
+    promises level 1 and blocks of a tile or more: the rows of a tile then lie side by side.
     """
-    d = tl.arange(0, D)
-    n_rows = n_blocks << log_rows
-    first = tl.arange(0, TILE_N)
-    # A tile's blocks are looked up one tile early, so that no load of keys waits for another load.
-    next_block = tl.load(blocks_ptr + (first >> log_rows), mask=first < n_rows, other=0)
+    n_rows = span >> TOKEN_BITS
+    log_rows = LOG_BLOCK_N - level
+    # A row stands for ``2 ** level`` tokens, the last one for a share of that: slot s counts ``end - s``, 0 to 1.
+    bias = level * 1.0
+    end = n_rows - 1 + (span & TOKEN_MASK) * tl.exp2(-bias)
+    slot = tl.arange(0, TILE_N)
+    d = tl.arange(0, D)[None, :]
+    # Blocks are looked up a tile early, and their tokens after that, so that no load waits for another. The pipeliner
+    # keeps it so only for results of loads: arithmetic on them it would do, with the load, just before its use.
+    block = _look_up(0, slot, n_rows, blocks_ptr, log_rows, ONE_BLOCK)
+    if REORDER:
+        token = tl.load(index_ptr + _rows(block, 0, slot, n_rows, log_rows, k_tokens, ONE_BLOCK))
+        block = _look_up(TILE_N, slot, n_rows, blocks_ptr, log_rows, ONE_BLOCK)
     for start in range(0, n_rows, TILE_N):
-        if ONE_BLOCK:
-            block = tl.load(blocks_ptr + (start >> log_rows))
-            row = (block << log_rows) + (start & ((1 << log_rows) - 1)) + first
-            real = row < n_tokens
-            bias = tl.where(real, 0.0, float("-inf"))
+        if REORDER:
+            row = token.to(tl.int32)
+            token = tl.load(index_ptr + _rows(block, start + TILE_N, slot, n_rows, log_rows, k_tokens, ONE_BLOCK))
+            block = _look_up(start + 2 * TILE_N, slot, n_rows, blocks_ptr, log_rows, ONE_BLOCK)
         else:
-            slot = start + first
-            block = next_block
-            next_block = tl.load(blocks_ptr + ((slot + TILE_N) >> log_rows), mask=slot + TILE_N < n_rows, other=0)
-            row = (block << log_rows) + (slot & ((1 << log_rows) - 1))
-            count = tl.minimum(n_tokens - (row << log_level), 1 << log_level)
-            real = (slot < n_rows) & (count > 0)
-            bias = tl.where(real, tl.log2(tl.maximum(count, 1).to(tl.float32)), float("-inf"))
-        offset = row.to(tl.int64)[:, None]
-        k = tl.load(k_ptr + offset * k_stride + d[None, :] * k_stride_d, mask=real[:, None], other=0.0)
-        v = tl.load(v_ptr + offset * v_stride + d[None, :] * v_stride_d, mask=real[:, None], other=0.0)
-        logits = tl.dot(q, tl.trans(k)) * scale + bias[None, :]
-        # Every block's first row is real and comes first, so the maximum is finite after the first tile.
-        new_max = tl.maximum(row_max, tl.max(logits, 1))
-        weights = tl.exp2(logits - new_max[:, None])
+            row = _rows(block, start, slot, n_rows, log_rows, k_tokens, ONE_BLOCK)
+            block = _look_up(start + TILE_N, slot, n_rows, blocks_ptr, log_rows, ONE_BLOCK)
+        row = row.to(tl.int64)[:, None]
+        k = tl.load(k_ptr + row * k_stride + d)
+        logits = tl.dot(q, tl.trans(k))
+        # Slots past the last row hold that row again, so the maximum needs no mask, and it is finite.
+        new_max = tl.maximum(row_max, tl.max(logits, 1) * scale + bias)
+        weights = tl.exp2(logits * scale - (new_max - bias)[:, None])
+        if n_rows - start <= TILE_N:
+            weights *= tl.clamp(end - (start + slot), 0.0, 1.0)[None, :]
         shrink = tl.exp2(row_max - new_max)
         row_sum = row_sum * shrink + tl.sum(weights, 1)
+        v = tl.load(v_ptr + row * v_stride + d)
         acc = tl.dot(weights.to(v.dtype), v, acc * shrink[:, None])
         row_max = new_max
     return acc, row_max, row_sum
 
 
-@triton.jit
+# Sizes change from video to video, and nothing is gained by compiling for each.
+@triton.jit(
+    do_not_specialize=[
+        "heads", "q_tokens", "k_tokens", "k_blocks", "pooled_rows", "blocks_stride_b",
+        "blocks_stride_h", "spans_stride_b", "spans_stride_h",
+    ]
+)  # fmt: skip
 def _pyramid_attention(
-    q_ptr, k_ptr, v_ptr, pooled_k_ptr, pooled_v_ptr, out_ptr, blocks_ptr, counts_ptr,
-    q_stride_b, q_stride_h, q_stride, q_stride_d,
-    k_stride_b, k_stride_h, k_stride, k_stride_d,
-    v_stride_b, v_stride_h, v_stride, v_stride_d,
-    out_stride_b, out_stride_h, out_stride,
-    list_stride_b, list_stride_h, counts_stride_b, counts_stride_h,
+    q_ptr, k_ptr, v_ptr, pooled_k_ptr, pooled_v_ptr, out_ptr, index_ptr, blocks_ptr, spans_ptr, order_ptr,
+    q_stride_b, q_stride_h, q_stride, k_stride_b, k_stride_h, k_stride, v_stride_b, v_stride_h, v_stride,
+    out_stride_b, out_stride_h, out_stride, blocks_stride_b, blocks_stride_h, spans_stride_b, spans_stride_h,
     heads, q_tokens, k_tokens, k_blocks, pooled_rows, scale,
     D: tl.constexpr, BLOCK_M: tl.constexpr, LOG_BLOCK_N: tl.constexpr, N_LEVELS: tl.constexpr,
-    TILE_M: tl.constexpr, TILE_N: tl.constexpr,
+    TILE_M: tl.constexpr, TILE_N: tl.constexpr, REORDER: tl.constexpr, ORDERED: tl.constexpr,
 ):  # fmt: skip
     """One tile of queries of one head."""
-    n_tiles = tl.cdiv(q_tokens, TILE_M)
-    tile = tl.program_id(0) % n_tiles
-    b = (tl.program_id(0) // n_tiles // heads).to(tl.int64)
-    h = (tl.program_id(0) // n_tiles % heads).to(tl.int64)
-    query_block = (tile * TILE_M // BLOCK_M).to(tl.int64)
-    d = tl.arange(0, D)
-    position = tile * TILE_M + tl.arange(0, TILE_M)
-    inside = position < q_tokens
-    offset = position.to(tl.int64)[:, None]
-    q_at = q_ptr + b * q_stride_b + h * q_stride_h + offset * q_stride + d[None, :] * q_stride_d
-    q = tl.load(q_at, mask=inside[:, None], other=0.0)
+    TILES: tl.constexpr = BLOCK_M // TILE_M
+    q_blocks = tl.cdiv(q_tokens, BLOCK_M)
+    item = tl.program_id(0) // TILES
+    if ORDERED:
+        # GPUs begin programs in order: those that keep much come first, so that they end with the others.
+        item = tl.load(order_ptr + item)
+    b = (item // q_blocks // heads).to(tl.int64)
+    h = (item // q_blocks % heads).to(tl.int64)
+    query_block = (item % q_blocks).to(tl.int64)
+    first = (item % q_blocks) * BLOCK_M + tl.program_id(0) % TILES * TILE_M
+    slot = tl.arange(0, TILE_M)
+    d = tl.arange(0, D)[None, :]
+    token = tl.minimum(first + slot, q_tokens - 1)
+    if REORDER:
+        token = tl.load(index_ptr + token)
+    q = tl.load(q_ptr + b * q_stride_b + h * q_stride_h + token.to(tl.int64)[:, None] * q_stride + d)
 
-    blocks_ptr += b * list_stride_b + h * list_stride_h + query_block * k_blocks
-    counts_ptr += b * counts_stride_b + h * counts_stride_h + query_block * N_LEVELS
-    pooled = (b * heads + h) * pooled_rows * D
-    pooled_k_ptr += pooled
-    pooled_v_ptr += pooled
+    blocks_ptr += b * blocks_stride_b + h * blocks_stride_h + query_block * k_blocks
+    spans_ptr += b * spans_stride_b + h * spans_stride_h + query_block * N_LEVELS
+    pooled_k_ptr += (b * heads + h) * pooled_rows * D
+    pooled_v_ptr += (b * heads + h) * pooled_rows * D
     acc = tl.zeros([TILE_M, D], tl.float32)
     row_max = tl.full([TILE_M], float("-inf"), tl.float32)
     row_sum = tl.zeros([TILE_M], tl.float32)
 
-    count = tl.load(counts_ptr)
+    span = tl.load(spans_ptr)
     acc, row_max, row_sum = _attend(
         acc, row_max, row_sum, q,
-        k_ptr + b * k_stride_b + h * k_stride_h, v_ptr + b * v_stride_b + h * v_stride_h,
-        k_stride, k_stride_d, v_stride, v_stride_d,
-        blocks_ptr, count, LOG_BLOCK_N, 0, k_tokens, scale, TILE_N, D, TILE_N <= 1 << LOG_BLOCK_N,
+        k_ptr + b * k_stride_b + h * k_stride_h, v_ptr + b * v_stride_b + h * v_stride_h, index_ptr,
+        k_stride, v_stride, blocks_ptr, span, 0, k_tokens, scale,
+        D, LOG_BLOCK_N, TILE_N, TILE_N <= 1 << LOG_BLOCK_N, REORDER,
     )  # fmt: skip
     for level in range(1, N_LEVELS):
-        blocks_ptr += count
-        count = tl.load(counts_ptr + level)
+        log_rows = LOG_BLOCK_N - level
+        blocks_ptr += tl.cdiv(span >> TOKEN_BITS, 2 << log_rows)
+        span = tl.load(spans_ptr + level)
         acc, row_max, row_sum = _attend(
-            acc, row_max, row_sum, q, pooled_k_ptr, pooled_v_ptr, D, 1, D, 1,
-            blocks_ptr, count, LOG_BLOCK_N - level, level, k_tokens, scale, TILE_N, D, False,
+            acc, row_max, row_sum, q, pooled_k_ptr, pooled_v_ptr, index_ptr, D, D, blocks_ptr, span, level,
+            k_tokens, scale, D, LOG_BLOCK_N, TILE_N, False, False,
         )  # fmt: skip
         rows = (k_tokens + (1 << level) - 1) >> level
         pooled_k_ptr += rows.to(tl.int64) * D
         pooled_v_ptr += rows.to(tl.int64) * D
 
     out = acc / tl.where(row_sum > 0.0, row_sum, 1.0)[:, None]
-    out_at = out_ptr + b * out_stride_b + h * out_stride_h + offset * out_stride + d[None, :]
+    # Written so that no position has to stay in a register until here.
+    inside = slot < q_tokens - first
+    token = tl.load(index_ptr + first + slot, mask=inside, other=0) if REORDER else first + slot
+    out_at = out_ptr + b * out_stride_b + h * out_stride_h + token.to(tl.int64)[:, None] * out_stride + d
     tl.store(out_at, out.to(out_ptr.dtype.element_ty), mask=inside[:, None])
 
 
@@ -138,38 +153,47 @@ def pyramid_attention_triton(
     q: torch.Tensor,
     k: torch.Tensor,
     v: torch.Tensor,
-    levels: torch.Tensor,
+    block_list: BlockList,
     pyramid: Pyramid,
     block_m: int,
     block_n: int,
+    index: torch.Tensor | None = None,
     launch: Launch | None = None,
 ) -> torch.Tensor:
     """Attention of each query block over the rows it keeps.
 
     Args:
         q: ``[B, H, Lq, D]``; k, v: ``[B, H, Lk, D]``, D 64 or 128, float16 or bfloat16, any strides.
-        levels: uint8 ``[B | 1, H | 1, q_blocks, k_blocks]``.
-        pyramid: pooled rows of k and v.
+        block_list: of the level map, for as many levels as the pyramid has or fewer; its B and H may be 1.
+        pyramid: pooled rows of k and v, in the order in which blocks are cut.
+        block_m: tokens of a query block, which a tile of queries divides.
+        block_n: tokens of a key block.
+        index: int64 ``[L]`` when that order is not the tokens' own: place p holds token ``index[p]`` of q, k and v,
+            which then have as many tokens. None when it is.
         launch: tiles and warps; None for those of the device.
 
     Returns:
-        ``[B, H, Lq, D]``, contiguous, in the dtype of q; zeros where a query block keeps nothing.
+        ``[B, H, Lq, D]`` in the order and dtype of q, in memory ``[B, Lq, H, D]``; zeros where a query block keeps
+        nothing.
     """
     batch, heads, q_tokens, d = q.shape
-    k_tokens = k.shape[2]
     if launch is None:
         launch = attention_launch(capability_of(q.device), d, block_m)
-    blocks, counts = build_block_list(levels, pyramid.max_level)
-    blocks, counts = (x.expand(batch, heads, -1, -1) for x in (blocks, counts))
-    out = torch.empty(q.shape, dtype=q.dtype, device=q.device)
+    q, k, v = (x if x.stride(3) == 1 else x.contiguous() for x in (q, k, v))
+    order = block_list.order if block_list.blocks.shape[:2] == q.shape[:2] else None
+    blocks, spans = (x.expand(batch, heads, -1, -1) for x in (block_list.blocks, block_list.spans))
+    # Heads inside tokens, as models go on with them.
+    out = torch.empty((batch, q_tokens, heads, d), dtype=q.dtype, device=q.device).transpose(1, 2)
     # Triton launches on the current device, which need not be the tensors'.
     with torch.cuda.device_of(q):
-        _pyramid_attention[(triton.cdiv(q_tokens, launch.tile_m) * batch * heads,)](
-            q, k, v, pyramid.k, pyramid.v, out, blocks, counts,
-            *q.stride(), *k.stride(), *v.stride(), *out.stride()[:3],
-            *blocks.stride()[:2], *counts.stride()[:2],
-            heads, q_tokens, k_tokens, blocks.shape[3], pyramid.k.shape[2], d**-0.5 * LOG2_E,
-            D=d, BLOCK_M=block_m, LOG_BLOCK_N=block_n.bit_length() - 1, N_LEVELS=counts.shape[3],
-            TILE_M=launch.tile_m, TILE_N=launch.tile_n, num_warps=launch.num_warps, num_stages=launch.num_stages,
+        _pyramid_attention[(batch * heads * triton.cdiv(q_tokens, block_m) * (block_m // launch.tile_m),)](
+            q, k, v, pyramid.k, pyramid.v, out, q if index is None else index, blocks, spans,
+            spans if order is None else order,
+            *q.stride()[:3], *k.stride()[:3], *v.stride()[:3], *out.stride()[:3],
+            *blocks.stride()[:2], *spans.stride()[:2],
+            heads, q_tokens, k.shape[2], blocks.shape[3], pyramid.k.shape[2], d**-0.5 * LOG2_E,
+            D=d, BLOCK_M=block_m, LOG_BLOCK_N=block_n.bit_length() - 1, N_LEVELS=spans.shape[3],
+            TILE_M=launch.tile_m, TILE_N=launch.tile_n, REORDER=index is not None,
+            ORDERED=order is not None, num_warps=launch.num_warps, num_stages=launch.num_stages,
         )  # fmt: skip
     return out
