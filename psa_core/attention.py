@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from functools import partial
 from typing import Any, Literal, NamedTuple, overload
 
 import torch
@@ -11,17 +13,11 @@ from .backends import choose_backend
 from .config import BLOCK_M, BLOCK_N, PSAConfig
 from .errors import ConfigError
 from .importance import ESTIMATORS, mean
-from .levels import (
-    compose,
-    density,
-    full_resolution_text,
-    repair_empty_rows,
-    select_levels,
-    similarity_cap,
-)
+from .levels import density, levels_from_importance, repair_empty_rows
 from .ops.attention.torch import pyramid_attention_torch
 from .pyramid import build_pyramid
-from .reorder import Grid, reorder_index, restore_index, take_tokens
+from .reorder import Grid, reorder_index, restore_index
+from .similarity import similarity_cap
 
 
 class AttentionInfo(NamedTuple):
@@ -93,17 +89,45 @@ def pyramid_sparse_attention(
     config = config if config is not None else PSAConfig()
     _check_tensors(q, k, v)
     _check_sequence(q, k, grid, text_length)
-    chosen = choose_backend(backend, q)
-    index = None
-    if grid is not None:
-        index = reorder_index(config, grid, text_length, q.device)
-    if index is not None:
-        q, k, v = (take_tokens(x, index, chosen) for x in (q, k, v))
-    levels = plan_levels(q, k, config, text_length, static_levels, chosen)
-    out = _run(q, k, v, levels, config.block_m, config.block_n, max(config.levels), chosen)
-    if index is not None and grid is not None:
-        out = take_tokens(out, restore_index(config, grid, text_length, q.device), chosen)
-    return (out, AttentionInfo(levels, density(levels), chosen)) if return_info else out
+    if torch.compiler.is_compiling():
+        # Not before: it takes torch's compiler along, which takes seconds to import.
+        from .operator import compiled_attention
+
+        out, *told = compiled_attention(q, k, v, config, grid, text_length, static_levels, backend)
+        return (out, AttentionInfo(*told)) if return_info else out
+    out, info = sparse_attention(q, k, v, config, grid, text_length, static_levels, backend)
+    return (out, info()) if return_info else out
+
+
+def sparse_attention(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    config: PSAConfig,
+    grid: Grid | None,
+    text_length: int,
+    static_levels: torch.Tensor | None,
+    backend: str,
+) -> tuple[torch.Tensor, Callable[[], AttentionInfo]]:
+    """The steps of :func:`pyramid_sparse_attention`, one after another, from arguments that were checked.
+
+    Returns:
+        The output, and what tells about the call when asked.
+    """
+    backend = choose_backend(backend, q)
+    index = None if grid is None else reorder_index(config, grid, text_length, q.device)
+    restore = None
+    if index is not None and grid is not None and backend == "torch":
+        # Kernels read tokens through the index instead.
+        q, k, v = (x.index_select(2, index) for x in (q, k, v))
+        index, restore = None, restore_index(config, grid, text_length, q.device)
+    levels = plan_levels(q, k, config, text_length, static_levels, backend, index)
+    out, reached = _attend(q, k, v, levels, config.block_m, config.block_n, max(config.levels), backend, index)
+    if restore is not None:
+        out = out.index_select(2, restore)
+    # Heads inside tokens in memory, as models go on with them.
+    out = out.transpose(1, 2).contiguous().transpose(1, 2)
+    return out, lambda: AttentionInfo(levels, reached(), backend)
 
 
 def plan_levels(
@@ -113,28 +137,24 @@ def plan_levels(
     text_length: int = 0,
     static_levels: torch.Tensor | None = None,
     backend: str = "torch",
+    index: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """The level map of one call.
 
     Args:
-        q: ``[B, H, Lq, D]``; k: ``[B, H, Lk, D]``; in the order in which blocks are cut.
+        q: ``[B, H, Lq, D]``; k: ``[B, H, Lk, D]``; in the order in which blocks are cut, or with an index.
         config, text_length, static_levels: as of :func:`pyramid_sparse_attention`.
-        backend: ``"triton"`` or ``"torch"``, of the importance estimator.
+        backend: ``"triton"`` or ``"torch"``.
+        index: with ``"triton"``, int64 ``[L]``: blocks are cut from ``q[:, :, index]`` and ``k[:, :, index]``.
 
     Returns:
         uint8 ``[B, H, q_blocks, k_blocks]`` in which every row keeps at least one block.
     """
-    importance = ESTIMATORS[config.importance](q, k, config.block_m, config.block_n, backend)
-    levels = select_levels(importance, config)
-    if config.use_sim_mask:
-        levels = torch.minimum(levels, similarity_cap(k, config))
+    importance = ESTIMATORS[config.importance](q, k, config.block_m, config.block_n, backend, index)
     if static_levels is not None:
-        _check_levels(static_levels, levels.shape, "static_levels")
-        levels = compose(levels, static_levels, "intersect")
-        # An empty row is repaired from the blocks that the static map keeps, as long as it keeps any.
-        importance = importance - 2.0 * (static_levels == 0)
-    levels = full_resolution_text(levels, text_length, config.block_m, config.block_n)
-    return repair_empty_rows(levels, importance)
+        _check_levels(static_levels, tuple(importance.shape), "static_levels")
+    cap = similarity_cap(k, config, backend, index) if config.use_sim_mask else None
+    return levels_from_importance(importance, config, cap, static_levels, text_length, backend)
 
 
 def attention_from_levels(
@@ -172,7 +192,7 @@ def attention_from_levels(
     blocks = math.ceil(q.shape[2] / block_m), math.ceil(k.shape[2] / block_n)
     _check_levels(levels, (*q.shape[:2], *blocks), "levels")
     levels = repair_empty_rows(levels, mean(q, k, block_m, block_n))
-    return _run(q, k, v, levels, block_m, block_n, block_n, choose_backend(backend, q))
+    return _attend(q, k, v, levels, block_m, block_n, block_n, choose_backend(backend, q))[0]
 
 
 class PSAAttention(torch.nn.Module):
@@ -209,7 +229,7 @@ class PSAAttention(torch.nn.Module):
         return f"{self.config}, backend={self.backend!r}"
 
 
-def _run(
+def _attend(
     q: torch.Tensor,
     k: torch.Tensor,
     v: torch.Tensor,
@@ -218,13 +238,17 @@ def _run(
     block_n: int,
     max_level: int,
     backend: str,
-) -> torch.Tensor:
-    pyramid = build_pyramid(k, v, max_level, backend)
-    if backend == "triton":
-        from .ops.attention.triton import pyramid_attention_triton
+    index: torch.Tensor | None = None,
+) -> tuple[torch.Tensor, Callable[[], torch.Tensor]]:
+    """The output, and what tells the density of the level map."""
+    pyramid = build_pyramid(k, v, max_level, backend, index)
+    if backend == "torch":
+        return pyramid_attention_torch(q, k, v, levels, pyramid, block_m, block_n), partial(density, levels)
+    from .ops.attention.block_list import build_block_list
+    from .ops.attention.dispatch import pyramid_attention
 
-        return pyramid_attention_triton(q, k, v, levels, pyramid, block_m, block_n)
-    return pyramid_attention_torch(q, k, v, levels, pyramid, block_m, block_n)
+    block_list = build_block_list(levels, max_level, block_n, k.shape[2], backend)
+    return pyramid_attention(q, k, v, block_list, pyramid, block_m, block_n, index), block_list.density
 
 
 def _check_tensors(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> None:

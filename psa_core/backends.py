@@ -45,12 +45,17 @@ def choose_backend(backend: str, q: torch.Tensor) -> str:
         ConfigError: no such backend.
         BackendError: ``backend`` is ``"triton"`` and the kernels cannot take q.
     """
+    return choose_backend_for(backend, q.device, q.dtype, q.shape[-1])
+
+
+def choose_backend_for(backend: str, device: torch.device, dtype: torch.dtype, head_dim: int) -> str:
+    """As :func:`choose_backend`, from what it reads of q."""
     if backend not in BACKENDS:
         raise ConfigError("backend", backend, "must be one of " + ", ".join(BACKENDS))
     # The interpreter runs kernels on a CPU for tests, when asked for by name; "auto" has no use for it.
-    if backend == "torch" or (backend == "auto" and q.device.type != "cuda"):
+    if backend == "torch" or (backend == "auto" and device.type != "cuda"):
         return "torch"
-    refusal = triton_refusal(q.device, q.dtype, q.shape[-1])
+    refusal = triton_refusal(device, dtype, head_dim)
     if refusal is None:
         return "triton"
     if backend == "triton":
@@ -97,13 +102,15 @@ def _trial(device: torch.device, dtype: torch.dtype, head_dim: int) -> None:
     """Run every kernel once."""
     from .attention import plan_levels
     from .config import PSAConfig
+    from .ops.attention.block_list import build_block_list
     from .ops.attention.triton import pyramid_attention_triton
-    from .ops.pyramid.triton import gather_triton
     from .pyramid import build_pyramid
 
-    config = PSAConfig()
-    x = torch.ones(1, 1, 2 * config.block_m, head_dim, device=device, dtype=dtype)
-    x = gather_triton(x, torch.arange(x.shape[2], device=device))
-    levels = plan_levels(x, x, config, backend="triton")
-    pyramid = build_pyramid(x, x, max(config.levels), "triton")
-    pyramid_attention_triton(x, x, x, levels, pyramid, config.block_m, config.block_n)
+    config = PSAConfig(use_sim_mask=True)
+    block_m, block_n, max_level = config.block_m, config.block_n, max(config.levels)
+    x = torch.ones(1, 1, 2 * block_m, head_dim, device=device, dtype=dtype)
+    index = torch.arange(x.shape[2], device=device)
+    levels = plan_levels(x, x, config, backend="triton", index=index)
+    block_list = build_block_list(levels, max_level, block_n, x.shape[2], "triton")
+    pyramid = build_pyramid(x, x, max_level, "triton", index)
+    pyramid_attention_triton(x, x, x, block_list, pyramid, block_m, block_n, index)

@@ -6,7 +6,7 @@ import dataclasses
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from .errors import ConfigError
 
@@ -102,6 +102,8 @@ class PSAConfig:
     attn_impl: str = "new_mask_type"
     verbose: bool = False
     description: str = ""
+    # The settings as a Python dictionary, for compiled graphs, which carry texts and no objects.
+    as_text: ClassVar[str]
 
     def __post_init__(self) -> None:
         _choice("type", self.type, ("psa", "dense"))
@@ -123,6 +125,8 @@ class PSAConfig:
         set_field(self, "mask_ratios", _mask_ratios(self.mask_ratios, self.block_n))
         set_field(self, "sim_thresholds", _sim_thresholds(self.sim_thresholds))
         set_field(self, "tile_size", _tile_size(self.tile_size))
+        settings = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        set_field(self, "as_text", repr(settings))
 
     @property
     def levels(self) -> tuple[int, ...]:

@@ -40,15 +40,6 @@ def restore_index(config: PSAConfig, grid: Grid, text_length: int, device: torch
     return _cached_restore(config.rearrange_method, tuple(grid), config.tile_size, text_length, device)
 
 
-def take_tokens(x: torch.Tensor, index: torch.Tensor, backend: str) -> torch.Tensor:
-    """``x[:, :, index]`` of ``[B, H, L, D]``, contiguous."""
-    if backend == "triton":
-        from ..ops.pyramid.triton import gather_triton
-
-        return gather_triton(x, index)
-    return x.index_select(2, index)
-
-
 # A sampling run meets a handful of shapes (context windows, batches of prompts); 1 MB an entry at 130k tokens.
 # Made out of inference mode, because the cache outlives it and autograd refuses tensors made there.
 @lru_cache(maxsize=16)
