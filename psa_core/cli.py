@@ -11,6 +11,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from . import __version__
+from .backends import BackendError
+from .bench.checks import WrongResultError
+from .bench.command import add_options
 from .demo.settings import DemoSettings
 from .doctor import doctor_lines
 from .errors import ConfigError
@@ -31,15 +34,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run ``psa`` with these arguments, by default the command line's.
 
     Returns:
-        The exit code: 0, or 2 when the user has something to set right, which stderr then says in one line.
+        The exit code: 0; 2 when the user has something to set right, which stderr then says in one line; 1 when a
+        benchmark finds a wrong result.
     """
     parsed = _parser().parse_args(arguments)
     with _log_to_stderr():
         try:
             parsed.run(parsed)
-        except (ConfigError, OSError, ImportError) as error:
+        except (ConfigError, BackendError, OSError, ImportError) as error:
             print(f"psa: {error}", file=sys.stderr)
             return 2
+        except WrongResultError as error:
+            print(f"psa: {error}", file=sys.stderr)
+            return 1
         except KeyboardInterrupt:
             return 130
     return 0
@@ -55,6 +62,9 @@ def _parser() -> argparse.ArgumentParser:
         default = getattr(DemoSettings, name)
         demo.add_argument(f"--{name}", type=type(default), default=default, help=f"{what}; default: {default}")
     demo.set_defaults(run=_demo)
+
+    bench = commands.add_parser("bench", help="PSA against dense attention on this GPU: times, memory, targets")
+    add_options(bench)
 
     presets = commands.add_parser("presets", help="the presets by model")
     presets.add_argument("--model", help="only this model's")

@@ -1,0 +1,1 @@
+"""The benchmark behind ``psa bench``: Pyramid Sparse Attention against dense attention, in one run on one GPU."""
