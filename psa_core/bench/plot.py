@@ -43,7 +43,7 @@ def draw(results: Results, file: str | Path) -> None:
         axis.grid(color="#e5e5e5")
         axis.set_axisbelow(True)
         axis.spines[["top", "right"]].set_visible(False)
-        axis.legend(frameon=False, fontsize=8)
+        axis.legend(frameon=False, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.12), ncol=2)
     machine = results.machine
     title = f"Pyramid Sparse Attention, whole op, bf16 | {machine.gpu} | dense = {results.dense} | {machine.date}"
     figure.suptitle(title, fontsize=11)
