@@ -5,10 +5,13 @@
     print(handle.report.line())
 
 A model keeps its own attention processors: projections, norms, rotary embeddings, LoRAs and fused projections run as
-they always do. A hook of diffusers' own kind (``diffusers.hooks``) goes around each self-attention layer and catches
-one call inside it, torch's ``scaled_dot_product_attention``. Cross-attention and every other model in the process stay
-as they are. Offloading, LoRAs and attention backends may be set before or after patching; ``torch.compile`` comes after
-it, and leaves the patched layers uncompiled.
+they always do. A hook goes around each self-attention layer and catches one call inside it, torch's
+``scaled_dot_product_attention``. Cross-attention and every other model in the process stay as they are. Offloading,
+LoRAs, attention backends and ``torch.compile`` may come before or after patching.
+
+``transformer.compile_repeated_blocks(fullgraph=True)`` and ``torch.compile(transformer, fullgraph=True)`` keep the
+caught call as one operator, which decides when it runs: layers, steps and patches share their graphs. Blocks
+compiled one by one need torch 2.8 for that.
 
 Tested with diffusers 0.35.2 and 0.42.1.
 """
@@ -21,20 +24,19 @@ from functools import partial
 from typing import Any
 
 import torch
-from diffusers.hooks import HookRegistry
 
 from ...backends import BACKENDS
 from ...config import PSAConfig
 from ...errors import ConfigError
 from ...report import Report
 from ..run import Run
-from .attention import SelfAttentionHook
+from .attention import Layer
 from .denoising import Denoising
 from .families import family_of, transformers_of
+from .operators import enter
 
 log = logging.getLogger(__name__)
 
-_HOOK = "psa"
 _PATCH = "_psa_patch"
 
 
@@ -95,31 +97,33 @@ class _Patch:
         if older is not None:
             older.remove()
         self._transformer = transformer
-        self._layers: list[tuple[torch.nn.Module, SelfAttentionHook]] = []
         # Not a diffusers hook: accelerate, when offloading, replaces the transformer's forward, and removing a hook
         # that was there before would undo that.
-        self._pre_hook = transformer.register_forward_pre_hook(partial(_note_inputs, denoising), with_kwargs=True)
-        for layer, block in enumerate(getattr(transformer, family_of(transformer).blocks)):
-            hook = SelfAttentionHook(denoising, layer)
-            HookRegistry.check_if_exists_or_initialize(block.attn1).register_hook(hook, _HOOK)
-            self._layers.append((block.attn1, hook))
+        names = list(inspect.signature(type(transformer).forward).parameters)[1:]
+        self._pre_hook = transformer.register_forward_pre_hook(
+            partial(_note_inputs, denoising, names), with_kwargs=True
+        )
+        blocks = getattr(transformer, family_of(transformer).blocks)
+        self._layers = [Layer(denoising, index, block.attn1) for index, block in enumerate(blocks)]
         setattr(transformer, _PATCH, self)
 
     def remove(self) -> None:
         """Restore the transformer; does nothing the second time."""
         self._pre_hook.remove()
-        for attention, hook in self._layers:
-            registry = HookRegistry.check_if_exists_or_initialize(attention)
-            if registry.get_hook(_HOOK) is hook:
-                registry.remove_hook(_HOOK, recurse=False)
+        for layer in self._layers:
+            layer.remove()
         self._layers.clear()
         if getattr(self._transformer, _PATCH, None) is self:
             delattr(self._transformer, _PATCH)
 
 
-# Reads the timestep, which no compiled graph can do.
-@torch.compiler.disable
-def _note_inputs(denoising: Denoising, transformer: torch.nn.Module, args: Any, kwargs: Any) -> None:
-    """Forward pre-hook of a transformer."""
-    call = inspect.signature(type(transformer).forward).bind(transformer, *args, **kwargs).arguments
-    denoising.enter(family_of(transformer).inputs(transformer, call))
+def _note_inputs(denoising: Denoising, names: list[str], transformer: torch.nn.Module, args: Any, kwargs: Any) -> None:
+    """Forward pre-hook of a transformer whose forward pass takes arguments of these names."""
+    call = dict(kwargs)
+    for index, arg in enumerate(args):
+        call[names[index]] = arg
+    inputs = family_of(transformer).inputs(transformer, call)
+    if torch.compiler.is_compiling():
+        enter(denoising.number, *inputs)
+    else:
+        denoising.enter(*inputs)

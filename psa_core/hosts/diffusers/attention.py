@@ -2,115 +2,179 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Callable
+from functools import cache
+from typing import Any, cast
 
 import torch
-from diffusers.hooks import ModelHook
 from diffusers.models.attention_dispatch import AttentionBackendName, dispatch_attention_fn
 from torch.nn.functional import scaled_dot_product_attention
 from torch.overrides import TorchFunctionMode
 
 from .denoising import Denoising
+from .operators import attend, number_of, stay_dense
 
-Attention = Callable[..., torch.Tensor]
+# Backends by name, and two that have none: torch's attention, called as it is, and what is active when it is called.
+_TORCH, _ACTIVE = None, ""
+
+_LAYER = "_psa_layer"
 
 
-class SelfAttentionHook(ModelHook):
-    """Sends the attention of one layer through PSA, or lets it be.
+class Layer:
+    """Goes around every call of one self-attention module; sends the attention inside through PSA, or lets it be.
+
+    The module gets a class of its own for it, as torch's parametrizations do it. Compiled blocks ask their modules for
+    the class, which all layers share; a ``forward`` that one module has to itself, such as diffusers' hooks set, would
+    make a graph of every block.
 
     Args:
         denoising: the run that the layer takes part in.
-        layer: transformer block.
+        index: of the transformer block.
+        module: the self-attention module.
     """
 
-    def __init__(self, denoising: Denoising, layer: int) -> None:
-        super().__init__()
-        self._denoising, self._layer = denoising, layer
+    def __init__(self, denoising: Denoising, index: int, module: torch.nn.Module) -> None:
+        self._denoising, self._index = denoising, index
+        self._number = number_of(self)
+        self._module, self._kind = module, cast(Any, type(module))
+        processor: Any = module.processor
+        if hasattr(processor, "_attention_backend"):
+            # From the class to the object, where calls will leave it: compiled graphs ask which.
+            processor._attention_backend = processor._attention_backend
+        setattr(module, _LAYER, self)
+        module.__class__ = _hooked(self._kind)
 
-    # What happens here depends on the step and is counted; a compiled graph can do neither.
-    @torch.compiler.disable
-    def new_forward(self, module: Any, *args: Any, **kwargs: Any) -> Any:
-        """The layer's forward pass; diffusers calls it in place of the original."""
-        forward: Any = self.fn_ref.original_forward
-        if getattr(module.processor, "_parallel_config", None) is not None:
-            self._denoising.stay_dense("context parallelism")
-            return forward(*args, **kwargs)
-        with _torch_backend(module.processor) as dense, _Catch(self._attend, dense) as catch:
-            out = forward(*args, **kwargs)
+    def remove(self) -> None:
+        """Restore the module, where no newer layer has taken this one's place."""
+        if getattr(self._module, _LAYER, None) is self:
+            delattr(self._module, _LAYER)
+            # Somebody else may have made a class of ours since; without a layer it does nothing.
+            if type(self._module) is _hooked(self._kind):
+                self._module.__class__ = self._kind
+
+    def forward(self, processor: Any, call: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+        """Run ``call(*args, **kwargs)``, the forward pass of the module, which has this processor."""
+        if getattr(processor, "_parallel_config", None) is not None:
+            self._stay_dense("context parallelism")
+            return call(*args, **kwargs)
+        # Processors that know no backends call torch's attention as it is. The others are made to, for a while.
+        dispatches = hasattr(processor, "_attention_backend")
+        chosen = processor._attention_backend if dispatches else None
+        catch = _Catch(self._caught, (chosen.value if chosen else _ACTIVE) if dispatches else _TORCH)
+        if dispatches:
+            processor._attention_backend = AttentionBackendName.NATIVE
+        try:
+            with catch:
+                out = call(*args, **kwargs)
+        finally:
+            if dispatches:
+                processor._attention_backend = chosen
         if not catch.caught:
             # A cache answered for the layer, or its processor has an attention of its own.
-            self._denoising.stay_dense("no call of torch's attention in the layer")
+            self._stay_dense("no call of torch's attention in the layer")
         return out
 
-    def _attend(self, dense: Attention, call: dict[str, Any]) -> torch.Tensor:
-        """Run a caught call, given by name as torch takes it; ``dense`` is what the model would have called."""
-        q, k, v = call["query"], call["key"], call["value"]
-        place = self._denoising.place(self._layer)
-        reason = _unlike_psa(call) or self._denoising.run.dense_reason(q, k, place)
+    def attend(
+        self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, scale: float | None, backend: str | None
+    ) -> torch.Tensor:
+        """Run a call of nothing else than PSA computes, sparse or dense; ``backend`` is for dense."""
+        place = self._denoising.place(self._index)
+        reason = self._denoising.run.dense_reason(q, k, place)
+        if reason is None:
+            return self._denoising.run.attend(q, k, v, place)
+        self._denoising.stay_dense(reason)
+        return _dense(backend, query=q, key=k, value=v, scale=scale)
+
+    def _caught(self, backend: str | None, call: dict[str, Any]) -> torch.Tensor:
+        """Run a caught call, or put it into the graph under way; ``backend`` is what the model would have called."""
+        reason = _unlike_psa(call)
         if reason is not None:
+            self._stay_dense(reason)
+            return _dense(backend, **call)
+        q, k, v, scale = call["query"], call["key"], call["value"], call["scale"]
+        if torch.compiler.is_compiling():
+            return attend(q, k, v, scale, backend, self._number, self._denoising.number)
+        return self.attend(q, k, v, scale, backend)
+
+    def _stay_dense(self, reason: str) -> None:
+        if torch.compiler.is_compiling():
+            stay_dense(self._denoising.number, reason)
+        else:
             self._denoising.stay_dense(reason)
-            return dense(**call)
-        return self._denoising.run.attend(q, k, v, place)
+
+
+@cache
+def _hooked(kind: Any) -> Any:
+    class Hooked(kind):
+        def __call__(self, *args: Any, **kwargs: Any) -> Any:
+            layer = getattr(self, _LAYER, None)
+            if layer is None:
+                return super().__call__(*args, **kwargs)
+            return layer.forward(self.processor, super().__call__, args, kwargs)
+
+    Hooked.__name__, Hooked.__qualname__, Hooked.__module__ = kind.__name__, kind.__qualname__, kind.__module__
+    return Hooked
 
 
 class _Catch(TorchFunctionMode):
-    """While it is active, this thread's calls of ``scaled_dot_product_attention`` go to ``attend(dense, call)``."""
+    """While it is active, this thread's calls of ``scaled_dot_product_attention`` go to ``attend(backend, call)``."""
 
-    def __init__(self, attend: Callable[[Attention, dict[str, Any]], torch.Tensor], dense: Attention) -> None:
+    def __init__(self, attend: Callable[[str | None, dict[str, Any]], torch.Tensor], backend: str | None) -> None:
         super().__init__()
         self.caught = False
-        self._attend, self._dense = attend, dense
+        self._attend, self._backend = attend, backend
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.Tensor.unflatten:
+            func = torch.unflatten  # the method calls super(), where torch.compile cannot follow
         if func is not scaled_dot_product_attention:
             return func(*args, **(kwargs or {}))
         self.caught = True
-        return self._attend(self._dense, _SIGNATURE.bind(*args, **(kwargs or {})).arguments)
+        return self._attend(self._backend, _call(*args, **(kwargs or {})))
 
 
-def _signature(query, key, value, attn_mask=None, dropout_p=0.0, is_causal=False, *, scale=None, enable_gqa=False):
-    """Torch's attention has no signature that can be asked for."""
+def _call(
+    query: Any,
+    key: Any,
+    value: Any,
+    attn_mask: Any = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    *,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> dict[str, Any]:
+    """The arguments of torch's attention, which has no signature that can be asked for, by name."""
+    return {
+        "query": query,
+        "key": key,
+        "value": value,
+        "attn_mask": attn_mask,
+        "dropout_p": dropout_p,
+        "is_causal": is_causal,
+        "scale": scale,
+        "enable_gqa": enable_gqa,
+    }
 
 
-_SIGNATURE = inspect.signature(_signature)
-
-
-@contextmanager
-def _torch_backend(processor: Any) -> Iterator[Attention]:
-    """Make a processor call torch's attention for a while, where it can be caught, whatever backend it is set to.
-
-    Yields:
-        The attention that it is set to, with torch's arguments and shapes ``[B, H, L, D]``.
-    """
-    # Processors that know no backends call torch's attention as it is.
-    if not hasattr(processor, "_attention_backend"):
-        yield scaled_dot_product_attention
-        return
-    chosen = processor._attention_backend
-
-    def dense(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, **options: Any) -> torch.Tensor:
-        # diffusers has tokens before heads.
-        q, k, v = (x.transpose(1, 2) for x in (query, key, value))
-        return dispatch_attention_fn(q, k, v, **options, backend=chosen).transpose(1, 2)
-
-    processor._attention_backend = AttentionBackendName.NATIVE
-    try:
-        yield dense
-    finally:
-        processor._attention_backend = chosen
+def _dense(backend: str | None, **call: Any) -> torch.Tensor:
+    """The attention that the model would have run, with torch's arguments and shapes ``[B, H, L, D]``."""
+    if backend is _TORCH:
+        return scaled_dot_product_attention(**call)
+    # diffusers has tokens before heads.
+    q, k, v = (call.pop(name).transpose(1, 2) for name in ("query", "key", "value"))
+    chosen = AttentionBackendName(backend) if backend else None
+    return dispatch_attention_fn(q, k, v, **call, backend=chosen).transpose(1, 2)
 
 
 def _unlike_psa(call: dict[str, Any]) -> str | None:
     """Why a call of torch's attention asks for something else than PSA computes; None when it does not."""
     q = call["query"]
-    if call.get("attn_mask") is not None:
+    if call["attn_mask"] is not None:
         return "attention mask"
-    if call.get("dropout_p") or call.get("is_causal") or call.get("enable_gqa"):
+    if call["dropout_p"] or call["is_causal"] or call["enable_gqa"]:
         return "causal attention, dropout or grouped heads"
-    if call.get("scale") not in (None, q.shape[-1] ** -0.5):
+    if call["scale"] not in (None, q.shape[-1] ** -0.5):
         return "attention scale"
     if torch.is_grad_enabled() and q.requires_grad:
         return "gradients are on (torch.no_grad turns them off)"

@@ -5,9 +5,12 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass, field, replace
 
+import torch
+
+from ...reorder import Grid
 from ...report import Report
 from ..run import Place, Run
-from .families import Inputs
+from .operators import number_of
 
 log = logging.getLogger(__name__)
 
@@ -15,7 +18,7 @@ log = logging.getLogger(__name__)
 _EXPECTED = ("warm-up", "the preset is dense")
 
 
-@dataclass
+@dataclass(eq=False)
 class Denoising:
     """Shared by the transformers of one pipeline.
 
@@ -26,21 +29,30 @@ class Denoising:
         run: settings, and the report of this run.
         keep_levels: whether reports keep level maps.
         step: 0 for the first.
-        inputs: of the latest forward pass; None before the first.
+        timestep: of the latest forward pass, as are ``grid`` and ``text_length``; None before the first.
+        number: by which operators know it.
     """
 
     run: Run
     keep_levels: bool
     step: int = 0
-    inputs: Inputs | None = None
+    timestep: float | None = None
+    grid: Grid | None = None
+    text_length: int = 0
+    number: torch.Tensor = field(init=False)
     _told: set[str] = field(default_factory=set)
 
-    def enter(self, inputs: Inputs) -> None:
+    def __post_init__(self) -> None:
+        self.number = number_of(self)
+
+    def enter(self, timestep: torch.Tensor, grid: Grid, text_length: int) -> None:
         """Take note of a forward pass that is about to run."""
-        previous, self.inputs = self.inputs, inputs
-        if previous is None or inputs.timestep == previous.timestep:
+        # Image-to-video of Wan 2.2 5B gives every token a timestep, 0 where the image is.
+        now = float(timestep.max())
+        previous, self.timestep, self.grid, self.text_length = self.timestep, now, grid, text_length
+        if previous is None or now == previous:
             return
-        if inputs.timestep < previous.timestep:
+        if now < previous:
             self.step += 1
         else:
             self.step = 0
@@ -48,9 +60,7 @@ class Denoising:
 
     def place(self, layer: int) -> Place:
         """Where the forward pass under way stands in a layer."""
-        if self.inputs is None:
-            return Place(self.step, layer, None)
-        return Place(self.step, layer, self.inputs.grid, self.inputs.text_length)
+        return Place(self.step, layer, self.grid, self.text_length)
 
     def stay_dense(self, reason: str) -> None:
         """Count a dense call; a reason is logged when it is met for the first time."""

@@ -17,12 +17,12 @@ class Inputs(NamedTuple):
     """What one forward pass says about itself.
 
     Attributes:
-        timestep: the scheduler's.
+        timestep: the scheduler's, for every video of the batch or for every token.
         grid: (frames, height, width) of the video in tokens.
         text_length: text tokens in front of the video tokens.
     """
 
-    timestep: float
+    timestep: torch.Tensor
     grid: Grid
     text_length: int
 
@@ -42,7 +42,9 @@ class Family(NamedTuple):
 def _wan_inputs(transformer: Any, call: dict[str, Any]) -> Inputs:
     frames, height, width = call["hidden_states"].shape[2:]
     patch_frames, patch_height, patch_width = transformer.config.patch_size
-    return Inputs(_timestep(call), (frames // patch_frames, height // patch_height, width // patch_width), 0)
+    return Inputs(
+        torch.as_tensor(call["timestep"]), (frames // patch_frames, height // patch_height, width // patch_width), 0
+    )
 
 
 def _cogvideox_inputs(transformer: Any, call: dict[str, Any]) -> Inputs:
@@ -50,12 +52,7 @@ def _cogvideox_inputs(transformer: Any, call: dict[str, Any]) -> Inputs:
     # CogVideoX 1.0 has no patch size in time.
     patch, patch_frames = transformer.config.patch_size, transformer.config.patch_size_t or 1
     grid = frames // patch_frames, height // patch, width // patch
-    return Inputs(_timestep(call), grid, call["encoder_hidden_states"].shape[1])
-
-
-def _timestep(call: dict[str, Any]) -> float:
-    # Image-to-video of Wan 2.2 5B gives every token a timestep, 0 where the image is.
-    return float(torch.as_tensor(call["timestep"]).max())
+    return Inputs(torch.as_tensor(call["timestep"]), grid, call["encoder_hidden_states"].shape[1])
 
 
 FAMILIES: dict[type, Family] = {

@@ -1,0 +1,82 @@
+"""What a compiled graph must decide when it runs, not when it is traced, as operators that it keeps whole.
+
+Steps, counts and the choice between sparse and dense change from call to call. Operators take tensors, so they know
+objects by number, and the number comes in a tensor: as a constant it would make a graph of every layer.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from itertools import count
+from typing import Any, Optional
+from weakref import WeakValueDictionary
+
+import torch
+
+# A name of its own for every copy of the package in a process.
+_NAMESPACE = re.sub(r"\W", "_", __package__ or "psa_core")
+
+_numbers = count()
+_objects: WeakValueDictionary[int, Any] = WeakValueDictionary()
+
+# CUDA graphs would replay kernels and leave the choice out. Torch before 2.9 has no such tag, but keeps graphs with
+# tensors on the CPU, and ours are, out of them as well.
+_OPTIONS: dict[str, Any] = {"tags": (torch.Tag.cudagraph_unsafe,)} if hasattr(torch.Tag, "cudagraph_unsafe") else {}
+
+
+def number_of(x: Any) -> torch.Tensor:
+    """A new number for an object, by which operators find it as long as it lives."""
+    number = next(_numbers)
+    _objects[number] = x
+    with torch.inference_mode(False):
+        return torch.tensor([number], device="cpu")
+
+
+# Operators that return nothing say that they change a denoising's number, and ``attend`` reads it: so they are kept, in
+# their order. Types are spelled as operators need them.
+
+
+@torch.library.custom_op(f"{_NAMESPACE}::enter", mutates_args=("denoising",), **_OPTIONS)
+def enter(denoising: torch.Tensor, timestep: torch.Tensor, grid: Sequence[int], text_length: int) -> None:
+    """``Denoising.enter``."""
+    found = _objects.get(int(denoising))
+    if found is not None:
+        found.enter(timestep, (grid[0], grid[1], grid[2]), text_length)
+
+
+@torch.library.custom_op(f"{_NAMESPACE}::stay_dense", mutates_args=("denoising",), **_OPTIONS)
+def stay_dense(denoising: torch.Tensor, reason: str) -> None:
+    """``Denoising.stay_dense``."""
+    found = _objects.get(int(denoising))
+    if found is not None:
+        found.stay_dense(reason)
+
+
+@torch.library.custom_op(f"{_NAMESPACE}::attend", mutates_args=(), **_OPTIONS)
+def attend(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    scale: Optional[float],  # noqa: UP045
+    backend: Optional[str],  # noqa: UP045
+    layer: torch.Tensor,
+    denoising: torch.Tensor,
+) -> torch.Tensor:
+    """``SelfAttentionHook.attend``, with heads inside tokens in memory."""
+    out = _objects[int(layer)].attend(q, k, v, scale, backend)
+    return out.transpose(1, 2).contiguous().transpose(1, 2)
+
+
+@attend.register_fake
+def _shape(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    scale: float | None,
+    backend: str | None,
+    layer: torch.Tensor,
+    denoising: torch.Tensor,
+) -> torch.Tensor:
+    batch, heads, tokens, d = q.shape
+    return q.new_empty((batch, tokens, heads, d)).transpose(1, 2)
