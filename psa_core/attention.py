@@ -93,8 +93,8 @@ def pyramid_sparse_attention(
         # Not before: it takes torch's compiler along, which takes seconds to import.
         from .operator import compiled_attention
 
-        out, *told = compiled_attention(q, k, v, config, grid, text_length, static_levels, backend)
-        return (out, AttentionInfo(*told)) if return_info else out
+        out, levels, reached, chosen = compiled_attention(q, k, v, config, grid, text_length, static_levels, backend)
+        return (out, AttentionInfo(levels, reached, chosen)) if return_info else out
     out, info = sparse_attention(q, k, v, config, grid, text_length, static_levels, backend)
     return (out, info()) if return_info else out
 

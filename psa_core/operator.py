@@ -8,7 +8,6 @@ from ast import literal_eval
 from collections.abc import Sequence
 from functools import lru_cache
 from operator import index
-from typing import Optional
 
 import torch
 
@@ -19,6 +18,11 @@ from .reorder import Grid
 
 # A name of its own for each copy of the package in a process: ComfyUI loads the pack's, pip may have installed one too.
 _NAME = re.sub(r"\W", "_", __package__ or "psa_core") + "::pyramid_sparse_attention"
+# Spelled out, because not every torch reads all types of Python.
+_SCHEMA = (
+    "(Tensor q, Tensor k, Tensor v, str config, SymInt[]? grid, SymInt text_length, Tensor? static_levels, str backend)"
+    " -> (Tensor, Tensor, Tensor)"
+)
 
 
 def _attention(
@@ -26,9 +30,9 @@ def _attention(
     k: torch.Tensor,
     v: torch.Tensor,
     config: str,
-    grid: Optional[Sequence[int]],  # noqa: UP045
+    grid: Sequence[int] | None,
     text_length: int,
-    static_levels: Optional[torch.Tensor],  # noqa: UP045
+    static_levels: torch.Tensor | None,
     backend: str,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Output, level map and density of :func:`psa_core.pyramid_sparse_attention`.
@@ -44,9 +48,8 @@ def _attention(
     return out, info.levels, info.density
 
 
-# Triton's kernels and the choices made before them are no business of the compiler's. Types above are spelled as
-# operators need them.
-attention_operator = torch.library.custom_op(_NAME, _attention, mutates_args=())
+# Triton's kernels and the choices made before them are no business of the compiler's.
+attention_operator = torch.library.custom_op(_NAME, _attention, mutates_args=(), schema=_SCHEMA)
 _outside_the_graph = torch.compiler.disable(_attention)
 
 

@@ -50,6 +50,23 @@ def test_both_work(packed: ModuleType, backend: str) -> None:
     assert torch.equal(outs[0], outs[2])
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_both_compile(packed: ModuleType, backend: str) -> None:
+    qkv = random_qkv(Shape(1, 2, 150, 150), torch.float16 if backend == "triton" else torch.float32, DEVICE)
+
+    def call(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> list[torch.Tensor]:
+        return [
+            copy_.pyramid_sparse_attention(q, k, v, copy_.PSAConfig(block_n=32), grid=(1, 10, 15), backend=backend)
+            for copy_ in (psa_core, packed, psa_core)
+        ]
+
+    torch._dynamo.reset()
+    for out, expected in zip(torch.compile(call, fullgraph=True, backend="aot_eager")(*qkv), call(*qkv), strict=True):
+        assert torch.equal(out, expected)
+    names = {importlib.import_module(f"{copy_.__name__}.operator")._NAME for copy_ in (psa_core, packed)}
+    assert len(names) == 2
+
+
 def test_they_share_nothing_and_know_the_same_presets(packed: ModuleType) -> None:
     assert packed.attention.__file__ == psa_core.attention.__file__
     modules = [module for name, module in sys.modules.items() if name.startswith(packed.__name__)]
