@@ -35,6 +35,7 @@ class RootIsNoPackage:
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--require-comfyui", action="store_true", help="fail, not skip, ComfyUI's tests without ComfyUI")
     parser.addoption("--seed", type=int, help="seed of the tests' random tensors; drawn anew for each run by default")
+    parser.addoption("--stress", type=int, default=150, help="random cases of each stress test; 150 by default")
 
 
 def pytest_configure(config: pytest.Config) -> None:
