@@ -12,11 +12,15 @@ from typing import Any
 
 import pytest
 
-# Shared memory that one block of threads may use, in KB, by compute capability.
-SHARED_LIMITS = {80: 163, 86: 99, 89: 99, 90: 227, 100: 227, 103: 227, 120: 99}
-# Bytes a thread that may spill. On an H200 these tiles take 12.0 and 12.2 ms, the best that spill nothing 13.3 and
-# 14.4 ms (64,800 tokens, 12 heads of 128; 45,106 tokens, 48 heads of 64; density 0.15).
-STATED_SPILLS = {("attention", 90, 128): 256, ("attention", 90, 64): 64}
+# Shared memory that one block of threads may use, in KB, by compute capability or AMD's name.
+SHARED_LIMITS = {80: 163, 86: 99, 89: 99, 90: 227, 100: 227, 103: 227, 120: 99, "gfx942": 64, "gfx1201": 64}
+# Bytes a thread that attention may spill, by the versions 3.6 and 3.9 of Triton: mostly what waits for the loops' end.
+ATTENTION_SPILLS = 72
+# On an H200 these are faster than what spills nothing. Hopper's own kernel spills 64 bytes by Triton 3.6, 264 by 3.9.
+STATED_SPILLS = {("attention", 90, 128): 128, ("hopper attention", 90, 128): 264}
+# By every architecture; Hopper's own kernel only there.
+KERNELS = {"attention", "importance", "pyramid", "block means", "gather", "similarity", "levels", "block list"}
+KERNELS |= {"order by size"}
 
 
 @pytest.fixture(scope="module")
@@ -37,9 +41,12 @@ def resources() -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("architecture", SHARED_LIMITS)
-def test_fits(resources: list[dict[str, Any]], architecture: int) -> None:
+def test_fits(resources: list[dict[str, Any]], architecture: int | str) -> None:
     found = [row for row in resources if row["architecture"] == architecture]
-    assert {row["kernel"] for row in found} == {"attention", "importance", "pyramid"}
+    if not found:
+        pytest.skip(f"this Triton has no compiler for {architecture}")
+    assert {row["kernel"] for row in found} == KERNELS | ({"hopper attention"} if architecture == 90 else set())
     for row in found:
         assert row["shared"] <= SHARED_LIMITS[architecture] * 1024, row
-        assert row["stack"] <= STATED_SPILLS.get((row["kernel"], architecture, row["d"]), 0), row
+        spills = ATTENTION_SPILLS if row["kernel"] == "attention" else 0
+        assert row["stack"] <= STATED_SPILLS.get((row["kernel"], architecture, row["d"]), spills), row

@@ -1,4 +1,4 @@
-"""Level maps: selection, the cosine cap, text, composition, repair and density."""
+"""Level maps: selection, text, repair and density."""
 
 from __future__ import annotations
 
@@ -12,14 +12,12 @@ import torch
 
 from psa_core import PSAConfig
 from psa_core.levels import (
-    compose,
     density,
     full_resolution_text,
     repair_empty_rows,
     select_levels,
-    similarity_cap,
 )
-from psa_core.ops.levels.naive import select_levels_naive, similarity_cap_naive
+from psa_core.ops.levels.naive import select_levels_naive
 
 LEVELS = (1, 2, 4, 8, 16, 32)
 
@@ -142,80 +140,12 @@ class TestSelection:
         assert set(levels.flatten().tolist()) == {1, 2}
 
 
-class TestCosineCap:
-    @pytest.mark.parametrize("block_n", [32, 64, 128])
-    @pytest.mark.parametrize("tokens", [1, 7, 128, 300, 389])
-    @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
-    def test_equals_its_definition(self, block_n: int, tokens: int, dtype: torch.dtype) -> None:
-        blocks = -(-tokens // block_n)
-        # From blocks of unlike keys to blocks of nearly equal ones.
-        alike = torch.linspace(0, 4, blocks).repeat_interleave(block_n)[:tokens, None]
-        k = (torch.randn(2, 3, tokens, 64) + alike * torch.randn(2, 3, 1, 64)).to(dtype)
-        config = PSAConfig(block_n=block_n, sim_thresholds={"x2": 0.7, "x4": 0.8, "x8": 0.9})
-        cap = similarity_cap(k, config)
-        assert cap.dtype == torch.uint8
-        assert cap.shape == (2, 3, 1, blocks)
-        assert torch.equal(cap, similarity_cap_naive(k, block_n, {2: 0.7, 4: 0.8, 8: 0.9}))
-
-    @pytest.mark.parametrize(("signs", "cap"), [("+-+-+-+-", 1), ("++--++--", 2), ("+--+-++-", 4), ("+--++--+", 8)])
-    def test_highest_level_above_its_threshold_counts(self, signs: str, cap: int) -> None:
-        # Keys are equal or opposite; the pair (0, 1) is opposite in all but the second.
-        pattern = torch.tensor([1.0 if sign == "+" else -1.0 for sign in signs])
-        k = torch.randn(1, 1, 1, 64) * pattern.repeat(4)[:, None]
-        assert similarity_cap(k, settings()).item() == cap
-
-    def test_ragged_block_without_a_whole_pair_is_not_pooled(self) -> None:
-        k = torch.randn(1, 1, 1, 64).expand(1, 1, 32 + 5, 64)
-        assert similarity_cap(k, settings()).flatten().tolist() == [8, 4]
-        assert similarity_cap(k[:, :, :33], settings()).flatten().tolist() == [8, 1]
-
-    @pytest.mark.parametrize("level", [0, 1, 2, 4, 8, 16])
-    def test_only_lowers(self, level: int) -> None:
-        k = torch.randn(1, 1, 320, 64)
-        levels = torch.full((1, 1, 1, 10), level, dtype=torch.uint8)
-        capped = torch.minimum(levels, similarity_cap(k, settings(sim_thresholds={"x2": -1.0, "x4": 1.0, "x8": 1.0})))
-        assert (capped == min(level, 2)).all()
-
-
 @pytest.mark.parametrize(("text", "rows", "columns"), [(0, 0, 0), (1, 1, 1), (64, 1, 2), (65, 2, 3), (226, 4, 8)])
 def test_text_is_at_full_resolution(text: int, rows: int, columns: int) -> None:
     levels = full_resolution_text(torch.full((2, 2, 6, 12), 4, dtype=torch.uint8), text, 64, 32)
     expected = torch.full((6, 12), 4, dtype=torch.uint8)
     expected[:rows] = expected[:, :columns] = 1
     assert (levels == expected).all()
-
-
-class TestCompose:
-    @pytest.mark.parametrize(
-        ("how", "table"),
-        [
-            ("intersect", {(0, 0): 0, (0, 1): 0, (0, 8): 0, (1, 8): 1, (2, 4): 2, (4, 4): 4, (1, 128): 1}),
-            ("finer", {(0, 0): 0, (0, 1): 1, (0, 8): 8, (1, 8): 1, (2, 4): 2, (4, 4): 4, (0, 128): 128}),
-        ],
-    )
-    def test_truth_table(self, how: str, table: dict[tuple[int, int], int]) -> None:
-        for (a, b), expected in table.items():
-            x, y = torch.tensor([a], dtype=torch.uint8), torch.tensor([b], dtype=torch.uint8)
-            for combined in (compose(x, y, how), compose(y, x, how)):
-                assert combined.dtype == torch.uint8
-                assert combined.item() == expected
-
-    def test_intersects_unless_told(self) -> None:
-        a, b = torch.tensor([[0, 2], [1, 1]], dtype=torch.uint8)
-        assert compose(a, b).tolist() == [0, 1]
-
-    def test_broadcasts_and_changes_neither(self) -> None:
-        a = torch.randint(0, 3, (2, 3, 4, 5), dtype=torch.uint8)
-        b = torch.randint(0, 3, (1, 1, 4, 5), dtype=torch.uint8)
-        before = a.clone(), b.clone()
-        assert compose(a, b, "finer").shape == a.shape
-        assert torch.equal(a, before[0])
-        assert torch.equal(b, before[1])
-
-    def test_refuses_another_way(self) -> None:
-        x = torch.ones(1, dtype=torch.uint8)
-        with pytest.raises(ValueError, match="'union': must be one of intersect, finer"):
-            compose(x, x, "union")
 
 
 class TestRepair:

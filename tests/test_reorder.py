@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
 
 import hypothesis
 import hypothesis.strategies as st
@@ -12,19 +11,12 @@ import pytest
 import torch
 
 from psa_core import PSAConfig
-from psa_core.backends import triton_installed
-from psa_core.reorder import METHODS, reorder_index, restore_index, take_tokens
+from psa_core.reorder import METHODS, reorder_index, restore_index
 from psa_core.reorder.gilbert import gilbert_order
 from psa_core.reorder.tile import tile_order
 
-from .support import DEVICE
-
 Grid = tuple[int, int, int]
 CPU = torch.device("cpu")
-BACKENDS = [
-    "torch",
-    pytest.param("triton", marks=pytest.mark.skipif(not triton_installed(), reason="Triton is not installed")),
-]
 grids = st.tuples(*[st.integers(1, 32)] * 3)
 
 
@@ -108,26 +100,6 @@ class TestIndex:
         assert np.array_equal(index[text:].numpy() - text, METHODS[method](grid, config.tile_size))
         tokens = torch.randn(270 + text)
         assert torch.equal(tokens[index][restore_index(config, grid, text, CPU)], tokens)
-
-    @pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
-    @pytest.mark.parametrize(
-        "view",
-        [lambda x: x, lambda x: x.transpose(1, 2).contiguous().transpose(1, 2), lambda x: x.mT.contiguous().mT],
-        ids=["contiguous", "heads after tokens", "tokens innermost"],
-    )
-    @pytest.mark.parametrize("backend", BACKENDS)
-    def test_tokens_are_taken_bit_for_bit(
-        self,
-        view: Callable[[torch.Tensor], torch.Tensor],
-        dtype: torch.dtype,
-        backend: str,
-        poisoned_memory: None,
-    ) -> None:
-        x = view(torch.randn(2, 3, 270, 64, device=DEVICE, dtype=dtype))
-        index = torch.randperm(270, device=DEVICE)[:200]
-        taken = take_tokens(x, index, backend)
-        assert taken.is_contiguous()
-        assert torch.equal(taken, x[:, :, index])
 
     def test_settings_tell_orders_apart(self) -> None:
         config = PSAConfig(rearrange_method="Tile", tile_size=(2, 4, 4))
