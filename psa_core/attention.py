@@ -191,8 +191,9 @@ def attention_from_levels(
             raise ConfigError(key, value, "must be one of " + ", ".join(map(str, allowed)))
     blocks = math.ceil(q.shape[2] / block_m), math.ceil(k.shape[2] / block_n)
     _check_levels(levels, (*q.shape[:2], *blocks), "levels")
-    levels = repair_empty_rows(levels, mean(q, k, block_m, block_n))
-    return _attend(q, k, v, levels, block_m, block_n, block_n, choose_backend(backend, q))[0]
+    backend = choose_backend(backend, q)
+    levels = repair_empty_rows(levels, mean(q, k, block_m, block_n, backend))
+    return _attend(q, k, v, levels, block_m, block_n, block_n, backend)[0]
 
 
 class PSAAttention(torch.nn.Module):

@@ -19,7 +19,7 @@ _NEEDS = {"tqdm": "psa bench", "diffusers": "psa bench --model"}
 def add_options(parser: argparse.ArgumentParser) -> None:
     """The options of ``psa bench``."""
     what = parser.add_mutually_exclusive_group()
-    what.add_argument("--targets", action="store_true", help="every target, met or missed; about 2 minutes on an H200")
+    what.add_argument("--targets", action="store_true", help="every target, met or missed; about a minute on an H200")
     what.add_argument(
         "--model", action="store_true", help="a forward pass of Wan 1.3B and of CogVideoX1.5, random weights"
     )

@@ -35,7 +35,7 @@ class Row:
     """One measurement; :data:`UNITS` says what the numbers are.
 
     Attributes:
-        part: of the benchmark: cases, density, length, locality, first call, model.
+        part: of the benchmark: cases, density, length, locality, first call, stages, model.
         case: model and size.
         attention: who computed it; ``"PSA"`` is ours.
         importance, block_n, density, tail: of our settings; None where they mean nothing. ``tail``: all other blocks

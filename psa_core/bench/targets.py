@@ -18,7 +18,7 @@ from .cases import (
     WAN_720P,
     Case,
 )
-from .ours import IMPORTANCE, SETTINGS, Setting
+from .ours import BLOCK_NS, IMPORTANCE, SETTINGS, Setting
 from .parts import LATER_CALL, SECOND_CALL
 from .results import PSA, WHOLE_OP, Row
 from .stages import KERNEL, LEVEL_1_SUFFIX
@@ -158,9 +158,9 @@ def _model(name: str, importance: str, bound: float) -> Target:
 SPEED_BOUNDS = ((WAN_720P, 5.0), (WAN_14B, 4.5), (COGVIDEOX_1_5, 4.5), (COGVIDEOX, 4.0))
 TARGETS = (
     *(_speed(case, setting, bound) for case, bound in SPEED_BOUNDS for setting in SETTINGS),
-    *(_kernel(case) for case in (WAN_720P, WAN_14B, COGVIDEOX_1_5, COGVIDEOX)),
-    *(_overhead(case, importance, 128) for case in (WAN_720P, COGVIDEOX_1_5) for importance in IMPORTANCE),
-    *(_memory(case, importance, 128) for case in (WAN_720P, COGVIDEOX_1_5) for importance in IMPORTANCE),
+    *(_kernel(case) for case, _ in SPEED_BOUNDS),
+    *(_overhead(case, importance, n) for case, _ in SPEED_BOUNDS for n in BLOCK_NS for importance in IMPORTANCE),
+    *(_memory(case, importance, n) for case, _ in SPEED_BOUNDS for n in BLOCK_NS for importance in IMPORTANCE),
     *(
         _short_clips(heads, head_dim, importance, density)
         for heads, head_dim in ((12, 128), (40, 128), (48, 64))

@@ -63,7 +63,7 @@ def attend(
     layer: torch.Tensor,
     denoising: torch.Tensor,
 ) -> torch.Tensor:
-    """``SelfAttentionHook.attend``, with heads inside tokens in memory."""
+    """``Layer.attend``, with heads inside tokens in memory."""
     out = _objects[int(layer)].attend(q, k, v, scale, backend)
     return out.transpose(1, 2).contiguous().transpose(1, 2)
 

@@ -41,12 +41,13 @@ def pyramid_attention_hopper(
     pyramid: Pyramid,
     block_n: int,
     index: torch.Tensor | None = None,
-    launch: HopperLaunch | None = None,
 ) -> torch.Tensor:
-    """Attention of each block of 128 queries over the rows it keeps; see the portable version for the arguments."""
+    """Attention of each block of 128 queries over the rows it keeps.
+
+    Args and result: as of :func:`..triton.pyramid_attention_triton`, with query blocks of 128.
+    """
     batch, heads, q_tokens, d = q.shape
-    k_tokens = k.shape[2]
-    launch = launch or LAUNCHES[d]
+    launch = LAUNCHES[d]
     # Copies are of 16 bytes, from addresses that are multiples of that.
     q, k, v = (x if x.stride(3) == 1 and _aligned(x) else x.contiguous() for x in (q, k, v))
     # Heads inside tokens in memory, as models go on with them.
@@ -63,7 +64,7 @@ def pyramid_attention_hopper(
             spans if order is None else order, queue,
             *q.stride()[:3], *k.stride()[:3], *v.stride()[:3], *out.stride()[:3],
             *blocks.stride()[:2], *spans.stride()[:2],
-            batch, heads, q_tokens, k_tokens, blocks.shape[3], pyramid.k.shape[2], d**-0.5 * LOG2_E,
+            batch, heads, q_tokens, k.shape[2], blocks.shape[3], pyramid.k.shape[2], d**-0.5 * LOG2_E,
             D=d, LOG_BLOCK_N=block_n.bit_length() - 1, N_LEVELS=spans.shape[3], TILE_N=launch.tile_n,
             STAGES=launch.stages, REORDER=index is not None, ORDERED=order is not None,
             LOADER_REGISTERS=launch.loader_registers, GROUP_REGISTERS=launch.group_registers, num_warps=4,
