@@ -7,7 +7,7 @@ import triton
 import triton.language as tl
 
 from ...importance import SAMPLE_STRIDE
-from ..launch import capability_of, importance_launch
+from ..launch import Launch, capability_of, importance_launch
 from ..pyramid.triton import gather_triton
 
 LOG2_E = 1.4426950408889634
@@ -103,18 +103,21 @@ def sampled_max_triton(
     k_sample: torch.Tensor,
     block_m: int,
     block_n: int,
+    launch: Launch | None = None,
 ) -> torch.Tensor:
     """Block maxima of the softmax over sampled keys, rows not yet divided by their sums.
 
     Args:
         q: ``[B, H, Lq, D]``; k: ``[B, H, Lk, D]``; any strides, D 64 or 128.
         q_sample, k_sample: int64, the sampled tokens in the order in which blocks are cut, a quarter of each block.
+        launch: tiles and warps, for tiles that hold whole blocks of samples; None for those of the device.
 
     Returns:
         float32 ``[B, H, q_blocks, k_blocks]``.
     """
     batch, heads, q_tokens, d = q.shape
-    launch = importance_launch(capability_of(q.device))
+    if launch is None:
+        launch = importance_launch(capability_of(q.device))
     q_blocks, k_blocks = triton.cdiv(q_tokens, block_m), triton.cdiv(k.shape[2], block_n)
     scores = torch.empty((batch, heads, q_blocks, k_blocks), dtype=torch.float32, device=q.device)
     # Side by side, the sampled keys, which every tile reads again, come in long rows.
