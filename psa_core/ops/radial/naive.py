@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from ...reorder import Grid
+from ...sizes import Grid
 
 
 def radial_levels_naive(
@@ -15,6 +15,7 @@ def radial_levels_naive(
     decay_factor: float = 1.0,
     text_length: int = 0,
     block_size: int = 128,
+    coarsen: bool = False,
 ) -> torch.Tensor:
     """The level map from the whole token mask; arguments and result as of ``psa_core.masks.radial.radial_levels``."""
     frames, height, width = grid
@@ -39,10 +40,21 @@ def radial_levels_naive(
             mask[rows : rows + s, columns : columns + s] = pair
     levels = torch.ones(-(-tokens // block_m), -(-tokens // block_n), dtype=torch.uint8)
     for i, rows in enumerate(mask.split(block_m, 0)):
-        for j, block in enumerate(rows.split(block_n, 1)):
+        for j, covered in enumerate(rows.sum(0).split(block_n)):
             if i * block_m < text_length or j * block_n < text_length:
                 continue
-            covered = block.double().mean(0)
-            touched = covered > 0
-            levels[i, j] = bool((covered > 1 / 3).sum() > 0.6 * touched.sum())
+            touched = int((covered > 0).sum())
+            well_covered = int((3 * covered > len(rows)).sum())
+            kept = 5 * well_covered > 3 * touched  # Whole numbers: 0.6 is no exact float.
+            if not kept:
+                levels[i, j] = _pooled(grid, i, j, block_m, block_n, text_length) if coarsen else 0
     return levels[None, None]
+
+
+def _pooled(grid: Grid, i: int, j: int, block_m: int, block_n: int, text_length: int) -> int:
+    """The level of a pair of blocks without text that the mask would skip."""
+    frames, height, width = grid
+    frame = torch.arange(frames).repeat_interleave(height * width)
+    queries, keys = frame[i * block_m - text_length :][:block_m], frame[j * block_n - text_length :][:block_n]
+    d = int((queries[:, None] - keys).abs().min())
+    return int(min(max(2 ** (d.bit_length() - 1), 2), 8))

@@ -1,0 +1,9 @@
+"""Sizes that settings, masks and calls have in common."""
+
+from __future__ import annotations
+
+Grid = tuple[int, int, int]
+"""Frames, height and width of a video in tokens."""
+
+BLOCK_M = (64, 128)
+BLOCK_N = (32, 64, 128)

@@ -1,0 +1,85 @@
+"""Checks that settings share. Each raises a ``ConfigError`` that names the key, the value and what is allowed."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from typing import Any, TypeVar
+
+from .errors import ConfigError
+
+Settings = TypeVar("Settings")
+
+
+class FrozenMap(Mapping[Any, Any]):
+    """An immutable, hashable, picklable mapping, so that a config holding one can be a cache key and can be copied."""
+
+    __slots__ = ("_items",)
+
+    def __init__(self, items: Mapping[Any, Any]) -> None:
+        self._items = dict(items)
+
+    def __getitem__(self, key: Any) -> Any:
+        return self._items[key]
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._items)
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __hash__(self) -> int:
+        return hash(frozenset(self._items.items()))
+
+    def __repr__(self) -> str:
+        return repr(self._items)
+
+
+def check_choice(key: str, value: Any, allowed: tuple[Any, ...]) -> None:
+    """``value`` is one of ``allowed``, in type as well."""
+    if not any(value == option and type(value) is type(option) for option in allowed):
+        raise ConfigError(key, value, "must be one of " + ", ".join(map(str, allowed)))
+
+
+def check_whole(key: str, value: Any, least: int) -> None:
+    """``value`` is a whole number from ``least`` on."""
+    if type(value) is not int or value < least:
+        raise ConfigError(key, value, f"must be a whole number, {least} or more")
+
+
+def share(key: str, value: Any) -> float:
+    """``value``, which must be a number from 0 to 1, as a float."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0.0 <= value <= 1.0:
+        raise ConfigError(key, value, "must be a number from 0 to 1")
+    return float(value)
+
+
+def nested(key: str, value: Any, kind: type[Settings]) -> Settings | None:
+    """Settings inside settings: None, an object of this dataclass, or a mapping of its fields, as files have it.
+
+    Raises:
+        ConfigError: the mapping is not valid; keys are dotted (``schedule.curve``).
+    """
+    if value is None or isinstance(value, kind):
+        return value
+    if not isinstance(value, Mapping):
+        raise ConfigError(key, value, f"must be a mapping of {kind.__name__}'s settings")
+    names = [field.name for field in dataclasses.fields(kind)]  # type: ignore[arg-type]
+    for name in value:
+        if name not in names:
+            raise ConfigError(f"{key}.{name}", value[name], "is unknown; there are " + ", ".join(names))
+    try:
+        return kind(**value)
+    except ConfigError as error:
+        raise ConfigError(f"{key}.{error.key}", error.value, error.allowed) from None
+
+
+def plain(value: Any) -> Any:
+    """Settings as Python's own types, which YAML and JSON can write and the constructor reads back."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {key: plain(x) for key, x in value.items()}
+    if isinstance(value, tuple):
+        return [plain(x) for x in value]
+    return value
