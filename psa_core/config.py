@@ -3,49 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
-import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from .errors import ConfigError
+from .mask_ratios import DEFAULT_MASK_RATIOS, pyramid_order, read_mask_ratios
+from .masks.settings import RadialMask
+from .schedule import Schedule
+from .sizes import BLOCK_M, BLOCK_N
+from .validation import FrozenMap, check_choice, check_whole, nested, plain, share
 
-BLOCK_M = (64, 128)
-BLOCK_N = (32, 64, 128)
-MASK_MODES = ("thresholdbound", "topk")
+MASK_MODES = ("thresholdbound", "topk", "timestep")
 REARRANGE_METHODS = ("Gilbert", "Tile")
 IMPORTANCE_ESTIMATORS = ("sampled_max", "mean")
 ATTN_IMPLS = ("new_mask_type", "old_mask_type")
 SIM_LEVELS = {"x2": 2, "x4": 4, "x8": 8}
 
-_TOLERANCE = 1e-6
-
-
-class FrozenMap(Mapping[Any, Any]):
-    """An immutable, hashable, picklable mapping, so that a config holding one can be a cache key and can be copied."""
-
-    __slots__ = ("_items",)
-
-    def __init__(self, items: Mapping[Any, Any]) -> None:
-        self._items = dict(items)
-
-    def __getitem__(self, key: Any) -> Any:
-        return self._items[key]
-
-    def __iter__(self) -> Iterator[Any]:
-        return iter(self._items)
-
-    def __len__(self) -> int:
-        return len(self._items)
-
-    def __hash__(self) -> int:
-        return hash(frozenset(self._items.items()))
-
-    def __repr__(self) -> str:
-        return repr(self._items)
-
-
-DEFAULT_MASK_RATIOS = {1: (0.0, 0.4), 2: (0.4, 0.5), 4: (0.5, 0.6), 8: (0.6, 0.8), 0: (0.8, 1.0)}
 DEFAULT_SIM_THRESHOLDS = {"x2": 0.7, "x4": 0.65, "x8": 0.6}
 
 
@@ -60,8 +34,9 @@ class PSAConfig:
         tile_n: accepted from upstream's files; kernels choose their own tiles.
         mask_ratios: ``{level: (lo, hi)}`` with the levels 1, 2, 4 ... ``block_n`` and 0 (skipped) last; the intervals
             tile [0, 1] in that order, an empty one (lo == hi) switches its level off. Shares of a row's importance
-            (``thresholdbound``) or of its blocks (``topk``).
-        mask_mode: ``"thresholdbound"`` or ``"topk"``.
+            (``thresholdbound``) or of its blocks (``topk``), or parts of the denoising (``timestep``).
+        mask_mode: ``"thresholdbound"``, ``"topk"``, or ``"timestep"``, which gives all blocks of a step one level.
+            Hosts know the step; a bare call takes what :func:`psa_core.schedule.config_at` makes of it.
         min_full_ratio: least share of a row's blocks that stays at level 1 under ``thresholdbound``.
         importance: estimator of block importance, ``"sampled_max"`` (the paper's) or ``"mean"``.
         use_sim_mask: cap each key block's level by the cosine similarity of its keys.
@@ -73,6 +48,10 @@ class PSAConfig:
         min_tokens: sequences shorter than this stay dense. Hosts apply it; a bare call does what it is asked.
         text_length: text tokens in front of the video tokens, for callers that do not say.
         attn_impl: accepted from upstream's files; there is one kernel here and it takes every combination.
+        schedule: what changes over steps and layers, a :class:`~psa_core.schedule.Schedule` or a mapping of its
+            fields. Hosts apply it.
+        radial: a static mask, a :class:`~psa_core.masks.settings.RadialMask` or a mapping of its fields; its dense
+            steps and layers are the hosts' business.
         verbose: log each run's settings.
         description: shown to people.
 
@@ -101,6 +80,8 @@ class PSAConfig:
     min_tokens: int = 8192
     text_length: int = 0
     attn_impl: str = "new_mask_type"
+    schedule: Schedule | None = None
+    radial: RadialMask | None = None
     verbose: bool = False
     description: str = ""
     # The settings as a Python dictionary, for compiled graphs, which carry texts and no objects. Each object has its
@@ -108,27 +89,30 @@ class PSAConfig:
     as_text: ClassVar[str]
 
     def __post_init__(self) -> None:
-        _choice("type", self.type, ("psa", "dense"))
-        _choice("block_m", self.block_m, BLOCK_M)
-        _choice("block_n", self.block_n, BLOCK_N)
-        _choice("mask_mode", self.mask_mode, MASK_MODES)
-        _choice("importance", self.importance, IMPORTANCE_ESTIMATORS)
-        _choice("rearrange_method", self.rearrange_method, REARRANGE_METHODS)
-        _choice("attn_impl", self.attn_impl, ATTN_IMPLS)
+        check_choice("type", self.type, ("psa", "dense"))
+        check_choice("block_m", self.block_m, BLOCK_M)
+        check_choice("block_n", self.block_n, BLOCK_N)
+        check_choice("mask_mode", self.mask_mode, MASK_MODES)
+        check_choice("importance", self.importance, IMPORTANCE_ESTIMATORS)
+        check_choice("rearrange_method", self.rearrange_method, REARRANGE_METHODS)
+        check_choice("attn_impl", self.attn_impl, ATTN_IMPLS)
         for key in ("use_sim_mask", "use_rearrange", "verbose"):
-            _choice(key, getattr(self, key), (True, False))
-        _whole("tile_n", self.tile_n, 1)
+            check_choice(key, getattr(self, key), (True, False))
+        check_whole("tile_n", self.tile_n, 1)
         for key in ("warmup_steps", "min_tokens", "text_length"):
-            _whole(key, getattr(self, key), 0)
+            check_whole(key, getattr(self, key), 0)
         if not isinstance(self.description, str):
             raise ConfigError("description", self.description, "must be a text")
         set_field = object.__setattr__
-        set_field(self, "min_full_ratio", _share("min_full_ratio", self.min_full_ratio))
-        set_field(self, "mask_ratios", _mask_ratios(self.mask_ratios, self.block_n))
+        set_field(self, "min_full_ratio", share("min_full_ratio", self.min_full_ratio))
+        set_field(self, "mask_ratios", read_mask_ratios(self.mask_ratios, self.block_n))
         set_field(self, "sim_thresholds", _sim_thresholds(self.sim_thresholds))
         set_field(self, "tile_size", _tile_size(self.tile_size))
-        settings = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        set_field(self, "as_text", repr(settings))
+        set_field(self, "schedule", nested("schedule", self.schedule, Schedule))
+        set_field(self, "radial", nested("radial", self.radial, RadialMask))
+        if self.schedule is not None:
+            self.schedule.check_levels(self.block_n)
+        set_field(self, "as_text", repr(plain(self)))
 
     @property
     def levels(self) -> tuple[int, ...]:
@@ -150,102 +134,6 @@ class PSAConfig:
         return notes
 
 
-def mask_ratios_from_bounds(bounds: Mapping[int, float]) -> dict[int, tuple[float, float]]:
-    """``mask_ratios`` from the upper bound of each level; what lies above the last bound is skipped.
-
-    Args:
-        bounds: level -> upper bound from 0 to 1; 0 leaves the level out.
-
-    Raises:
-        ConfigError: a bound lies below that of a finer level.
-    """
-    ratios: dict[int, tuple[float, float]] = {}
-    end = 0.0
-    for level in sorted(bounds):
-        bound = bounds[level]
-        if bound == 0:
-            continue
-        if bound < end:
-            raise ConfigError(
-                f"mask_ratios.{level}", bound, f"must not be below the finer level's bound {end:g} (0 leaves it out)"
-            )
-        ratios[level] = (end, bound)
-        end = bound
-    return ratios | {0: (end, 1.0)}
-
-
-def bounds_from_mask_ratios(ratios: Mapping[int, tuple[float, float]]) -> dict[int, float]:
-    """The inverse of :func:`mask_ratios_from_bounds`: the upper bound of each level, skipped (0) left out."""
-    return {level: hi for level, (_, hi) in ratios.items() if level}
-
-
-def pyramid_order(level: int) -> float:
-    """Sort key that puts levels in pyramid order: 1, 2, 4 ... and skipped (0) last."""
-    return level or math.inf
-
-
-def allowed_levels(block_n: int) -> tuple[int, ...]:
-    """The levels that key blocks of ``block_n`` keys can take, in pyramid order: 1, 2, 4 ... block_n, 0."""
-    return (*(1 << i for i in range(block_n.bit_length())), 0)
-
-
-def _choice(key: str, value: Any, allowed: tuple[Any, ...]) -> None:
-    if not any(value == option and type(value) is type(option) for option in allowed):
-        raise ConfigError(key, value, "must be one of " + ", ".join(map(str, allowed)))
-
-
-def _whole(key: str, value: Any, least: int) -> None:
-    if type(value) is not int or value < least:
-        raise ConfigError(key, value, f"must be a whole number, {least} or more")
-
-
-def _share(key: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0.0 <= value <= 1.0:
-        raise ConfigError(key, value, "must be a number from 0 to 1")
-    return float(value)
-
-
-def _mask_ratios(ratios: Any, block_n: int) -> FrozenMap:
-    """Validate ``mask_ratios`` and return it in pyramid order with levels as ints and bounds as floats."""
-    if not isinstance(ratios, Mapping) or not ratios:
-        raise ConfigError(
-            "mask_ratios", ratios, "must map pyramid levels to intervals, such as {1: [0, 0.4], 0: [0.4, 1]}"
-        )
-    allowed = allowed_levels(block_n)
-    intervals: dict[int, tuple[float, float]] = {}
-    for key, interval in ratios.items():
-        # JSON has text keys only; a graph or a sidecar file that went through it is the same setting.
-        level = int(key) if isinstance(key, str) and key.isdecimal() else key
-        if type(level) is not int or level not in allowed:
-            raise ConfigError(
-                "mask_ratios", key, f"a level must be one of {', '.join(map(str, allowed))} (block_n is {block_n})"
-            )
-        if level in intervals:
-            raise ConfigError("mask_ratios", key, f"level {level} is given twice")
-        if not isinstance(interval, Sequence) or isinstance(interval, str) or len(interval) != 2:
-            raise ConfigError(f"mask_ratios.{level}", interval, "must be an interval [lo, hi]")
-        lo, hi = (_share(f"mask_ratios.{level}", bound) for bound in interval)
-        intervals[level] = (lo, hi)
-    ordered = sorted(intervals, key=pyramid_order)
-    end = 0.0
-    for level in ordered:
-        lo, hi = intervals[level]
-        if abs(lo - end) > _TOLERANCE:
-            raise ConfigError(
-                f"mask_ratios.{level}",
-                [lo, hi],
-                f"must start at {end:g}, where the finer level ends: intervals tile [0, 1] in the order 1, 2, 4 ... 0",
-            )
-        if hi < lo:
-            raise ConfigError(f"mask_ratios.{level}", [lo, hi], "the upper bound must not be below the lower one")
-        end = hi
-    if abs(end - 1.0) > _TOLERANCE:
-        raise ConfigError(
-            f"mask_ratios.{ordered[-1]}", list(intervals[ordered[-1]]), "the last interval must end at 1.0"
-        )
-    return FrozenMap({level: intervals[level] for level in ordered})
-
-
 def _sim_thresholds(thresholds: Any) -> FrozenMap:
     if not isinstance(thresholds, Mapping):
         raise ConfigError("sim_thresholds", thresholds, "must map x2, x4 and x8 to cosine similarities")
@@ -265,6 +153,6 @@ def _tile_size(size: Any) -> tuple[int, int, int]:
     if not isinstance(size, Sequence) or isinstance(size, str) or len(size) != 3:
         raise ConfigError("tile_size", size, "must be three whole numbers: frames, height, width")
     for extent in size:
-        _whole("tile_size", extent, 1)
+        check_whole("tile_size", extent, 1)
     frames, height, width = size
     return frames, height, width

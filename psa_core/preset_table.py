@@ -41,6 +41,10 @@ def _row(family: ModelFamily, name: str, config: PSAConfig) -> Sequence[str]:
     if config.type == "dense":
         return star, name, "dense", "", "", "", config.description
     blocks = f"{config.block_m} x {config.block_n}"
+    if config.radial is not None and config.radial.decides_alone:
+        radial = config.radial
+        levels = f"decay: {radial.decay_factor:g}  dense layers: {radial.dense_layers}"
+        return star, name, radial.mode, blocks, str(radial.dense_timesteps), levels, config.description
     return star, name, config.mask_mode, blocks, str(config.warmup_steps), _levels(config), config.description
 
 

@@ -28,6 +28,7 @@ import yaml
 
 from .config import PSAConfig
 from .errors import ConfigError
+from .validation import plain
 
 log = logging.getLogger(__name__)
 
@@ -198,11 +199,9 @@ def save_preset(model: str, preset: str, config: PSAConfig, folder: str | Path |
 
 def config_to_schema(config: PSAConfig) -> dict[str, Any]:
     """A config as the mapping that stands under a preset's name in a file."""
-    body: dict[str, Any] = {key: getattr(config, key) for key in _PRESET_KEYS}
-    body["block_size"] = {key: getattr(config, name) for key, name in _BLOCK_KEYS.items()}
-    body["mask_ratios"] = {level: list(bounds) for level, bounds in config.mask_ratios.items()}
-    body["sim_thresholds"] = dict(config.sim_thresholds)
-    body["tile_size"] = list(config.tile_size)
+    settings = plain(config)
+    body = {key: settings[key] for key in _PRESET_KEYS if settings[key] is not None}
+    body["block_size"] = {key: settings[name] for key, name in _BLOCK_KEYS.items()}
     return body
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hypothesis.strategies as st
 
-from psa_core import PSAConfig
-from psa_core.config import allowed_levels
+from psa_core import PSAConfig, RadialMask, Schedule
+from psa_core.mask_ratios import allowed_levels
 
 
 @st.composite
@@ -15,6 +15,41 @@ def ratio_tilings(draw: st.DrawFn, block_n: int = 128) -> dict[int, tuple[float,
     cuts = [0.0, *sorted(draw(st.floats(0, 1)) for _ in levels[1:]), 1.0]
     ratios = {level: (cuts[i], cuts[i + 1]) for i, level in enumerate(levels)}
     return {level: ratios[level] for level in draw(st.permutations(levels))}
+
+
+@st.composite
+def schedules(draw: st.DrawFn, block_n: int = 128) -> Schedule:
+    """Any schedule that is allowed."""
+    amounts = st.integers(0, 60) | st.integers(0, 100).map("{}%".format)
+    return Schedule(
+        warmup=draw(st.none() | amounts),
+        last_dense=draw(amounts),
+        dense_layers=draw(st.lists(st.integers(0, 60), max_size=4)),
+        curve=draw(st.sampled_from(["constant", "linear", "cosine", "timestep"])),
+        start=draw(st.none() | ratio_tilings(block_n)),
+        end=draw(st.none() | ratio_tilings(block_n)),
+    )
+
+
+@st.composite
+def radial_masks(draw: st.DrawFn) -> RadialMask:
+    """Any radial mask that is allowed."""
+    inner = draw(st.sets(st.integers(1, 200), max_size=3))
+    scenes = draw(st.booleans())
+    own = (tuple(i == j for j in range(len(inner))) for i in range(len(inner)))
+    return RadialMask(
+        mode=draw(st.sampled_from(["radial only", "intersect", "finer wins", "coarsen"])),
+        model_type=draw(st.sampled_from(["auto", "wan", "cogvideox"])),
+        decay_factor=draw(st.floats(0.01, 16)),
+        block_size=draw(st.integers(1, 256)),
+        sparsity_type=draw(st.sampled_from(["radial", "dense"])),
+        dense_layers=draw(st.integers(0, 50)),
+        dense_timesteps=draw(st.integers(0, 50)),
+        last_dense_timesteps=draw(st.integers(0, 50)),
+        scene_boundaries=(0, *sorted(inner)) if scenes and inner else (),
+        scene_adjacency=draw(st.sampled_from(["neighbours", "all", "own"])) if not inner else tuple(own),
+        frames_per_token=draw(st.sampled_from([1, 4, 8])),
+    )
 
 
 @st.composite
@@ -28,7 +63,7 @@ def configs(draw: st.DrawFn) -> PSAConfig:
         block_n=block_n,
         tile_n=draw(st.integers(1, 256)),
         mask_ratios=draw(ratio_tilings(block_n)),
-        mask_mode=draw(st.sampled_from(["thresholdbound", "topk"])),
+        mask_mode=draw(st.sampled_from(["thresholdbound", "topk", "timestep"])),
         min_full_ratio=draw(shares),
         importance=draw(st.sampled_from(["sampled_max", "mean"])),
         use_sim_mask=draw(st.booleans()),
@@ -40,6 +75,8 @@ def configs(draw: st.DrawFn) -> PSAConfig:
         min_tokens=draw(counts),
         text_length=draw(counts),
         attn_impl=draw(st.sampled_from(["new_mask_type", "old_mask_type"])),
+        schedule=draw(st.none() | schedules(block_n)),
+        radial=draw(st.none() | radial_masks()),
         verbose=draw(st.booleans()),
         # PyYAML reads a next-line character back as a space.
         description=draw(st.text(st.characters(exclude_characters="\x85", codec="utf-8"))),

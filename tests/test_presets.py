@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from psa_core import ConfigError, PSAConfig, load_preset, load_presets
+from psa_core import ConfigError, PSAConfig, RadialMask, load_preset, load_presets
 from psa_core.presets import PRESETS_DIR_VARIABLE, load_families, read_preset_file
 
 from .preset_files import FAMILIES, UPSTREAM_FILE, write
@@ -87,6 +87,12 @@ class TestBundled:
         few = [config for name, config in presets.items() if name in ("psa_few_steps", "psa_4steps")]
         assert few
         assert all(config.warmup_steps <= 1 and config.type == "psa" for config in few)
+
+    @pytest.mark.parametrize("model", FAMILIES)
+    @pytest.mark.parametrize(("name", "layers", "steps"), [("short", 1, 3), ("medium", 2, 5), ("long", 3, 8)])
+    def test_every_family_has_radial_presets_by_length(self, model: str, name: str, layers: int, steps: int) -> None:
+        radial = load_preset(model, f"radial_{name}").radial
+        assert radial == RadialMask(mode="radial only", decay_factor=1.0, dense_layers=layers, dense_timesteps=steps)
 
     def test_default_preset(self) -> None:
         assert load_preset("Wan2.1_14b") == load_preset("Wan2.1_14b", "psa_balanced")

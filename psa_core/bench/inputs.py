@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from ..reorder import Grid
+from ..sizes import Grid
 from .cases import Case
 
 # From diffuse heads to sharp ones: the logit between a token and itself, before noise, and how far (as a share of each
