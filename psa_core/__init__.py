@@ -4,8 +4,12 @@ from .attention import AttentionInfo, PSAAttention, attention_from_levels, pyram
 from .backends import BackendError
 from .config import PSAConfig
 from .errors import ConfigError
+from .levels import compose
 from .masks.radial import radial_levels
+from .masks.scene import scene_levels
+from .masks.settings import RadialMask
 from .presets import load_preset, load_presets, save_preset
+from .schedule import Schedule
 
 __version__ = "0.1.0"
 
@@ -15,10 +19,14 @@ __all__ = [
     "ConfigError",
     "PSAAttention",
     "PSAConfig",
+    "RadialMask",
+    "Schedule",
     "attention_from_levels",
+    "compose",
     "load_preset",
     "load_presets",
     "pyramid_sparse_attention",
     "radial_levels",
     "save_preset",
+    "scene_levels",
 ]

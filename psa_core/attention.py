@@ -10,14 +10,16 @@ from typing import Any, Literal, NamedTuple, overload
 import torch
 
 from .backends import choose_backend
-from .config import BLOCK_M, BLOCK_N, PSAConfig
+from .config import PSAConfig
 from .errors import ConfigError
-from .importance import ESTIMATORS, mean
-from .levels import density, levels_from_importance, repair_empty_rows
+from .importance import mean
+from .levels import density, repair_empty_rows
+from .ops.attention.block_list import BlockList, build_block_list
 from .ops.attention.torch import pyramid_attention_torch
+from .plan import MASK_MAX_LEVEL, check_levels, check_static, mask_block_list, mask_levels, plan_levels
 from .pyramid import build_pyramid
-from .reorder import Grid, reorder_index, restore_index
-from .similarity import similarity_cap
+from .reorder import reorder_index, restore_index
+from .sizes import BLOCK_M, BLOCK_N, Grid
 
 
 class AttentionInfo(NamedTuple):
@@ -71,11 +73,12 @@ def pyramid_sparse_attention(
     Args:
         q: ``[B, H, Lq, D]``; k, v: ``[B, H, Lk, D]``; any floating dtype, any strides. Queries and keys are rotated
             (RoPE) and normed already.
-        config: settings; None for the defaults. ``warmup_steps`` and ``min_tokens`` are the hosts' business.
-        grid: (frames, height, width) of the video in tokens; None leaves the sequence in the order it has.
+        config: settings; None for the defaults. What depends on steps, layers or ``min_tokens`` is the hosts' business.
+        grid: (frames, height, width) of the video in tokens; None leaves the sequence in the order it has, as a
+            ``radial`` mask does.
         text_length: tokens in front of the video that keep full resolution.
         static_levels: uint8 ``[B | 1, H | 1, q_blocks, k_blocks]`` over the reordered sequence; blocks that it skips
-            stay skipped, blocks that it keeps are never coarser than it says.
+            stay skipped, blocks that it keeps are never finer than it says.
         backend: ``"auto"``, ``"triton"`` or ``"torch"``.
         return_info: also return an :class:`AttentionInfo`.
 
@@ -89,6 +92,7 @@ def pyramid_sparse_attention(
     config = config if config is not None else PSAConfig()
     _check_tensors(q, k, v)
     _check_sequence(q, k, grid, text_length)
+    check_static(config, q, k, grid, static_levels)
     if torch.compiler.is_compiling():
         # Not before: it takes torch's compiler along, which takes seconds to import.
         from .operator import compiled_attention
@@ -115,6 +119,9 @@ def sparse_attention(
         The output, and what tells about the call when asked.
     """
     backend = choose_backend(backend, q)
+    if config.radial is not None and grid is not None:
+        out, levels, reached = _attend_masked(q, k, v, config, grid, text_length, backend)
+        return _heads_inside(out), lambda: AttentionInfo(levels, reached(), backend)
     index = None if grid is None else reorder_index(config, grid, text_length, q.device)
     restore = None
     if index is not None and grid is not None and backend == "torch":
@@ -122,39 +129,12 @@ def sparse_attention(
         q, k, v = (x.index_select(2, index) for x in (q, k, v))
         index, restore = None, restore_index(config, grid, text_length, q.device)
     levels = plan_levels(q, k, config, text_length, static_levels, backend, index)
-    out, reached = _attend(q, k, v, levels, config.block_m, config.block_n, max(config.levels), backend, index)
+    # A map from outside may hold any level.
+    max_level = max(config.levels) if static_levels is None else config.block_n
+    out, reached = _attend(q, k, v, levels, config.block_m, config.block_n, max_level, backend, index)
     if restore is not None:
         out = out.index_select(2, restore)
-    # Heads inside tokens in memory, as models go on with them.
-    out = out.transpose(1, 2).contiguous().transpose(1, 2)
-    return out, lambda: AttentionInfo(levels, reached(), backend)
-
-
-def plan_levels(
-    q: torch.Tensor,
-    k: torch.Tensor,
-    config: PSAConfig,
-    text_length: int = 0,
-    static_levels: torch.Tensor | None = None,
-    backend: str = "torch",
-    index: torch.Tensor | None = None,
-) -> torch.Tensor:
-    """The level map of one call.
-
-    Args:
-        q: ``[B, H, Lq, D]``; k: ``[B, H, Lk, D]``; in the order in which blocks are cut, or with an index.
-        config, text_length, static_levels: as of :func:`pyramid_sparse_attention`.
-        backend: ``"triton"`` or ``"torch"``.
-        index: with ``"triton"``, int64 ``[L]``: blocks are cut from ``q[:, :, index]`` and ``k[:, :, index]``.
-
-    Returns:
-        uint8 ``[B, H, q_blocks, k_blocks]`` in which every row keeps at least one block.
-    """
-    importance = ESTIMATORS[config.importance](q, k, config.block_m, config.block_n, backend, index)
-    if static_levels is not None:
-        _check_levels(static_levels, tuple(importance.shape), "static_levels")
-    cap = similarity_cap(k, config, backend, index) if config.use_sim_mask else None
-    return levels_from_importance(importance, config, cap, static_levels, text_length, backend)
+    return _heads_inside(out), lambda: AttentionInfo(levels, reached(), backend)
 
 
 def attention_from_levels(
@@ -190,7 +170,7 @@ def attention_from_levels(
         if value not in allowed:
             raise ConfigError(key, value, "must be one of " + ", ".join(map(str, allowed)))
     blocks = math.ceil(q.shape[2] / block_m), math.ceil(k.shape[2] / block_n)
-    _check_levels(levels, (*q.shape[:2], *blocks), "levels")
+    check_levels(levels, (*q.shape[:2], *blocks), "levels")
     backend = choose_backend(backend, q)
     levels = repair_empty_rows(levels, mean(q, k, block_m, block_n, backend))
     return _attend(q, k, v, levels, block_m, block_n, block_n, backend)[0]
@@ -230,6 +210,30 @@ class PSAAttention(torch.nn.Module):
         return f"{self.config}, backend={self.backend!r}"
 
 
+def _attend_masked(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, config: PSAConfig, grid: Grid, text_length: int, backend: str
+) -> tuple[torch.Tensor, torch.Tensor, Callable[[], torch.Tensor]]:
+    """Output, level map, and what tells its density, under the config's mask, whose windows run along raster order."""
+    assert config.radial is not None
+    mask = mask_levels(config, grid, text_length, q.device)
+    sizes = config.block_m, config.block_n
+    if not config.radial.decides_alone:
+        levels = plan_levels(q, k, config, text_length, mask, backend, static_rule=config.radial.mode)
+        out, reached = _attend(q, k, v, levels, *sizes, max(config.levels), backend)
+        return out, levels, reached
+    max_level = MASK_MAX_LEVEL if config.radial.mode == "coarsen" else 1
+    # Plain torch reads the map itself.
+    block_list = mask_block_list(config, grid, text_length, max_level, q.device) if backend == "triton" else None
+    levels = mask.expand(*q.shape[:2], -1, -1)
+    out, reached = _attend(q, k, v, levels, *sizes, max_level, backend, block_list=block_list)
+    return out, levels, reached
+
+
+def _heads_inside(out: torch.Tensor) -> torch.Tensor:
+    """``[B, H, L, D]`` with heads inside tokens in memory, as models go on with them."""
+    return out.transpose(1, 2).contiguous().transpose(1, 2)
+
+
 def _attend(
     q: torch.Tensor,
     k: torch.Tensor,
@@ -240,15 +244,16 @@ def _attend(
     max_level: int,
     backend: str,
     index: torch.Tensor | None = None,
+    block_list: BlockList | None = None,
 ) -> tuple[torch.Tensor, Callable[[], torch.Tensor]]:
-    """The output, and what tells the density of the level map."""
+    """The output, and what tells the density of the level map, whose block list may be there already."""
     pyramid = build_pyramid(k, v, max_level, backend, index)
     if backend == "torch":
         return pyramid_attention_torch(q, k, v, levels, pyramid, block_m, block_n), partial(density, levels)
-    from .ops.attention.block_list import build_block_list
     from .ops.attention.dispatch import pyramid_attention
 
-    block_list = build_block_list(levels, max_level, block_n, k.shape[2], backend)
+    if block_list is None:
+        block_list = build_block_list(levels, max_level, block_n, k.shape[2], backend)
     return pyramid_attention(q, k, v, block_list, pyramid, block_m, block_n, index), block_list.density
 
 
@@ -280,9 +285,3 @@ def _check_sequence(q: torch.Tensor, k: torch.Tensor, grid: Grid | None, text_le
             tuple(grid),
             f"frames x height x width and {text_length} text tokens must make {q.shape[2]} tokens",
         )
-
-
-def _check_levels(levels: torch.Tensor, shape: tuple[int, ...], key: str) -> None:
-    fits = levels.ndim == 4 and all(n in (1, m) for n, m in zip(levels.shape[:2], shape[:2], strict=True))
-    if levels.dtype != torch.uint8 or not fits or tuple(levels.shape[2:]) != tuple(shape[2:]):
-        raise ConfigError(key, f"{levels.dtype} {list(levels.shape)}", f"must be uint8 {list(shape)} (or 1 for B, H)")

@@ -100,10 +100,10 @@ def _device_refusal(device: torch.device, dtype: torch.dtype, head_dim: int) -> 
 
 def _trial(device: torch.device, dtype: torch.dtype, head_dim: int) -> None:
     """Run every kernel once."""
-    from .attention import plan_levels
     from .config import PSAConfig
     from .ops.attention.block_list import build_block_list
     from .ops.attention.triton import pyramid_attention_triton
+    from .plan import plan_levels
     from .pyramid import build_pyramid
 
     config = PSAConfig(use_sim_mask=True)

@@ -1,4 +1,4 @@
-"""Level maps: from importance, and the rules that change one (cosine cap, static map, text, repair)."""
+"""Level maps: from importance, and the rules that change one (static map, cosine cap, text, repair)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ from typing import NamedTuple
 import torch
 
 from .config import PSAConfig
+from .errors import ConfigError
 from .ops.constant import constant
+
+COMPOSITIONS = ("intersect", "finer wins")
 
 # Guards quotas such as ceil(0.07 * 100) against the last bit of a product.
 _FUZZ = 1e-9
@@ -43,17 +46,19 @@ def levels_from_importance(
     config: PSAConfig,
     cap: torch.Tensor | None = None,
     static_levels: torch.Tensor | None = None,
+    static_rule: str = "intersect",
     text_length: int = 0,
     backend: str = "torch",
 ) -> torch.Tensor:
-    """The level map that runs: levels by importance, the cosine cap, the static map, text, and no row left empty.
+    """The level map that runs: levels by importance, the static map, the cosine cap, text, and no row left empty.
 
     Args:
         importance: float ``[B, H, q_blocks, k_blocks]``, rows summing to 1.
         config: settings.
         cap: uint8 ``[B, H, 1, k_blocks]``, the coarsest level of each key block.
-        static_levels: uint8 ``[B | 1, H | 1, q_blocks, k_blocks]``; intersected. An empty row is repaired from the
-            blocks that it keeps, as long as it keeps any.
+        static_levels: uint8 ``[B | 1, H | 1, q_blocks, k_blocks]``, combined as :func:`compose` does.
+        static_rule: ``"intersect"``, under which an empty row is repaired from the blocks that the static map keeps,
+            as long as it keeps any; or ``"finer wins"``.
         text_length: tokens in front whose blocks are at full resolution.
         backend: ``"triton"`` (one launch) or ``"torch"``.
 
@@ -63,14 +68,14 @@ def levels_from_importance(
     if backend == "triton":
         from .ops.levels.triton import select_levels_triton
 
-        return select_levels_triton(importance, config, cap, static_levels, text_length)
+        return select_levels_triton(importance, config, cap, static_levels, static_rule, text_length)
     levels = select_levels(importance, config)
+    if static_levels is not None:
+        levels = compose(levels, static_levels, static_rule)
+        if static_rule == "intersect":
+            importance = importance - 2.0 * (static_levels == 0)
     if cap is not None:
         levels = torch.minimum(levels, cap)
-    if static_levels is not None:
-        # Both kept: the finer. Skipped by one: 0, the lesser of the two as well.
-        levels = torch.minimum(levels, static_levels)
-        importance = importance - 2.0 * (static_levels == 0)
     levels = full_resolution_text(levels, text_length, config.block_m, config.block_n)
     return repair_empty_rows(levels, importance)
 
@@ -100,6 +105,30 @@ def select_levels(importance: torch.Tensor, config: PSAConfig) -> torch.Tensor:
         by_rank = choice[torch.bucketize(before, edges, right=True)]
         by_rank[..., :full_quota] = 1
     return torch.empty_like(by_rank, memory_format=torch.contiguous_format).scatter_(-1, ranked.indices, by_rank)
+
+
+def compose(levels: torch.Tensor, other: torch.Tensor, rule: str = "intersect") -> torch.Tensor:
+    """Combine two level maps, block pair by block pair; skipped counts as coarser than every level.
+
+    Args:
+        levels, other: uint8 ``[B | 1, H | 1, q_blocks, k_blocks]``.
+        rule: ``"intersect"`` takes the coarser of the two, so that what either skips is skipped; ``"finer wins"`` the
+            finer, so that what either keeps is kept.
+
+    Returns:
+        uint8, broadcast over B and H.
+
+    Raises:
+        ConfigError: no such rule, or maps of other types or sizes.
+    """
+    if rule not in COMPOSITIONS:
+        raise ConfigError("rule", rule, "must be one of " + ", ".join(COMPOSITIONS))
+    if levels.dtype != torch.uint8 or other.dtype != torch.uint8 or levels.shape[-2:] != other.shape[-2:]:
+        kinds = " and ".join(f"{x.dtype} {list(x.shape)}" for x in (levels, other))
+        raise ConfigError("level maps", kinds, "must both be uint8 and have the same blocks")
+    # Unsigned wrap-around sends skipped (0 - 1 = 255) behind every level.
+    pick = torch.maximum if rule == "intersect" else torch.minimum
+    return pick(levels - 1, other - 1) + 1
 
 
 def full_resolution_text(levels: torch.Tensor, text_length: int, block_m: int, block_n: int) -> torch.Tensor:

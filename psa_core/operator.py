@@ -14,7 +14,7 @@ import torch
 from .backends import BackendError, choose_backend_for
 from .config import PSAConfig
 from .errors import ConfigError
-from .reorder import Grid
+from .sizes import Grid
 
 # A name of its own for each copy of the package in a process: ComfyUI loads the pack's, pip may have installed one too.
 _NAME = re.sub(r"\W", "_", __package__ or "psa_core") + "::pyramid_sparse_attention"
@@ -43,9 +43,12 @@ def _attention(
     from .attention import sparse_attention
 
     size = None if grid is None else (grid[0], grid[1], grid[2])
-    out, ask = sparse_attention(q, k, v, _config(config), size, text_length, static_levels, backend)
+    settings = _config(config)
+    out, ask = sparse_attention(q, k, v, settings, size, text_length, static_levels, backend)
     info = ask()
-    return out, info.levels, info.density
+    # A mask's map is one for all heads and outlives the call; a graph gets one of its own.
+    levels = info.levels if settings.radial is None else info.levels.clone(memory_format=torch.contiguous_format)
+    return out, levels, info.density
 
 
 # Triton's kernels and the choices made before them are no business of the compiler's.

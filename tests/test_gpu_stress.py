@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from psa_core import PSAConfig, pyramid_sparse_attention
-from psa_core.levels import levels_from_importance
+from psa_core.levels import COMPOSITIONS, levels_from_importance
 from psa_core.ops.attention.block_list import TOKEN_BITS, build_block_list
 from psa_core.ops.attention.dispatch import pyramid_attention
 from psa_core.ops.attention.triton import pyramid_attention_triton
@@ -234,7 +234,7 @@ def test_levels_from_importance(mode: str, rng: random.Random, stress: int) -> N
             # Other sums are rounded: a block at a bound may take either side.
             exact = tied or mode == "topk"
             static_levels = random_map(1, *sizes[1:]) if static and exact else None
-            arguments = importance, config, cap, static_levels, text
+            arguments = importance, config, cap, static_levels, rng.choice(COMPOSITIONS), text
             levels, expected = (levels_from_importance(*arguments, backend) for backend in ("triton", "torch"))
             differs = levels != expected
             if not exact:

@@ -11,7 +11,7 @@ import torch
 
 from psa_core import PSAConfig
 from psa_core.backends import triton_installed
-from psa_core.levels import levels_from_importance
+from psa_core.levels import COMPOSITIONS, levels_from_importance
 from psa_core.ops.levels.naive import levels_from_importance_naive
 
 from .strategies import ratio_tilings
@@ -83,7 +83,8 @@ class TestAgainstTheRules:
             static_levels = random_map(*shape, 2, k_blocks)
         cap = cap if cap is None else cap.to(DEVICE)
         text = data.draw(st.sampled_from([0, 1, 65]))
-        arguments = importance, config, cap, static_levels, text
+        rule = data.draw(st.sampled_from(COMPOSITIONS))
+        arguments = importance, config, cap, static_levels, rule, text
         levels = levels_from_importance(*arguments, backend)
         assert levels.dtype == torch.uint8
         assert levels.is_contiguous()
@@ -154,12 +155,18 @@ class TestEmptyRows:
     def test_keep_one_that_the_static_map_keeps(self, backend: str) -> None:
         importance = torch.tensor([[[[0.5, 0.3, 0.2], [0.5, 0.3, 0.2]]]], device=DEVICE)
         static_levels = torch.tensor([[[[0, 8, 8], [0, 0, 0]]]], dtype=torch.uint8, device=DEVICE)
-        levels = levels_from_importance(importance, self.NOTHING, None, static_levels, 0, backend)
+        levels = levels_from_importance(importance, self.NOTHING, None, static_levels, backend=backend)
         assert levels.tolist() == [[[[0, 1, 0], [1, 0, 0]]]]
+
+    def test_keep_any_block_where_the_finer_wins(self, backend: str) -> None:
+        importance = torch.tensor([[[[0.5, 0.3, 0.2], [0.5, 0.3, 0.2]]]], device=DEVICE)
+        static_levels = torch.tensor([[[[0, 8, 0], [0, 0, 0]]]], dtype=torch.uint8, device=DEVICE)
+        levels = levels_from_importance(importance, self.NOTHING, None, static_levels, "finer wins", backend=backend)
+        assert levels.tolist() == [[[[0, 8, 0], [1, 0, 0]]]]
 
     def test_of_text_need_none(self, backend: str) -> None:
         importance = torch.tensor([0.2, 0.3, 0.5], device=DEVICE).expand(1, 1, 3, 3)
-        levels = levels_from_importance(importance, self.NOTHING, None, None, 1, backend)
+        levels = levels_from_importance(importance, self.NOTHING, text_length=1, backend=backend)
         assert levels.tolist() == [[[[1, 1, 1], [1, 0, 0], [1, 0, 0]]]]
 
 
@@ -173,7 +180,7 @@ def test_any_strides(view: str, backend: str) -> None:
     }[view]
     importance, static_levels = make(tied_importance(2, 2, 3, 40)), make(random_map(2, 2, 3, 40))
     config = PSAConfig()
-    levels = levels_from_importance(importance, config, None, static_levels, 0, backend)
+    levels = levels_from_importance(importance, config, None, static_levels, backend=backend)
     expected = levels_from_importance_naive(importance.contiguous(), config, None, static_levels.contiguous())
     assert torch.equal(levels.cpu(), expected.cpu())
 

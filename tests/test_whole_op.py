@@ -48,7 +48,7 @@ def composed_by_hand(
         thresholds = {int(key[1:]): threshold for key, threshold in config.sim_thresholds.items()}
         levels = torch.minimum(levels, similarity_cap_naive(k, config.block_n, thresholds))
     if static is not None:
-        levels = torch.minimum(levels, static)
+        levels = torch.maximum(levels, static).masked_fill((levels == 0) | (static == 0), 0)
     levels[:, :, : -(-TEXT // config.block_m)] = 1
     levels[..., : -(-TEXT // config.block_n)] = 1
     out = pyramid_attention_naive(q, k, v, levels, config.block_m, config.block_n)

@@ -9,10 +9,9 @@ import numpy as np
 import torch
 
 from ..config import PSAConfig
+from ..sizes import Grid
 from .gilbert import gilbert_order
 from .tile import tile_order
-
-Grid = tuple[int, int, int]
 
 METHODS: dict[str, Callable[[Grid, Grid], np.ndarray]] = {
     "Gilbert": lambda grid, tile_size: gilbert_order(grid),

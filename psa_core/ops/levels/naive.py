@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import torch
 
 from ...config import PSAConfig
+from ...mask_ratios import pyramid_order
 
 
 def levels_from_importance_naive(
@@ -15,23 +16,26 @@ def levels_from_importance_naive(
     config: PSAConfig,
     cap: torch.Tensor | None = None,
     static_levels: torch.Tensor | None = None,
+    static_rule: str = "intersect",
     text_length: int = 0,
 ) -> torch.Tensor:
     """The level map that runs; arguments and result as of ``psa_core.levels.levels_from_importance``."""
     levels = select_levels_naive(importance, config.mask_ratios, config.mask_mode, config.min_full_ratio)
-    allowed = torch.ones_like(levels) if static_levels is None else static_levels.expand(levels.shape)
+    static = torch.ones_like(levels) if static_levels is None else static_levels.expand(levels.shape)
     caps = torch.full_like(levels, 255) if cap is None else cap.expand(levels.shape)
     text_rows, text_columns = math.ceil(text_length / config.block_m), math.ceil(text_length / config.block_n)
     batch, heads, q_blocks, k_blocks = levels.shape
     for b, h, i in ((b, h, i) for b in range(batch) for h in range(heads) for i in range(q_blocks)):
         row = levels[b, h, i]
         for j in range(k_blocks):
-            row[j] = min(row[j], caps[b, h, i, j])
             if static_levels is not None:
-                row[j] = min(row[j], allowed[b, h, i, j])
+                both = [int(row[j]), int(static[b, h, i, j])]
+                row[j] = max(both, key=pyramid_order) if static_rule == "intersect" else min(both, key=pyramid_order)
+            row[j] = min(row[j], caps[b, h, i, j])
             if i < text_rows or j < text_columns:
                 row[j] = 1
         if not row.any():
+            allowed = static if static_rule == "intersect" else torch.ones_like(static)
             candidates = [j for j in range(k_blocks) if allowed[b, h, i, j]] or list(range(k_blocks))
             row[max(candidates, key=lambda j: importance[b, h, i, j])] = 1
     return levels

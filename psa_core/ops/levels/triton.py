@@ -102,7 +102,7 @@ def _select_levels(
     importance_ptr, bounds_ptr, choices_ptr, cap_ptr, static_ptr, levels_ptr,
     static_stride_b, static_stride_h,
     heads, q_blocks, k_blocks, n_bounds, full_quota, text_rows, text_columns,
-    BY_MASS: tl.constexpr, CAP: tl.constexpr, STATIC: tl.constexpr, BLOCK: tl.constexpr,
+    BY_MASS: tl.constexpr, CAP: tl.constexpr, STATIC: tl.constexpr, INTERSECT: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """One row of the level map."""
     row = tl.program_id(0).to(tl.int64)
@@ -119,15 +119,19 @@ def _select_levels(
     levels = tl.where(real, levels, 0)
 
     score = tl.where(bits >= 0, bits.to(tl.float32, bitcast=True), float("-inf"))
-    if CAP:
-        levels = tl.minimum(levels, tl.load(cap_ptr + head * k_blocks + j, mask=real, other=0).to(tl.int32))
     if STATIC:
         static_ptr += (head // heads) * static_stride_b + (head % heads) * static_stride_h
         static = tl.load(static_ptr + i * k_blocks + j, mask=real, other=0).to(tl.int32)
-        # Both kept: the finer. Skipped by one: 0, the lesser of the two as well.
-        levels = tl.minimum(levels, static)
-        # An empty row is repaired from the blocks that the static map keeps, as long as it keeps any.
-        score -= tl.where(static == 0, 2.0, 0.0)
+        # Skipped comes behind every level.
+        fineness, static_fineness = (levels - 1) & 255, (static - 1) & 255
+        if INTERSECT:
+            levels = (tl.maximum(fineness, static_fineness) + 1) & 255
+            # An empty row is repaired from the blocks that the static map keeps, as long as it keeps any.
+            score -= tl.where(static == 0, 2.0, 0.0)
+        else:
+            levels = (tl.minimum(fineness, static_fineness) + 1) & 255
+    if CAP:
+        levels = tl.minimum(levels, tl.load(cap_ptr + head * k_blocks + j, mask=real, other=0).to(tl.int32))
     levels = tl.where(real & ((i < text_rows) | (j < text_columns)), 1, levels)
     levels = _repair(levels, score, j)
     tl.store(levels_ptr + row * k_blocks + j, levels.to(tl.uint8), mask=real)
@@ -144,6 +148,7 @@ def select_levels_triton(
     config: PSAConfig,
     cap: torch.Tensor | None = None,
     static_levels: torch.Tensor | None = None,
+    static_rule: str = "intersect",
     text_length: int = 0,
 ) -> torch.Tensor:
     """Everything between importance and the level map that runs, in one launch.
@@ -153,7 +158,7 @@ def select_levels_triton(
 
     Args:
         importance: ``[B, H, q_blocks, k_blocks]``, any floating dtype, not negative, rows summing to 1.
-        config, cap, static_levels, text_length: as of ``psa_core.levels.levels_from_importance``.
+        config, cap, static_levels, static_rule, text_length: as of ``psa_core.levels.levels_from_importance``.
 
     Returns:
         uint8 ``[B, H, q_blocks, k_blocks]``, contiguous, in which every row keeps at least one block.
@@ -175,6 +180,6 @@ def select_levels_triton(
             heads, q_blocks, k_blocks, len(bounds), full_quota,
             math.ceil(text_length / config.block_m), math.ceil(text_length / config.block_n),
             BY_MASS=config.mask_mode == "thresholdbound", CAP=cap is not None, STATIC=static_levels is not None,
-            BLOCK=block, num_warps=num_warps,
+            INTERSECT=static_rule == "intersect", BLOCK=block, num_warps=num_warps,
         )  # fmt: skip
     return levels

@@ -1,0 +1,62 @@
+"""The static map that a radial mask's settings describe: its decay, its scenes, or both."""
+
+from __future__ import annotations
+
+import torch
+
+from ..levels import compose
+from ..sizes import Grid
+from .radial import radial_levels
+from .scene import scene_levels
+from .settings import RadialMask
+
+
+def static_levels(mask: RadialMask, grid: Grid, text_length: int, block_m: int, block_n: int) -> torch.Tensor:
+    """The level map of a mask over tokens in raster order, text first.
+
+    Args:
+        grid: (frames, height, width) in tokens.
+        text_length: tokens in front of the video.
+        block_m, block_n: tokens a query block and a key block.
+
+    Returns:
+        uint8 ``[1, 1, q_blocks, k_blocks]`` on the CPU, in which every row keeps at least one block.
+
+    Raises:
+        ConfigError: the scenes do not fit the number of frames.
+    """
+    model_type = mask.model_type
+    if model_type == "auto":
+        model_type = "cogvideox" if text_length else "wan"
+    levels = radial_levels(
+        grid,
+        block_m=block_m,
+        block_n=block_n,
+        model_type=model_type,
+        decay_factor=mask.decay_factor,
+        text_length=text_length,
+        block_size=mask.block_size,
+        sparsity_type=mask.sparsity_type,
+        coarsen=mask.mode == "coarsen",
+    )
+    if mask.scene_boundaries:
+        scenes = scene_levels(
+            grid,
+            mask.scene_boundaries,
+            mask.scene_adjacency,
+            block_m=block_m,
+            block_n=block_n,
+            text_length=text_length,
+            frames_per_token=mask.frames_per_token,
+        )
+        levels = compose(levels, scenes, "intersect")
+    return _keep_own_block(levels, block_m, block_n)
+
+
+def _keep_own_block(levels: torch.Tensor, block_m: int, block_n: int) -> torch.Tensor:
+    """Keep the key block of a query block's first token where a row, as in frames of few tokens, keeps nothing."""
+    q_blocks = torch.arange(levels.shape[2])
+    own = q_blocks * block_m // block_n
+    empty = (levels[0, 0] == 0).all(-1)
+    levels[0, 0, q_blocks[empty], own[empty]] = 1
+    return levels
