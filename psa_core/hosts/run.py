@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import torch
 
 from ..attention import pyramid_sparse_attention
 from ..backends import choose_backend, triton_refusal
 from ..config import PSAConfig
-from ..reorder import Grid
+from ..errors import ConfigError
+from ..masks.scene import check_scenes
 from ..report import Report
+from ..schedule import config_at, dense_reason
+from ..sizes import Grid
 
 
 @dataclass(frozen=True)
@@ -23,12 +27,16 @@ class Place:
         layer: transformer block.
         grid: (frames, height, width) of the video in tokens; None when unknown.
         text_length: text tokens in front of the video tokens.
+        steps: of the whole denoising; None when unknown.
+        frames_per_token: video frames behind a frame of tokens (``RadialMask.frames_per_token``).
     """
 
     step: int
     layer: int
     grid: Grid | None
     text_length: int = 0
+    steps: int | None = None
+    frames_per_token: int = 1
 
 
 @dataclass
@@ -71,17 +79,30 @@ class Run:
         refusal = triton_refusal(q.device, q.dtype, q.shape[3]) if self.backend == "auto" else None
         if refusal is not None:
             return refusal
-        if place.step < self.config.warmup_steps:
-            return "warm-up"
-        return None
+        return dense_reason(self.config, place.step, place.steps, place.layer) or self._scenes_reason(place)
+
+    def check_frames(self, frames: int, frames_per_token: int) -> None:
+        """See, before sampling starts, that the scenes fit a clip.
+
+        Args:
+            frames: of the clip, in tokens.
+            frames_per_token: as of :class:`Place`.
+
+        Raises:
+            ConfigError: they do not; the message names the number.
+        """
+        radial = self.config.radial
+        if radial is not None and radial.scene_boundaries:
+            check_scenes(radial.scene_boundaries, radial.scene_adjacency, frames, frames_per_token)
 
     def attend(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, place: Place) -> torch.Tensor:
         """Run one call sparse and record it. Shapes as of :func:`psa_core.pyramid_sparse_attention`."""
+        config = _config_of_call(self.config, place.step, place.steps, place.frames_per_token)
         out, info = pyramid_sparse_attention(
             q,
             k,
             v,
-            self.config,
+            config,
             grid=place.grid,
             text_length=place.text_length,
             backend=self.backend,
@@ -89,3 +110,21 @@ class Run:
         )
         self.report.add_sparse(place.step, place.layer, info.density, info.levels)
         return out
+
+    def _scenes_reason(self, place: Place) -> str | None:
+        """Scenes are places in the whole clip, and a part of it does not say which part it is."""
+        assert place.grid is not None
+        try:
+            self.check_frames(place.grid[0], place.frames_per_token)
+        except ConfigError:
+            return f"the scenes do not fit a window of {place.grid[0]} latent frames"
+        return None
+
+
+# Asked on every attention call.
+@lru_cache(maxsize=512)
+def _config_of_call(config: PSAConfig, step: int, steps: int | None, frames_per_token: int) -> PSAConfig:
+    config = config_at(config, step, steps)
+    if config.radial is None:
+        return config
+    return config.replace(radial=config.radial.replace(frames_per_token=frames_per_token))

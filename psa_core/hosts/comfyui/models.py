@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+# The same in the autoencoders of all the models here.
+_FRAMES_PER_LATENT = 4
+
 
 @dataclass(frozen=True)
 class VideoModel:
@@ -19,6 +22,11 @@ class VideoModel:
     kind: str
     family: str
     patch_size: tuple[int, int, int]
+
+    @property
+    def frames_per_token(self) -> int:
+        """Video frames behind a frame of tokens, in which scenes are counted."""
+        return _FRAMES_PER_LATENT * self.patch_size[0]
 
 
 def recognise(base_model: Any) -> VideoModel | None:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from ...reorder import Grid
+from ...sizes import Grid
 from ..run import Place, Run
 from .models import VideoModel
 
@@ -20,7 +20,7 @@ class Forward:
     Attributes:
         run: settings and report of the sampler call.
         model: the video model; None leaves every call dense.
-        step: step of the whole denoising.
+        step, steps: step of the whole denoising, and how many it has.
         grid: (frames, height, width) in tokens, by the latent's shape; None when unknown.
         text_length, image_tokens: tokens of the conditioning, of the text and of a CLIP image.
         calls: self-attention calls so far, which number the layers of models that do not.
@@ -29,6 +29,7 @@ class Forward:
     run: Run
     model: VideoModel | None
     step: int
+    steps: int
     grid: Grid | None
     text_length: int
     image_tokens: int
@@ -87,12 +88,13 @@ class AttentionOverride:
         layer = call.options.get("block_index", forward.calls)
         if call.q.shape[2] == call.k.shape[2]:
             forward.calls += 1
-        if model.kind == "cogvideox":
-            return Place(forward.step, layer, forward.grid, forward.text_length)
-        # The model's own word comes first: it knows of frames that were added to the latent.
-        sizes = call.options.get("grid_sizes")
-        grid = forward.grid if sizes is None else (int(sizes[0]), int(sizes[1]), int(sizes[2]))
-        return Place(forward.step, layer, grid)
+        grid, text_length = forward.grid, forward.text_length
+        if model.kind == "wan":
+            text_length = 0
+            # The model's own word comes first: it knows of frames that were added to the latent.
+            sizes = call.options.get("grid_sizes")
+            grid = grid if sizes is None else (int(sizes[0]), int(sizes[1]), int(sizes[2]))
+        return Place(forward.step, layer, grid, text_length, forward.steps, model.frames_per_token)
 
     def _dense_reason(self, call: _Call, place: Place, model: VideoModel) -> str | None:
         forward, tokens = self._forward, call.q.shape[2]

@@ -17,11 +17,11 @@ import torch
 from comfy.patcher_extension import WrappersMP
 
 from ...config import PSAConfig
-from ...reorder import Grid
+from ...sizes import Grid
 from ..run import Run
 from .models import VideoModel
 from .override import AttentionOverride, Forward
-from .steps import step_of, steps_before
+from .steps import Part, part_of_denoising, step_of
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +53,7 @@ class _SamplerCall:
 
     run: Run
     sigmas: list[float]
-    steps_before: int
+    part: Part
 
 
 def patch_model(model: comfy.model_patcher.ModelPatcher, patch: Patch) -> comfy.model_patcher.ModelPatcher:
@@ -75,13 +75,17 @@ def _outer_sample(
     options = guider.model_options["transformer_options"]
     patch: Patch = options[PATCH_KEY]
     schedule = sigmas.tolist()
-    before = 0
-    if patch.model is not None:
-        before = steps_before(schedule, guider.model_patcher.get_model_object("model_sampling"))
+    part = Part(0, len(schedule) - 1)
     run = Run(patch.config, patch.backend)
-    options[_RUN_KEY] = _SamplerCall(run, schedule, before)
+    grid = _grid(noise, patch.model)
+    if patch.model is not None and grid is not None:
+        run.check_frames(grid[0], patch.model.frames_per_token)
+        part = part_of_denoising(schedule, guider.model_patcher.get_model_object("model_sampling"))
+    options[_RUN_KEY] = _SamplerCall(run, schedule, part)
     if patch.config.verbose:
-        log.info("PSA: %s, %d steps before this sampler call", patch.config, before)
+        log.info(
+            "PSA: %s, steps %d to %d of %d", patch.config, part.before, part.before + len(schedule) - 1, part.steps
+        )
     try:
         return executor(noise, latent_image, sampler, sigmas, *args, **kwargs)
     finally:
@@ -115,10 +119,11 @@ def _apply_model(
     if call is not None:
         patch: Patch = options[PATCH_KEY]
         # The one wait for the GPU in a forward; samplers wait once a step anyway.
-        step = call.steps_before + step_of(float(t.max()), call.sigmas)
+        step = call.part.before + step_of(float(t.max()), call.sigmas)
         text_length = 0 if c_crossattn is None else c_crossattn.shape[1]
         image_tokens = kwargs["clip_fea"].shape[-2] if kwargs.get("clip_fea") is not None else 0
-        forward = Forward(call.run, patch.model, step, _grid(x, patch.model), text_length, image_tokens)
+        grid = _grid(x, patch.model)
+        forward = Forward(call.run, patch.model, step, call.part.steps, grid, text_length, image_tokens)
         options[_OVERRIDE_KEY] = AttentionOverride(forward, options.get(_OVERRIDE_KEY))
     return executor(x, t, c_concat, c_crossattn, control, options, **kwargs)
 

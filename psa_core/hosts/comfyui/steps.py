@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import comfy.samplers
 
@@ -15,8 +15,20 @@ def step_of(sigma: float, sigmas: list[float]) -> int:
     return max(0, sum(s >= sigma * (1 - _CLOSE) for s in sigmas[:-1]) - 1)
 
 
-def steps_before(sigmas: list[float], model_sampling: Any) -> int:
-    """Steps of the whole denoising that come before a sampler call.
+class Part(NamedTuple):
+    """Where a sampler call stands in the whole denoising.
+
+    Attributes:
+        before: steps of the whole that come before it.
+        steps: of the whole.
+    """
+
+    before: int
+    steps: int
+
+
+def part_of_denoising(sigmas: list[float], model_sampling: Any) -> Part:
+    """Which part of the whole denoising a sampler call is.
 
     A sampler is told only its own part of the schedule. The whole is found again by trying the stock schedulers, and
     where none fits, by assuming steps of equal size in noise level. It depends on nothing but the arguments, so the
@@ -26,8 +38,10 @@ def steps_before(sigmas: list[float], model_sampling: Any) -> int:
         sigmas: the part of the schedule, descending, with the final sigma.
         model_sampling: the model's own noise schedule.
     """
-    if len(sigmas) < 2 or sigmas[0] >= float(model_sampling.sigma_max) * (1 - _CLOSE):
-        return 0
+    own = len(sigmas) - 1
+    from_the_start = not sigmas or sigmas[0] >= float(model_sampling.sigma_max) * (1 - _CLOSE)
+    if own < 1 or (from_the_start and sigmas[-1] == 0):
+        return Part(0, max(own, 0))
     # Some samplers drop the last sigma but one, so that their schedule is one longer than their steps.
     for dropped in (0, 1):
         for scheduler in comfy.samplers.SCHEDULER_NAMES:
@@ -35,7 +49,7 @@ def steps_before(sigmas: list[float], model_sampling: Any) -> int:
                 whole = comfy.samplers.calculate_sigmas(model_sampling, scheduler, total).tolist()
                 start = _find(sigmas, whole, dropped)
                 if start is not None:
-                    return start
+                    return Part(start, len(whole) - 1 - dropped)
     return _estimate(sigmas, model_sampling)
 
 
@@ -51,8 +65,10 @@ def _find(part: list[float], whole: list[float], dropped: int) -> int | None:
     return None
 
 
-def _estimate(sigmas: list[float], model_sampling: Any) -> int:
+def _estimate(sigmas: list[float], model_sampling: Any) -> Part:
     levels = model_sampling.sigmas
     first, last = (1 - float((levels < sigma).float().mean()) for sigma in (sigmas[0], sigmas[-1]))
-    size = (last - first) / (len(sigmas) - 1)
-    return round(first / size) if size > 0 else 0
+    own = len(sigmas) - 1
+    size = (last - first) / own
+    before, after = (round(first / size), round((1 - last) / size)) if size > 0 else (0, 0)
+    return Part(before, before + own + after)

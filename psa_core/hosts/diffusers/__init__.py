@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import inspect
 import logging
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -29,6 +30,7 @@ from ...backends import BACKENDS
 from ...config import PSAConfig
 from ...errors import ConfigError
 from ...report import Report
+from ...schedule import needs_steps
 from ..run import Run
 from .attention import Layer
 from .denoising import Denoising
@@ -40,7 +42,9 @@ log = logging.getLogger(__name__)
 _PATCH = "_psa_patch"
 
 
-def patch(target: Any, config: PSAConfig, *, backend: str = "auto", keep_levels: bool = False) -> Handle:
+def patch(
+    target: Any, config: PSAConfig, *, backend: str = "auto", steps: int | None = None, keep_levels: bool = False
+) -> Handle:
     """Run the video self-attention of a pipeline or transformer through Pyramid Sparse Attention.
 
     A transformer that is patched already is patched anew. Calls that stay dense run what the model would have run,
@@ -49,20 +53,24 @@ def patch(target: Any, config: PSAConfig, *, backend: str = "auto", keep_levels:
     Args:
         target: a pipeline with a ``WanTransformer3DModel`` or ``CogVideoXTransformer3DModel`` (the two experts of
             Wan 2.2 count their steps together), or such a transformer.
-        config: settings; ``min_tokens`` and ``warmup_steps`` apply.
+        config: settings; ``min_tokens``, ``warmup_steps``, ``schedule`` and ``radial`` apply.
         backend: ``"auto"`` leaves calls dense that the kernels cannot take; ``"triton"`` and ``"torch"`` insist.
+        steps: of the whole denoising, for a transformer that runs without its pipeline; a pipeline's scheduler knows.
         keep_levels: keep level maps in the report, for pictures.
 
     Raises:
         TypeError: nothing here can be patched; the message says what can.
-        ConfigError: no such backend.
+        ConfigError: no such backend, or settings that need the number of steps where nobody knows it.
     """
     if backend not in BACKENDS:
         raise ConfigError("backend", backend, "must be one of " + ", ".join(BACKENDS))
     transformers = transformers_of(target)
     if config.verbose:
         log.info("PSA on %s: %s", ", ".join(type(x).__name__ for x in transformers), config)
-    denoising = Denoising(Run(config, backend, Report(keep_levels)), keep_levels)
+    timesteps = _timesteps_of(target) if steps is None else None
+    if needs_steps(config) and steps is None and timesteps is None:
+        raise ConfigError("steps", None, "must be given: the settings depend on it, and there is no scheduler to ask")
+    denoising = Denoising(Run(config, backend, Report(keep_levels)), keep_levels, timesteps, steps)
     return Handle(denoising, [_Patch(transformer, denoising) for transformer in transformers])
 
 
@@ -115,6 +123,13 @@ class _Patch:
         self._layers.clear()
         if getattr(self._transformer, _PATCH, None) is self:
             delattr(self._transformer, _PATCH)
+
+
+def _timesteps_of(target: Any) -> Callable[[], list[float]] | None:
+    """What asks a pipeline's scheduler, which may be replaced later, for its timesteps."""
+    if getattr(target, "scheduler", None) is None:
+        return None
+    return lambda: target.scheduler.timesteps.tolist()
 
 
 def _note_inputs(denoising: Denoising, names: list[str], transformer: torch.nn.Module, args: Any, kwargs: Any) -> None:

@@ -8,9 +8,11 @@ from typing import Any, NamedTuple
 import torch
 from diffusers import CogVideoXTransformer3DModel, WanTransformer3DModel
 
-from ...reorder import Grid
+from ...sizes import Grid
 
 _COMPONENTS = ("transformer", "transformer_2")
+# The same in the autoencoders of all the models here.
+_FRAMES_PER_LATENT = 4
 
 
 class Inputs(NamedTuple):
@@ -20,11 +22,13 @@ class Inputs(NamedTuple):
         timestep: the scheduler's, for every video of the batch or for every token.
         grid: (frames, height, width) of the video in tokens.
         text_length: text tokens in front of the video tokens.
+        frames_per_token: video frames behind a frame of tokens.
     """
 
     timestep: torch.Tensor
     grid: Grid
     text_length: int
+    frames_per_token: int
 
 
 class Family(NamedTuple):
@@ -42,9 +46,8 @@ class Family(NamedTuple):
 def _wan_inputs(transformer: Any, call: dict[str, Any]) -> Inputs:
     frames, height, width = call["hidden_states"].shape[2:]
     patch_frames, patch_height, patch_width = transformer.config.patch_size
-    return Inputs(
-        torch.as_tensor(call["timestep"]), (frames // patch_frames, height // patch_height, width // patch_width), 0
-    )
+    grid = frames // patch_frames, height // patch_height, width // patch_width
+    return Inputs(torch.as_tensor(call["timestep"]), grid, 0, _FRAMES_PER_LATENT * patch_frames)
 
 
 def _cogvideox_inputs(transformer: Any, call: dict[str, Any]) -> Inputs:
@@ -52,7 +55,8 @@ def _cogvideox_inputs(transformer: Any, call: dict[str, Any]) -> Inputs:
     # CogVideoX 1.0 has no patch size in time.
     patch, patch_frames = transformer.config.patch_size, transformer.config.patch_size_t or 1
     grid = frames // patch_frames, height // patch, width // patch
-    return Inputs(torch.as_tensor(call["timestep"]), grid, call["encoder_hidden_states"].shape[1])
+    text_length = call["encoder_hidden_states"].shape[1]
+    return Inputs(torch.as_tensor(call["timestep"]), grid, text_length, _FRAMES_PER_LATENT * patch_frames)
 
 
 FAMILIES: dict[type, Family] = {

@@ -38,11 +38,13 @@ def number_of(x: Any) -> torch.Tensor:
 
 
 @torch.library.custom_op(f"{_NAMESPACE}::enter", mutates_args=("denoising",), **_OPTIONS)
-def enter(denoising: torch.Tensor, timestep: torch.Tensor, grid: Sequence[int], text_length: int) -> None:
+def enter(
+    denoising: torch.Tensor, timestep: torch.Tensor, grid: Sequence[int], text_length: int, frames_per_token: int
+) -> None:
     """``Denoising.enter``."""
     found = _objects.get(int(denoising))
     if found is not None:
-        found.enter(timestep, (grid[0], grid[1], grid[2]), text_length)
+        found.enter(timestep, (grid[0], grid[1], grid[2]), text_length, frames_per_token)
 
 
 @torch.library.custom_op(f"{_NAMESPACE}::stay_dense", mutates_args=("denoising",), **_OPTIONS)
