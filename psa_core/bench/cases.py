@@ -7,15 +7,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..errors import ConfigError
-from ..reorder import Grid
+from ..sizes import Grid
 
 BLOCK_M = 128
 
 # The parts of the benchmark, in the order in which they run; whole models are a run of their own.
 CASES_PART, DENSITY_PART, LENGTH_PART, LOCALITY_PART = "cases", "density", "length", "locality"
-FIRST_CALL_PART, STAGES_PART, MODEL_PART = "first call", "stages", "model"
+FIRST_CALL_PART, STAGES_PART, MASKS_PART, MODEL_PART = "first call", "stages", "masks", "model"
 
-PARTS = (FIRST_CALL_PART, CASES_PART, DENSITY_PART, LENGTH_PART, LOCALITY_PART, STAGES_PART)
+PARTS = (FIRST_CALL_PART, CASES_PART, DENSITY_PART, LENGTH_PART, LOCALITY_PART, STAGES_PART, MASKS_PART)
 
 
 @dataclass(frozen=True)
@@ -55,6 +55,8 @@ WAN_14B = Case("Wan 14B 480p 81f", 40, 128, (21, 30, 52))
 COGVIDEOX = Case("CogVideoX-5B", 48, 64, (13, 30, 45), 226)
 COGVIDEOX_1_5 = Case("CogVideoX1.5-5B", 48, 64, (11, 48, 85), 226)
 CASES = (WAN_720P, WAN_14B, WAN_480P, COGVIDEOX, COGVIDEOX_1_5)
+WAN_14B_720P = Case("Wan 14B 720p 81f", 40, 128, (21, 45, 80))
+MASK_CASES = (WAN_14B, WAN_14B_720P, COGVIDEOX_1_5)
 
 DENSITY = 0.15
 DENSITIES = (0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5)
@@ -105,7 +107,8 @@ def chosen_cases(names: Sequence[str] | None, cases: Sequence[Case]) -> list[Cas
     """
     if names is None:
         return list(cases)
+    known = list(dict.fromkeys(case.name for case in (*CASES, *MASK_CASES)))
     for name in names:
-        if not any(name.lower() in case.name.lower() for case in CASES):
-            raise ConfigError("--cases", name, "must be (part of) one of " + ", ".join(case.name for case in CASES))
+        if not any(name.lower() in case.lower() for case in known):
+            raise ConfigError("--cases", name, "must be (part of) one of " + ", ".join(known))
     return [case for case in cases if any(name.lower() in case.name.lower() for name in names)]

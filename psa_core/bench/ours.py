@@ -75,7 +75,8 @@ def psa_contender(row: Row, case: Case, config: PSAConfig, inputs: Inputs) -> Co
     def error() -> float:
         poison_free_memory(inputs.q)
         out, info = call(return_info=True)
-        index = reorder_index(config, case.grid, case.text_length, out.device)
+        in_order = config.radial is not None
+        index = None if in_order else reorder_index(config, case.grid, case.text_length, out.device)
         if index is None:
             return error_from_levels(out, inputs, info.levels, config.block_n)
         ordered = Inputs(*(x[:, -1:, index] for x in inputs))

@@ -23,6 +23,8 @@ from .cases import (
     LENGTH_DENSITIES,
     LENGTH_PART,
     LOCALITY_PART,
+    MASK_CASES,
+    MASKS_PART,
     PARTS,
     STAGES_PART,
     WAN_14B,
@@ -32,6 +34,7 @@ from .cases import (
     length_cases,
 )
 from .inputs import Inputs
+from .masks import mask_contenders
 from .ours import IMPORTANCE, SETTINGS, Setting, adaptive_contenders, topk_contenders
 from .results import Row
 from .rivals import flex_contender, rival_contenders, sdpa_contender
@@ -76,6 +79,7 @@ def benchmark_jobs(parts: Sequence[str], names: Sequence[str] | None = None, qui
         LENGTH_PART: lengths if names is None else (),
         LOCALITY_PART: chosen_cases(names, CASES),
         STAGES_PART: chosen_cases(names, CASES),
+        MASKS_PART: chosen_cases(names, MASK_CASES),
     }
     densities = _QUICK_DENSITIES if quick else DENSITIES
     contenders: dict[str, Callable[[str, Case, Inputs], Iterable[Contender | Row]]] = {
@@ -85,6 +89,7 @@ def benchmark_jobs(parts: Sequence[str], names: Sequence[str] | None = None, qui
         LENGTH_PART: _by_length,
         LOCALITY_PART: _adaptive,
         STAGES_PART: _by_stage,
+        MASKS_PART: mask_contenders,
     }
     return [Job(part, case, contenders[part]) for part in PARTS if part in parts for case in cases[part]]
 

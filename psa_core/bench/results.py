@@ -35,12 +35,13 @@ class Row:
     """One measurement; :data:`UNITS` says what the numbers are.
 
     Attributes:
-        part: of the benchmark: cases, density, length, locality, first call, stages, model.
+        part: of the benchmark: cases, density, length, locality, first call, stages, masks, model.
         case: model and size.
         attention: who computed it; ``"PSA"`` is ours.
         importance, block_n, density, tail: of our settings; None where they mean nothing. ``tail``: all other blocks
             are pooled to one row instead of skipped.
         stage: ``"whole op"``, or a part of it.
+        mask: the radial mask, if there is one.
         refusal: why there are no numbers.
     """
 
@@ -63,6 +64,7 @@ class Row:
     error: float | None = None
     extra_memory: float | None = None
     refusal: str | None = None
+    mask: str | None = None
 
     @classmethod
     def of(cls, part: str, case: Case, attention: str, **more: Any) -> Row:

@@ -60,9 +60,13 @@ def flex_contender(part: str, case: Case, inputs: Inputs, density: float) -> Con
     The blocks are those of most importance by block means, chosen before the clock starts.
     """
     kept = top_blocks(inputs, density)
-    block_mask = flex_block_mask(kept, case.tokens)
-    call = functools.partial(_compiled_flex(), *inputs, block_mask=block_mask)
     row = Row.of(part, case, FLEX, block_n=BLOCK_N, density=density, reached_density=float(kept.float().mean()))
+    return flex_contender_of(row, case, inputs, kept)
+
+
+def flex_contender_of(row: Row, case: Case, inputs: Inputs, kept: torch.Tensor) -> Contender:
+    """FlexAttention on these blocks, bool ``[1, H | 1, q_blocks, k_blocks]``."""
+    call = functools.partial(_compiled_flex(), *inputs, block_mask=flex_block_mask(kept, case.tokens))
     levels = kept.to(torch.uint8)
     return Contender(row, call, error=lambda: error_from_levels(call(), inputs, levels, BLOCK_N), rival=True)
 

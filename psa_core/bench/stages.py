@@ -6,11 +6,11 @@ import functools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from ..attention import plan_levels
 from ..config import PSAConfig
 from ..importance import ESTIMATORS
 from ..ops.attention.block_list import build_block_list
 from ..ops.attention.dispatch import pyramid_attention
+from ..plan import plan_levels
 from ..pyramid import build_pyramid
 from ..reorder import reorder_index
 from .cases import BLOCK_M, DENSITY, Case

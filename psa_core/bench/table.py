@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 
-from .cases import CASES_PART, LENGTH_PART, LOCALITY_PART, MODEL_PART, STAGES_PART
+from .cases import CASES_PART, LENGTH_PART, LOCALITY_PART, MASKS_PART, MODEL_PART, STAGES_PART
 from .crossover import crossovers
 from .results import PSA, WHOLE_OP, Results, Row
 
@@ -15,7 +15,7 @@ Name = Callable[[Row], str]
 
 def tables(results: Results) -> str:
     """Every table that the rows fill, under one caption."""
-    made = (make(results.rows) for make in (_cases, _stages, _lengths, _crossovers, _locality, _models))
+    made = (make(results.rows) for make in (_cases, _stages, _lengths, _crossovers, _locality, _masks, _models))
     return "\n\n".join([results.caption(), *(table for table in made if table)])
 
 
@@ -48,6 +48,16 @@ def _locality(rows: Sequence[Row]) -> str:
         if row.attention == PSA and row.reached_density is not None
     ]
     return _markdown(["thresholdbound, default bounds", "importance", "density reached", "PSA"], body)
+
+
+def _masks(rows: Sequence[Row]) -> str:
+    def name(row: Row) -> str:
+        return ", ".join(str(part) for part in (row.attention, row.importance, row.mask) if part)
+
+    def cell(row: Row) -> str:
+        return _cell(row) + (f", density {row.reached_density:.2f}" if row.reached_density is not None else "")
+
+    return _pivot("masks", _of_part(rows, MASKS_PART), name, _case_name, cell)
 
 
 def _crossovers(rows: Sequence[Row]) -> str:
