@@ -17,6 +17,7 @@ from .bench.command import add_options
 from .demo.settings import DemoSettings
 from .doctor import doctor_lines
 from .errors import ConfigError
+from .options import add_sparsity_options, read_sparsity_options
 from .preset_table import preset_table
 
 _DEMO_NEEDS = ("diffusers", "transformers", "imageio", "imageio_ffmpeg", "matplotlib")
@@ -61,6 +62,7 @@ def _parser() -> argparse.ArgumentParser:
     for name, what in _DEMO_OPTIONS.items():
         default = getattr(DemoSettings, name)
         demo.add_argument(f"--{name}", type=type(default), default=default, help=f"{what}; default: {default}")
+    add_sparsity_options(demo)
     demo.set_defaults(run=_demo)
 
     bench = commands.add_parser("bench", help="PSA against dense attention on this GPU: times, memory, targets")
@@ -89,7 +91,8 @@ def _log_to_stderr() -> Iterator[None]:
 
 
 def _demo(parsed: argparse.Namespace) -> None:
-    settings = DemoSettings(**{name: getattr(parsed, name) for name in _DEMO_OPTIONS})
+    options = {name: getattr(parsed, name) for name in _DEMO_OPTIONS}
+    settings = DemoSettings(**options, **read_sparsity_options(parsed))
     missing = [name for name in _DEMO_NEEDS if importlib.util.find_spec(name) is None]
     if missing:
         raise ImportError(f'psa demo needs {", ".join(missing)}: pip install "pyramid-sparse-attention[demo]"')

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
 
+from ..errors import ConfigError
 from ..hosts.diffusers import patch
 from ..pictures import density_picture, levels_picture
 from ..presets import config_to_schema
 from ..report import Report
 from .generate import Video, generate
-from .settings import CONFIG, DemoSettings
+from .settings import DemoSettings
 from .tiny_model import tiny_pipeline
 from .videos import side_by_side, write_video
 
@@ -24,13 +24,15 @@ def run_demo(settings: DemoSettings) -> str:
         One line for people: density, relative error of the latents, seconds.
 
     Raises:
-        ConfigError: the output folder cannot be written.
+        ConfigError: the output folder cannot be written, or no call would run sparse.
     """
     settings.make_output()
     pipeline, embeddings = tiny_pipeline(settings.seed)
     dense = generate(pipeline, embeddings, settings, "dense")
-    with patch(pipeline, CONFIG, backend="torch", keep_levels=True) as handle:
+    with patch(pipeline, settings.config, backend="torch", keep_levels=True) as handle:
         sparse = generate(pipeline, embeddings, settings, "PSA")
+    if not handle.report.sparse_count:
+        raise ConfigError("--schedule, --radial", None, f"leave no call sparse: {handle.report.line()}")
     error = float((sparse.latents - dense.latents).norm() / dense.latents.norm())
     density = handle.report.density() or 1.0
     _write_videos(settings, dense, sparse, density)
@@ -52,8 +54,8 @@ def _write_videos(settings: DemoSettings, dense: Video, sparse: Video, density: 
 
 def _write_report(settings: DemoSettings, report: Report, dense: Video, sparse: Video, error: float) -> None:
     document = {
-        "settings": {**asdict(settings), "output": str(settings.output)},
-        "config": config_to_schema(CONFIG),
+        "settings": {name: getattr(settings, name) for name in ("steps", "frames", "width", "height", "seed")},
+        "config": config_to_schema(settings.config),
         "relative_error_of_latents": error,
         "cpu_seconds": {"dense": dense.seconds, "psa": sparse.seconds},
         **report.as_dict(),

@@ -8,6 +8,8 @@ from pathlib import Path
 
 from ..config import PSAConfig
 from ..errors import ConfigError
+from ..masks.settings import RadialMask
+from ..schedule import Schedule
 
 # A short sequence, so small key blocks; and only the last hundredth of the importance is skipped, because what a tiny
 # model shows is little else than means over all that it sees.
@@ -29,6 +31,7 @@ class DemoSettings:
         frames: of the video, a multiple of 4 and one more.
         width, height: of the video in pixels, multiples of 16.
         seed: of the weights and the noise.
+        schedule, radial: settings of the attention.
 
     Raises:
         ConfigError: a number is not allowed; the message names the option.
@@ -40,6 +43,8 @@ class DemoSettings:
     width: int = 320
     height: int = 192
     seed: int = 0
+    schedule: Schedule | None = None
+    radial: RadialMask | None = None
 
     def __post_init__(self) -> None:
         if self.steps < 2:
@@ -51,6 +56,11 @@ class DemoSettings:
                 raise ConfigError(option, size, "must be a multiple of 16, 32 or more")
         if not 0 <= self.seed < 1 << 63:
             raise ConfigError("--seed", self.seed, "must be a whole number from 0 to 2**63 - 1")
+
+    @property
+    def config(self) -> PSAConfig:
+        """The attention settings that the demo runs."""
+        return CONFIG.replace(schedule=self.schedule, radial=self.radial)
 
     def make_output(self) -> None:
         """Make the output folder and see that files can be written there.
