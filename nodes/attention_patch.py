@@ -8,11 +8,11 @@ import logging
 from comfy_api.latest import io
 from server import PromptServer
 
+from .. import psa_core as core
 from ..psa_core.backends import BACKENDS
-from ..psa_core.config import PSAConfig
 from ..psa_core.hosts.comfyui import Patch, patch_model, recognise
 from ..psa_core.presets import bundled_dir, load_preset
-from .sockets import Preset
+from .sockets import Mask, Preset, Schedule
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +44,7 @@ class PSAAttentionPatch(io.ComfyNode):
                 ),
                 io.Int.Input(
                     "min_tokens",
-                    default=PSAConfig().min_tokens,
+                    default=core.PSAConfig().min_tokens,
                     min=0,
                     max=1 << 20,
                     tooltip="Clips with fewer tokens than this stay dense: sparse attention pays off on long ones.",
@@ -55,6 +55,12 @@ class PSAAttentionPatch(io.ComfyNode):
                     optional=True,
                     tooltip="From a Preset Loader. Without one the model is recognised and its default preset used.",
                 ),
+                Mask.Input("mask", optional=True, tooltip="From a Radial Mask."),
+                Schedule.Input(
+                    "schedule",
+                    optional=True,
+                    tooltip="From a Sparsity Schedule: its warm-up and mask_ratios come before the preset's.",
+                ),
             ],
             outputs=[io.Model.Output(tooltip="The patched model.")],
             hidden=[io.Hidden.unique_id],
@@ -64,7 +70,14 @@ class PSAAttentionPatch(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, model, enabled: bool, backend: str, min_tokens: int, preset: PSAConfig | None = None
+        cls,
+        model,
+        enabled: bool,
+        backend: str,
+        min_tokens: int,
+        preset: core.PSAConfig | None = None,
+        mask: core.RadialMask | None = None,
+        schedule: core.Schedule | None = None,
     ) -> io.NodeOutput:
         if not enabled:
             return io.NodeOutput(model)
@@ -77,7 +90,8 @@ class PSAAttentionPatch(io.ComfyNode):
             if video_model:
                 log.info("PSA: recognised %s, using its default preset", family)
         announce = functools.partial(_show, node_id=cls.hidden.unique_id)
-        patch = Patch(preset.replace(min_tokens=min_tokens), backend, video_model, announce)
+        given = {key: x for key, x in (("radial", mask), ("schedule", schedule)) if x is not None}
+        patch = Patch(preset.replace(min_tokens=min_tokens, **given), backend, video_model, announce)
         return io.NodeOutput(patch_model(model, patch))
 
 

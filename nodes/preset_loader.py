@@ -9,19 +9,11 @@ from typing import Any
 import folder_paths
 from comfy_api.latest import io
 
-from ..psa_core.config import (
-    BLOCK_M,
-    BLOCK_N,
-    IMPORTANCE_ESTIMATORS,
-    MASK_MODES,
-    REARRANGE_METHODS,
-    SIM_LEVELS,
-    PSAConfig,
-    bounds_from_mask_ratios,
-    mask_ratios_from_bounds,
-)
+from ..psa_core.config import IMPORTANCE_ESTIMATORS, MASK_MODES, REARRANGE_METHODS, SIM_LEVELS, PSAConfig
 from ..psa_core.errors import ConfigError
+from ..psa_core.mask_ratios import bounds_from_mask_ratios, mask_ratios_from_bounds
 from ..psa_core.presets import ModelFamily, load_families
+from ..psa_core.sizes import BLOCK_M, BLOCK_N
 from .sockets import Preset
 
 DEFAULT_FAMILY = "Wan2.1_1.3b"
@@ -48,11 +40,16 @@ def _families(folder: Path, files: tuple[tuple[Path, int], ...]) -> tuple[dict[s
     return load_families(user=folder, errors=errors), errors
 
 
+def names_of(family: ModelFamily) -> list[str]:
+    """The presets that this node's numbers can say; masks and schedules have nodes of their own."""
+    return [name for name, config in family.presets.items() if config.radial is None and config.schedule is None]
+
+
 class PSAPresetLoader(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         known, _ = families()
-        names = list(dict.fromkeys(name for each in known.values() for name in each.presets))
+        names = list(dict.fromkeys(name for each in known.values() for name in names_of(each)))
         family = known[DEFAULT_FAMILY]
         default = widgets_from_config(family.presets[family.default])
         return io.Schema(

@@ -1,11 +1,12 @@
-"""``GET /psa/presets``: what the front end fills the Preset Loader's widgets with."""
+"""``GET /psa/presets``: what the front end fills widgets with."""
 
 from __future__ import annotations
 
 from aiohttp import web
 from server import PromptServer
 
-from .preset_loader import families, widgets_from_config
+from .preset_loader import families, names_of, widgets_from_config
+from .radial_mask import length_defaults
 
 
 def add_preset_route() -> None:
@@ -17,8 +18,9 @@ def add_preset_route() -> None:
         models = {
             family.name: {
                 "default": family.default,
-                "presets": {name: widgets_from_config(config) for name, config in family.presets.items()},
+                "presets": {name: widgets_from_config(family.presets[name]) for name in names_of(family)},
             }
             for family in known.values()
         }
-        return web.json_response({"models": models, "errors": [str(error) for error in errors]})
+        problems = [str(error) for error in errors]
+        return web.json_response({"models": models, "radial": length_defaults(), "errors": problems})

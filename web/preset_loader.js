@@ -1,23 +1,9 @@
 // Preset Loader: choosing a model narrows the list of presets, choosing a preset fills in its numbers.
 // Nothing happens when a graph is loaded: the numbers saved in it are the ones that run.
 import { app } from "../../scripts/app.js";
-import { api } from "../../scripts/api.js";
+import { fetchPresets, fill, onChange, widget } from "./presets.js";
 
 const NODE = "PSAPresetLoader";
-
-async function fetchPresets() {
-    const response = await api.fetchApi("/psa/presets");
-    if (!response.ok) throw new Error(`GET /psa/presets answered ${response.status}`);
-    const { models, errors } = await response.json();
-    for (const detail of errors) {
-        app.extensionManager.toast.add({ severity: "warn", summary: "PSA preset file", detail, life: 10000 });
-    }
-    return models;
-}
-
-function widget(node, name) {
-    return node.widgets.find((w) => w.name === name);
-}
 
 function narrowPresets(node, models) {
     const family = models[widget(node, "model").value];
@@ -28,18 +14,7 @@ function narrowPresets(node, models) {
 
 function fillNumbers(node, models) {
     const preset = models[widget(node, "model").value]?.presets[widget(node, "preset").value];
-    if (!preset) return;
-    for (const [name, value] of Object.entries(preset)) widget(node, name).value = value;
-    node.setDirtyCanvas(true, true);
-}
-
-function onChange(node, name, action) {
-    const target = widget(node, name);
-    const original = target.callback;
-    target.callback = function (...args) {
-        original?.apply(this, args);
-        action();
-    };
+    if (preset) fill(node, preset);
 }
 
 app.registerExtension({
@@ -56,7 +31,7 @@ app.registerExtension({
             fillNumbers(node, models);
         });
         onChange(node, "preset", () => fillNumbers(node, models));
-        models = await fetchPresets();
+        models = (await fetchPresets()).models;
         narrowPresets(node, models);
     },
 });

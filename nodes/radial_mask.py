@@ -1,0 +1,176 @@
+"""Radial Mask: attention between frames narrows with their distance; scenes may be cut off from each other."""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+from typing import Any
+
+from comfy_api.latest import io
+
+from ..psa_core.drawings import draw_levels
+from ..psa_core.errors import ConfigError
+from ..psa_core.masks.radial import SPARSITY_TYPES
+from ..psa_core.masks.settings import MODEL_TYPES, RADIAL_MODES, RadialMask
+from ..psa_core.masks.static import static_levels
+from ..psa_core.presets import bundled_dir, load_preset
+from .preset_loader import DEFAULT_FAMILY
+from .previews import preview
+from .sockets import Mask
+
+LENGTHS = {"short": "short (under 30 frames)", "medium": "medium (30 to 50)", "long": "long (over 50 frames)"}
+CUSTOM = "custom"
+# What a choice of length fills in.
+FILLED = ("decay_factor", "dense_layers", "dense_timesteps")
+
+# Sizes of the picture on the node: pixels a token, video frames a latent frame, tokens a block, CogVideoX's text.
+_PIXELS, _FRAMES, _BLOCK, _TEXT = 16, 4, 128, 226
+
+
+# ComfyUI asks for a node's schema several times a prompt.
+@lru_cache(maxsize=1)
+def length_defaults() -> dict[str, dict[str, float]]:
+    """What each choice of length fills in, from the bundled presets."""
+    masks = {
+        label: load_preset(DEFAULT_FAMILY, f"radial_{name}", bundled_dir()).radial for name, label in LENGTHS.items()
+    }
+    return {label: {key: getattr(mask, key) for key in FILLED} for label, mask in masks.items()}
+
+
+class PSARadialMask(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        default = length_defaults()[LENGTHS["medium"]]
+        return io.Schema(
+            node_id="PSARadialMask",
+            display_name="Radial Mask",
+            category="PSA",
+            description=(
+                "For the PSA Attention Patch: attention between frames narrows with their distance (RadialAttention), "
+                "and scenes may be cut off from each other. Draws the mask on itself."
+            ),
+            search_aliases=["radial attention", "sparse mask", "scene mask", "long video", "decay", "psa mask"],
+            inputs=[
+                io.Combo.Input(
+                    "video_length",
+                    options=[*LENGTHS.values(), CUSTOM],
+                    default=LENGTHS["medium"],
+                    tooltip="Fills in decay_factor, dense_layers and dense_timesteps. The numbers are what runs.",
+                ),
+                *_mask_widgets(default),
+                *_scene_widgets(),
+                *_preview_widgets(),
+            ],
+            outputs=[Mask.Output("mask", tooltip="For the PSA Attention Patch.")],
+        )
+
+    @classmethod
+    def validate_inputs(cls, scene_boundaries: str, scene_adjacency: str) -> bool | str:
+        """Refuse scenes that cannot be read before anything runs."""
+        try:
+            RadialMask(scene_boundaries=scene_boundaries, scene_adjacency=scene_adjacency)
+        except ConfigError as error:
+            return str(error)
+        return True
+
+    @classmethod
+    def execute(
+        cls, video_length: str, preview_width: int, preview_height: int, preview_frames: int, **settings: Any
+    ) -> io.NodeOutput:
+        try:
+            mask = RadialMask(**settings)
+            picture = _draw(mask, preview_width, preview_height, preview_frames)
+        except ConfigError as error:
+            raise error.at("Radial Mask") from None
+        return io.NodeOutput(mask, ui=preview(picture, cls))
+
+
+def _mask_widgets(default: dict[str, float]) -> list[io.Input]:
+    def whole(key: str, value: float, least: int, tooltip: str, advanced: bool = False) -> io.Input:
+        return io.Int.Input(key, default=int(value), min=least, max=1024, tooltip=tooltip, advanced=advanced)
+
+    return [
+        io.Combo.Input(
+            "mode",
+            options=list(RADIAL_MODES),
+            default=RADIAL_MODES[0],
+            tooltip=(
+                "How the mask meets PSA. radial only: the mask alone decides, as in RadialAttention. intersect: PSA "
+                "chooses, and what the mask cuts is skipped. finer wins: of both, the finer level. coarsen: as radial "
+                "only, but what would be cut is pooled, by 2, 4 or 8 with the distance of frames."
+            ),
+        ),
+        io.Float.Input(
+            "decay_factor",
+            default=default["decay_factor"],
+            min=0.01,
+            max=16.0,
+            step=0.05,
+            round=False,
+            tooltip="Scales the window between distant frames: smaller is faster and sees less.",
+        ),
+        whole("dense_layers", default["dense_layers"], 0, "Transformer blocks, from the first, that stay dense."),
+        whole("dense_timesteps", default["dense_timesteps"], 0, "Steps at the start that stay dense."),
+        whole("last_dense_timesteps", 0, 0, "Steps at the end that stay dense."),
+        io.Combo.Input(
+            "model_type",
+            options=list(MODEL_TYPES),
+            default=MODEL_TYPES[0],
+            tooltip=(
+                "The rule for near frames. wan: neighbours see each other in full, and all see the first frame. "
+                "cogvideox: neighbours see half a frame. auto: by the model that is sampled."
+            ),
+            advanced=True,
+        ),
+        whole("block_size", 128, 1, "Least window in tokens; below it, frame pairs are thinned out.", advanced=True),
+        io.Combo.Input(
+            "sparsity_type",
+            options=list(SPARSITY_TYPES),
+            default=SPARSITY_TYPES[0],
+            tooltip="dense switches the decay off, so that scenes alone decide.",
+            advanced=True,
+        ),
+    ]
+
+
+def _scene_widgets() -> list[io.Input]:
+    return [
+        io.String.Input(
+            "scene_boundaries",
+            default="",
+            placeholder="0, 15, 30, 45",
+            tooltip="First frame of every scene and the end of the clip, in video frames. Empty: no scenes.",
+        ),
+        io.String.Input(
+            "scene_adjacency",
+            default="neighbours",
+            tooltip=(
+                "Which scenes see which: neighbours, all, own, or a matrix whose row i says what scene i sees, such as "
+                "1 1 0; 1 1 1; 0 1 1."
+            ),
+            advanced=True,
+        ),
+    ]
+
+
+def _preview_widgets() -> list[io.Input]:
+    def size(key: str, default: int, what: str, step: int) -> io.Input:
+        tooltip = f"{what} of the video that the picture is drawn for. The run takes its own."
+        return io.Int.Input(key, default=default, min=step, max=4096, step=step, tooltip=tooltip, advanced=True)
+
+    return [
+        size("preview_width", 832, "Width", _PIXELS),
+        size("preview_height", 480, "Height", _PIXELS),
+        size("preview_frames", 81, "Frames", 1),
+    ]
+
+
+def _draw(mask: RadialMask, width: int, height: int, frames: int) -> Any:
+    # Scenes say how long the clip is.
+    frames = mask.scene_boundaries[-1] if mask.scene_boundaries else frames  # type: ignore[assignment]
+    grid = (frames + _FRAMES - 2) // _FRAMES + 1, math.ceil(height / _PIXELS), math.ceil(width / _PIXELS)
+    text_length = _TEXT if mask.model_type == "cogvideox" else 0
+    levels = static_levels(mask.replace(frames_per_token=_FRAMES), grid, text_length, _BLOCK, _BLOCK)
+    rule = "CogVideoX" if mask.model_type == "cogvideox" else "Wan"
+    title = f"{mask.mode}, {rule}, {width} x {height}, {frames} frames"
+    return draw_levels(levels[0, 0], grid, text_length, title, _BLOCK, _BLOCK)

@@ -1,0 +1,124 @@
+"""Sparsity Schedule: what stays dense when, and how mask_ratios move over the steps."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from comfy_api.latest import io
+
+from ..psa_core.drawings import draw_schedule
+from ..psa_core.errors import ConfigError
+from ..psa_core.mask_ratios import DEFAULT_MASK_RATIOS, bounds_from_mask_ratios, mask_ratios_from_bounds
+from ..psa_core.schedule import CURVES, Schedule
+from .previews import preview
+from .sockets import Schedule as ScheduleSocket
+
+PRESET = "preset"
+LEVELS = (1, 2, 4, 8)
+START = bounds_from_mask_ratios(DEFAULT_MASK_RATIOS)
+END = {1: 0.1, 2: 0.15, 4: 0.2, 8: 0.4}
+
+
+class PSASparsitySchedule(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="PSASparsitySchedule",
+            display_name="Sparsity Schedule",
+            category="PSA",
+            description=(
+                "For the PSA Attention Patch: which steps and layers stay dense, and how mask_ratios move over the "
+                "steps. Steps are counted over the whole denoising, also when KSamplerAdvanced or Wan 2.2's two "
+                "experts each sample a part. Draws density over the steps on itself."
+            ),
+            search_aliases=["psa schedule", "sparsity over steps", "dense layers", "warmup", "mask_ratios"],
+            inputs=[
+                *_dense_widgets(),
+                io.Combo.Input(
+                    "curve",
+                    options=[PRESET, *CURVES],
+                    default=PRESET,
+                    tooltip=(
+                        "How mask_ratios move over the sparse steps. preset: those of the preset throughout. constant: "
+                        "start throughout. linear, cosine: from start to end. timestep: start as parts of the whole "
+                        "denoising, one level for all blocks of a step."
+                    ),
+                ),
+                *_bound_widgets("start", START),
+                *_bound_widgets("end", END),
+                io.Int.Input(
+                    "preview_steps",
+                    default=30,
+                    min=1,
+                    max=200,
+                    tooltip="Steps that the picture is drawn for. The run takes the sampler's.",
+                    advanced=True,
+                ),
+            ],
+            outputs=[ScheduleSocket.Output("schedule", tooltip="For the PSA Attention Patch.")],
+        )
+
+    @classmethod
+    def validate_inputs(cls, warmup: str, last_dense: str, dense_layers: str) -> bool | str:
+        """Refuse texts that cannot be read before anything runs."""
+        try:
+            Schedule(warmup=_warmup(warmup), last_dense=last_dense, dense_layers=dense_layers)
+        except ConfigError as error:
+            return str(error)
+        return True
+
+    @classmethod
+    def execute(
+        cls, warmup: str, last_dense: str, dense_layers: str, curve: str, preview_steps: int, **bounds: float
+    ) -> io.NodeOutput:
+        try:
+            ratios = {} if curve == PRESET else {key: _ratios(key, bounds) for key in ("start", "end")}
+            schedule = Schedule(
+                warmup=_warmup(warmup),
+                last_dense=last_dense,
+                dense_layers=dense_layers,
+                curve="constant" if curve == PRESET else curve,
+                **ratios,
+            )
+        except ConfigError as error:
+            raise error.at("Sparsity Schedule") from None
+        picture = draw_schedule(schedule.densities(preview_steps), f"{preview_steps} steps, mask_ratios: {curve}")
+        return io.NodeOutput(schedule, ui=preview(picture, cls))
+
+
+def _dense_widgets() -> list[io.Input]:
+    amount = "a number such as 15, or a share of all steps such as 25%"
+    return [
+        io.String.Input("warmup", default=PRESET, tooltip=f"Steps at the start that stay dense: preset, {amount}."),
+        io.String.Input("last_dense", default="0", tooltip=f"Steps at the end that stay dense: {amount}."),
+        io.String.Input(
+            "dense_layers",
+            default="",
+            placeholder="0, 1, 38-39",
+            tooltip="Transformer blocks that stay dense at every step, counted from 0, such as 0, 1, 38-39.",
+        ),
+    ]
+
+
+def _bound_widgets(name: str, default: dict[int, float]) -> list[io.Input]:
+    """Upper bounds of levels, as in the Preset Loader."""
+    return [
+        io.Float.Input(
+            f"{name}_{level}",
+            default=default[level],
+            min=0.0,
+            max=1.0,
+            step=0.005,
+            round=False,
+            tooltip=f"{name} set: upper bound of level {level}; 0 leaves the level out.",
+        )
+        for level in LEVELS
+    ]
+
+
+def _warmup(text: str) -> str | None:
+    return None if text.strip() == PRESET else text
+
+
+def _ratios(name: str, bounds: dict[str, float]) -> Any:
+    return mask_ratios_from_bounds({level: bounds[f"{name}_{level}"] for level in LEVELS}, name)

@@ -1,0 +1,32 @@
+// What nodes have in common that fill their numbers from presets.
+import { app } from "../../scripts/app.js";
+import { api } from "../../scripts/api.js";
+
+// The answer of GET /psa/presets; a broken file is shown to the user.
+export async function fetchPresets() {
+    const response = await api.fetchApi("/psa/presets");
+    if (!response.ok) throw new Error(`GET /psa/presets answered ${response.status}`);
+    const presets = await response.json();
+    for (const detail of presets.errors) {
+        app.extensionManager.toast.add({ severity: "warn", summary: "PSA preset file", detail, life: 10000 });
+    }
+    return presets;
+}
+
+export function widget(node, name) {
+    return node.widgets.find((w) => w.name === name);
+}
+
+export function fill(node, numbers) {
+    for (const [name, value] of Object.entries(numbers)) widget(node, name).value = value;
+    node.setDirtyCanvas(true, true);
+}
+
+export function onChange(node, name, action) {
+    const target = widget(node, name);
+    const original = target.callback;
+    target.callback = function (...args) {
+        original?.apply(this, args);
+        action();
+    };
+}
