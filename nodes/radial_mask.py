@@ -8,12 +8,12 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from ..psa_core.drawings import draw_levels
 from ..psa_core.errors import ConfigError
 from ..psa_core.masks.radial import SPARSITY_TYPES
 from ..psa_core.masks.settings import MODEL_TYPES, RADIAL_MODES, RadialMask
 from ..psa_core.masks.static import static_levels
 from ..psa_core.presets import bundled_dir, load_preset
+from ..psa_core.previews import draw_levels
 from .preset_loader import DEFAULT_FAMILY
 from .previews import preview
 from .sockets import Mask

@@ -6,9 +6,9 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from ..psa_core.drawings import draw_schedule
 from ..psa_core.errors import ConfigError
 from ..psa_core.mask_ratios import DEFAULT_MASK_RATIOS, bounds_from_mask_ratios, mask_ratios_from_bounds
+from ..psa_core.previews import draw_schedule
 from ..psa_core.schedule import CURVES, Schedule
 from .previews import preview
 from .sockets import Schedule as ScheduleSocket

@@ -20,7 +20,7 @@ from psa_core import (
     radial_levels,
     scene_levels,
 )
-from psa_core.backends import triton_installed
+from psa_core.backends import triton_installed, triton_refusal
 from psa_core.importance import sample_positions
 from psa_core.levels import density, repair_empty_rows
 from psa_core.ops.attention.naive import pyramid_attention_naive
@@ -45,7 +45,8 @@ def qkv() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
 
 @pytest.fixture
 def nothing_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Any look at importance fails."""
+    """Any look at importance fails, but those of the first trial of the kernels."""
+    triton_refusal(DEVICE, torch.float16, 64)
     monkeypatch.setattr(plan, "ESTIMATORS", {})
 
 
