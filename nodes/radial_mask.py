@@ -65,10 +65,11 @@ class PSARadialMask(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, scene_boundaries: str, scene_adjacency: str) -> bool | str:
-        """Refuse scenes that cannot be read before anything runs."""
+    def validate_inputs(cls, scene_boundaries: str | None, scene_adjacency: str | None) -> bool | str:
+        """Refuse scenes that cannot be read before anything runs. A text from another node is None until then."""
+        texts = {"scene_boundaries": scene_boundaries, "scene_adjacency": scene_adjacency}
         try:
-            RadialMask(scene_boundaries=scene_boundaries, scene_adjacency=scene_adjacency)
+            RadialMask(**{key: text for key, text in texts.items() if text is not None})
         except ConfigError as error:
             return str(error)
         return True

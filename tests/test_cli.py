@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from psa_core import __version__, load_presets
+from psa_core import RadialMask, Schedule, __version__, load_presets
 from psa_core.cli import main
 from psa_core.presets import PRESETS_DIR_VARIABLE
 
@@ -92,8 +92,11 @@ def test_demo_hands_its_options_on_and_prints_one_line(capsys, monkeypatch: pyte
     run = pytest.importorskip("psa_core.demo.run")
     given = []
     monkeypatch.setattr(run, "run_demo", lambda settings: given.append(settings) or "density 0.5")
-    assert main(["demo", "--output", str(tmp_path), "--steps", "5", "--width", "64", "--seed", "7"]) == 0
+    words = ["--output", str(tmp_path), "--steps", "5", "--width", "64", "--seed", "7"]
+    assert main(["demo", *words, "--schedule", "last_dense=1", "--radial", "mode=coarsen"]) == 0
     (settings,) = given
+    assert settings.config.schedule == Schedule(last_dense=1)
+    assert settings.config.radial == RadialMask(mode="coarsen")
     assert (settings.output, settings.steps, settings.width, settings.seed) == (tmp_path, 5, 64, 7)
     assert capsys.readouterr().out == f"density 0.5\nvideos and pictures are in {tmp_path}\n"
 

@@ -13,7 +13,16 @@ import pytest
 import torch
 from torch._dynamo.testing import CompileCounterWithBackend
 
-from psa_core import BackendError, ConfigError, PSAAttention, PSAConfig, operator, pyramid_sparse_attention
+from psa_core import (
+    BackendError,
+    ConfigError,
+    PSAAttention,
+    PSAConfig,
+    RadialMask,
+    Schedule,
+    operator,
+    pyramid_sparse_attention,
+)
 from psa_core.backends import triton_installed
 from psa_core.operator import attention_operator
 
@@ -26,6 +35,7 @@ COMPILE_BACKENDS = ["aot_eager", pytest.param("inductor", marks=pytest.mark.skip
 
 RATIOS = {1: (0.0, 0.2), 2: (0.2, 0.3), 4: (0.3, 0.5), 8: (0.5, 0.8), 0: (0.8, 1.0)}
 CONFIG = PSAConfig(block_m=64, block_n=32, mask_ratios=RATIOS, use_sim_mask=True)
+RADIAL = RadialMask(decay_factor=0.2, block_size=8)
 GRID, TEXT = (3, 6, 10), 21
 TOKENS = 201
 SHAPE = Shape(2, 2, TOKENS, TOKENS, 64, 64, 32)
@@ -36,6 +46,15 @@ EVERY_SETTING = PSAConfig(
     min_full_ratio=0.123456789012345678, importance="mean", use_sim_mask=True,
     sim_thresholds={"x2": -0.1, "x4": 1 / 3, "x8": 1.0}, use_rearrange=False, rearrange_method="Tile",
     tile_size=(1, 2, 3), warmup_steps=4, min_tokens=5, text_length=6, attn_impl="old_mask_type", verbose=True,
+    schedule=Schedule(
+        warmup="12.5%", last_dense=2, dense_layers=(3, 1), curve="cosine", start={1: (0, 1)},
+        end={1: (0, 1 / 3), 0: (1 / 3, 1)},
+    ),
+    radial=RadialMask(
+        mode="coarsen", model_type="wan", decay_factor=1 / 3, block_size=7, sparsity_type="dense", dense_layers=1,
+        dense_timesteps=2, last_dense_timesteps=3, scene_boundaries=(0, 3, 9),
+        scene_adjacency=((True, False), (True, True)), frames_per_token=4,
+    ),
     description='it\'s "quoted"\n\\ and é\u2028\0',
 )  # fmt: skip
 
@@ -69,9 +88,14 @@ class TestCompiled:
             (CONFIG.replace(rearrange_method="Tile", tile_size=(1, 4, 4)), {"grid": list(GRID), "text_length": TEXT}),
             (CONFIG, {"static_levels": random_levels(SHAPE)}),
             (CONFIG, {"static_levels": random_levels(SHAPE)[:1, :1], "grid": GRID, "text_length": TEXT}),
+            (CONFIG.replace(radial=RADIAL), {"grid": GRID, "text_length": TEXT}),
+            (CONFIG.replace(radial=RADIAL.replace(mode="finer wins")), {"grid": GRID, "text_length": TEXT}),
             (None, {"backend": "torch"}),
         ],
-        ids=["plain", "grid", "text", "tiles", "static levels", "broadcast static levels", "defaults"],
+        ids=[
+            *("plain", "grid", "text", "tiles", "static levels", "broadcast static levels"),
+            *("radial mask", "radial mask and selection", "defaults"),
+        ],
     )
     def test_equals_the_call(self, config: PSAConfig | None, extra: dict[str, Any], compile_backend: str) -> None:
         def call(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> Any:
@@ -253,5 +277,5 @@ class TestSettings:
 
         monkeypatch.setattr(attention, "sparse_attention", noted)
         compiled = torch.compile(pyramid_sparse_attention, fullgraph=True, backend="aot_eager")
-        compiled(*random_qkv(SHAPE), EVERY_SETTING)
+        compiled(*random_qkv(SHAPE), EVERY_SETTING, grid=GRID, text_length=TEXT)
         assert met == [EVERY_SETTING]
