@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import comfy.samplers
@@ -42,27 +43,42 @@ def part_of_denoising(sigmas: list[float], model_sampling: Any) -> Part:
     from_the_start = not sigmas or sigmas[0] >= float(model_sampling.sigma_max) * (1 - _CLOSE)
     if own < 1 or (from_the_start and sigmas[-1] == 0):
         return Part(0, max(own, 0))
+    schedules = _stock_schedules(len(sigmas), model_sampling)
     # Some samplers drop the last sigma but one, so that their schedule is one longer than their steps.
     for dropped in (0, 1):
-        for scheduler in comfy.samplers.SCHEDULER_NAMES:
-            for total in range(len(sigmas), _MOST_STEPS + 1):
-                whole = comfy.samplers.calculate_sigmas(model_sampling, scheduler, total).tolist()
-                start = _find(sigmas, whole, dropped)
-                if start is not None:
-                    return Part(start, len(whole) - 1 - dropped)
+        found = []
+        for whole in schedules:
+            start, apart = _find(sigmas, whole, dropped)
+            steps = len(whole) - 1 - dropped
+            # Schedules of several lengths can begin alike; people ask for round numbers of steps.
+            found.append((apart, start, steps % 10 != 0, steps % 4 != 0, steps % 2 != 0, steps))
+        apart, start, *_, steps = min(found)
+        if apart < _CLOSE:
+            return Part(start, steps)
     return _estimate(sigmas, model_sampling)
 
 
-def _find(part: list[float], whole: list[float], dropped: int) -> int | None:
-    """Where ``part`` starts in ``whole``; None when it is not in it."""
+def _stock_schedules(least: int, model_sampling: Any) -> list[list[float]]:
+    """The stock schedulers' sigmas for every number of steps from ``least`` on."""
+    return [
+        comfy.samplers.calculate_sigmas(model_sampling, scheduler, total).tolist()
+        for scheduler in comfy.samplers.SCHEDULER_NAMES
+        for total in range(least, max(least, _MOST_STEPS) + 1)
+    ]
+
+
+def _find(part: list[float], whole: list[float], dropped: int) -> tuple[int, float]:
+    """Where ``part`` fits ``whole`` best, and its largest relative error there; infinite where it cannot be."""
     ends_at_zero = part[-1] == 0
     known = part[:-1] if ends_at_zero else part
     starts = [len(whole) - len(part) - dropped] if ends_at_zero else range(len(whole) - len(part) + 1)
+    best, error = 0, math.inf
     for start in starts:
         piece = whole[start : start + len(known)] if start >= 0 else []
-        if len(piece) == len(known) and all(abs(a - b) <= _CLOSE * abs(a) for a, b in zip(known, piece, strict=True)):
-            return start
-    return None
+        if len(piece) == len(known):
+            apart = max(abs(a - b) / abs(a) for a, b in zip(known, piece, strict=True))
+            best, error = (start, apart) if apart < error else (best, error)
+    return best, error
 
 
 def _estimate(sigmas: list[float], model_sampling: Any) -> Part:
