@@ -84,7 +84,7 @@ def measure(case: Case) -> dict[str, Any]:
     elif case.kernel == "levels":
         block, num_warps = launch_for(case.k_blocks)
         launch, kernel = Launch(1, block, num_warps, 1), _select_levels
-        constants = {"BY_MASS": True, "CAP": True, "STATIC": True, "BLOCK": block}
+        constants = {"BY_MASS": True, "CAP": True, "STATIC": True, "INTERSECT": True, "BLOCK": block}
     elif case.kernel == "block list":
         launch, kernel = Launch(1, RUN * LANES, 1, 1), _list_blocks
         constants = {"N_LEVELS": 8, "LOG_BLOCK_N": 7, "RUN": RUN, "LANES": LANES}
@@ -121,6 +121,8 @@ def _source(kernel: Any, constants: dict[str, int], pointer: str) -> ASTSource:
     others |= dict.fromkeys(("scale", "x2", "x4", "x8"), "fp32")
     constants = {name: value for name, value in constants.items() if name in kernel.arg_names}
     constants |= {name: 1 for name in kernel.arg_names if name.endswith("stride_d")}
+    left_out = [x.name for x in kernel.params if x.is_constexpr and x.name not in constants]
+    assert not left_out, f"{kernel.__name__}: no value for {', '.join(left_out)}"
     signature, attributes = {}, {}
     for i, name in enumerate(kernel.arg_names):
         if name in constants:
