@@ -25,6 +25,7 @@ FILLED = ("decay_factor", "dense_layers", "dense_timesteps")
 
 # Sizes of the picture on the node: pixels a token, video frames a latent frame, tokens a block, CogVideoX's text.
 _PIXELS, _FRAMES, _BLOCK, _TEXT = 16, 4, 128, 226
+_MOST_TOKENS = 500_000
 
 
 # ComfyUI asks for a node's schema several times a prompt.
@@ -67,7 +68,7 @@ class PSARadialMask(io.ComfyNode):
     @classmethod
     def validate_inputs(cls, scene_boundaries: str | None, scene_adjacency: str | None) -> bool | str:
         """Refuse scenes that cannot be read before anything runs. A text from another node is None until then."""
-        texts = {"scene_boundaries": scene_boundaries, "scene_adjacency": scene_adjacency}
+        texts: dict[str, Any] = {"scene_boundaries": scene_boundaries, "scene_adjacency": scene_adjacency}
         try:
             RadialMask(**{key: text for key, text in texts.items() if text is not None})
         except ConfigError as error:
@@ -170,6 +171,10 @@ def _draw(mask: RadialMask, width: int, height: int, frames: int) -> Any:
     # Scenes say how long the clip is.
     frames = mask.scene_boundaries[-1] if mask.scene_boundaries else frames  # type: ignore[assignment]
     grid = (frames + _FRAMES - 2) // _FRAMES + 1, math.ceil(height / _PIXELS), math.ceil(width / _PIXELS)
+    tokens = math.prod(grid)
+    if tokens > _MOST_TOKENS:
+        allowed = f"is too large to draw ({tokens:,} tokens; {_MOST_TOKENS:,} at most)"
+        raise ConfigError("preview size", (width, height, frames), allowed)
     text_length = _TEXT if mask.model_type == "cogvideox" else 0
     levels = static_levels(mask.replace(frames_per_token=_FRAMES), grid, text_length, _BLOCK, _BLOCK)
     rule = "CogVideoX" if mask.model_type == "cogvideox" else "Wan"

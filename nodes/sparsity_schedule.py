@@ -61,7 +61,11 @@ class PSASparsitySchedule(io.ComfyNode):
     @classmethod
     def validate_inputs(cls, warmup: str | None, last_dense: str | None, dense_layers: str | None) -> bool | str:
         """Refuse texts that cannot be read before anything runs. A text from another node is None until then."""
-        texts = {"warmup": warmup and _warmup(warmup), "last_dense": last_dense, "dense_layers": dense_layers}
+        texts: dict[str, Any] = {
+            "warmup": warmup and _warmup(warmup),
+            "last_dense": last_dense,
+            "dense_layers": dense_layers,
+        }
         try:
             Schedule(**{key: text for key, text in texts.items() if text is not None})
         except ConfigError as error:
