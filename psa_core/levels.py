@@ -56,9 +56,9 @@ def levels_from_importance(
         importance: float ``[B, H, q_blocks, k_blocks]``, rows summing to 1.
         config: settings.
         cap: uint8 ``[B, H, 1, k_blocks]``, the coarsest level of each key block.
-        static_levels: uint8 ``[B | 1, H | 1, q_blocks, k_blocks]``, combined as :func:`compose` does.
-        static_rule: ``"intersect"``, under which an empty row is repaired from the blocks that the static map keeps,
-            as long as it keeps any; or ``"finer wins"``.
+        static_levels: uint8 ``[B | 1, H | 1, q_blocks, k_blocks]``, combined as :func:`compose` does. An empty row is
+            repaired from the blocks that it keeps, as long as it keeps any.
+        static_rule: ``"intersect"`` or ``"finer wins"``.
         text_length: tokens in front whose blocks are at full resolution.
         backend: ``"triton"`` (one launch) or ``"torch"``.
 
@@ -72,8 +72,7 @@ def levels_from_importance(
     levels = select_levels(importance, config)
     if static_levels is not None:
         levels = compose(levels, static_levels, static_rule)
-        if static_rule == "intersect":
-            importance = importance - 2.0 * (static_levels == 0)
+        importance = importance - 2.0 * (static_levels == 0)
     if cap is not None:
         levels = torch.minimum(levels, cap)
     levels = full_resolution_text(levels, text_length, config.block_m, config.block_n)

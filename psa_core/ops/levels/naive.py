@@ -35,8 +35,7 @@ def levels_from_importance_naive(
             if i < text_rows or j < text_columns:
                 row[j] = 1
         if not row.any():
-            allowed = static if static_rule == "intersect" else torch.ones_like(static)
-            candidates = [j for j in range(k_blocks) if allowed[b, h, i, j]] or list(range(k_blocks))
+            candidates = [j for j in range(k_blocks) if static[b, h, i, j]] or list(range(k_blocks))
             row[max(candidates, key=lambda j: importance[b, h, i, j])] = 1
     return levels
 

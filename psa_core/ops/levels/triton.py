@@ -123,13 +123,11 @@ def _select_levels(
         static_ptr += (head // heads) * static_stride_b + (head % heads) * static_stride_h
         static = tl.load(static_ptr + i * k_blocks + j, mask=real, other=0).to(tl.int32)
         # Skipped comes behind every level.
-        fineness, static_fineness = (levels - 1) & 255, (static - 1) & 255
-        if INTERSECT:
-            levels = (tl.maximum(fineness, static_fineness) + 1) & 255
-            # An empty row is repaired from the blocks that the static map keeps, as long as it keeps any.
-            score -= tl.where(static == 0, 2.0, 0.0)
-        else:
-            levels = (tl.minimum(fineness, static_fineness) + 1) & 255
+        rank, static_rank = (levels - 1) & 255, (static - 1) & 255
+        rank = tl.maximum(rank, static_rank) if INTERSECT else tl.minimum(rank, static_rank)
+        levels = (rank + 1) & 255
+        # An empty row is repaired from the blocks that the static map keeps, as long as it keeps any.
+        score -= tl.where(static == 0, 2.0, 0.0)
     if CAP:
         levels = tl.minimum(levels, tl.load(cap_ptr + head * k_blocks + j, mask=real, other=0).to(tl.int32))
     levels = tl.where(real & ((i < text_rows) | (j < text_columns)), 1, levels)
