@@ -99,6 +99,9 @@ def dense_reason(config: PSAConfig, step: int, steps: int | None, layer: int) ->
     schedule, radial = config.schedule, config.radial
     if (schedule and layer in schedule.dense_layers) or (radial and 0 <= layer < radial.dense_layers):
         return "dense layer"
+    if radial is None and _level_of_step(config, step, steps) == 1:
+        # The model's own attention does it faster.
+        return "full-resolution step"
     return None
 
 
@@ -112,12 +115,21 @@ def config_at(config: PSAConfig, step: int, steps: int | None) -> PSAConfig:
     start, mode = schedule.start or config.mask_ratios, config.mask_mode
     end = schedule.end or config.mask_ratios
     ratios: Mapping[int, tuple[float, float]] = start
-    if "timestep" in (schedule.curve, mode):
-        assert steps is not None
-        ratios, mode = {level_at(start, step / steps): (0.0, 1.0)}, "topk"
+    level = _level_of_step(config, step, steps)
+    if level is not None:
+        ratios, mode = {level: (0.0, 1.0)}, "topk"
     elif schedule.curve in ("linear", "cosine"):
         ratios = blend_mask_ratios(start, end, _progress(config, step, steps))
     return config.replace(mask_ratios=ratios, mask_mode=mode, schedule=None)
+
+
+def _level_of_step(config: PSAConfig, step: int, steps: int | None) -> int | None:
+    """The level of all blocks at a step, where the progress of the denoising decides it; else None."""
+    schedule = config.schedule or Schedule()
+    if "timestep" not in (schedule.curve, config.mask_mode):
+        return None
+    assert steps is not None
+    return level_at(schedule.start or config.mask_ratios, step / steps)
 
 
 def needs_steps(config: PSAConfig) -> bool:

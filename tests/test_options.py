@@ -22,10 +22,10 @@ def test_left_out_they_are_none() -> None:
 
 
 def test_a_schedule() -> None:
-    words = ("warmup=25%", "last_dense=2", "dense_layers=0,1,38-39", "curve=linear", "end=0.1,0.15,0.15,0.4")
+    words = ("warmup=25%", "last_dense=10%", "dense_layers=0,1,38-39", "curve=linear", "end=0.1,0.15,0.15,0.4")
     assert read("--schedule", *words)["schedule"] == Schedule(
         warmup="25%",
-        last_dense=2,
+        last_dense="10%",
         dense_layers=(0, 1, 38, 39),
         curve="linear",
         end={1: (0, 0.1), 2: (0.1, 0.15), 4: (0.15, 0.15), 8: (0.15, 0.4), 0: (0.4, 1)},

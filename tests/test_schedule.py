@@ -85,8 +85,7 @@ class TestDense:
         found = reasons(config, steps, layer)
         first = next((i for i, reason in enumerate(found) if reason != "warm-up"), steps)
         last = next((i for i, reason in enumerate(reversed(found)) if reason != "last steps"), steps)
-        assert set(found[first : steps - last]) <= {None, "dense layer"}
-        assert len(set(found[first : steps - last])) <= 1
+        assert set(found[first : steps - last]) <= {None, "dense layer", "full-resolution step"}
 
 
 class TestRatios:
@@ -140,6 +139,12 @@ class TestRatios:
             {level: (0.0, 1.0)} for level in (1, 1, 1, 1, 2, 8, 8, 8, 0, 0)
         ]
         assert {each.mask_mode for each in made} == {"topk"}
+
+    def test_steps_at_full_resolution_are_the_models_own(self) -> None:
+        config = PSAConfig(mask_ratios=START, mask_mode="timestep")
+        assert reasons(config, 10) == ["full-resolution step"] * 4 + [None] * 6
+        # A mask still cuts.
+        assert reasons(config.replace(radial=RadialMask(mode="intersect")), 10) == [None] * 10
 
     @hypothesis.given(configs(), step_counts, st.data())
     def test_every_step_has_settings_of_its_own(self, config: PSAConfig, steps: int, data: st.DataObject) -> None:

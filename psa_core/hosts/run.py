@@ -92,7 +92,7 @@ class Run:
             ConfigError: they do not; the message names the number.
         """
         radial = self.config.radial
-        if radial is not None and radial.scene_boundaries:
+        if self.config.type != "dense" and radial is not None and radial.scene_boundaries:
             check_scenes(radial.scene_boundaries, radial.scene_adjacency, frames, frames_per_token)
 
     def attend(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, place: Place) -> torch.Tensor:
@@ -117,7 +117,7 @@ class Run:
         try:
             self.check_frames(place.grid[0], place.frames_per_token)
         except ConfigError:
-            return f"the scenes do not fit a window of {place.grid[0]} latent frames"
+            return f"the scenes do not fit a window of {place.grid[0]} token frames"
         return None
 
 

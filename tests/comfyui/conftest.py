@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 
+from .browser import find_browser, opened
 from .client import ComfyClient
 from .server import ComfyServer, ComfyUINotFoundError, Installation
 
@@ -47,3 +49,15 @@ def comfyui(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ComfyUI]:
             yield ComfyUI(server, client)
     finally:
         server.stop()
+
+
+# Not for the whole session: as long as playwright runs, nothing else may run an event loop.
+@pytest.fixture(scope="module")
+def page(comfyui: ComfyUI) -> Iterator[Any]:
+    """ComfyUI's front end in a browser."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    browser_path = find_browser()
+    if browser_path is None:
+        pytest.skip("no Chromium on this machine")
+    with playwright.sync_playwright() as driver, opened(driver, browser_path, comfyui.server.address) as page:
+        yield page

@@ -1,18 +1,24 @@
-"""The nodes under test, as graph hooks, and readers of the line that the patch node shows."""
+"""The nodes under test, as graph hooks, and readers of what they show."""
 
 from __future__ import annotations
 
+import io
 import re
+import urllib.parse
+import urllib.request
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from PIL import Image
 
 from .client import PromptResult
 from .graphs import Graph, Link, Patch
 
-PRESET_NUMBERS: dict[str, Any] = {
+Widgets = dict[str, Any]
+
+PRESET_NUMBERS: Widgets = {
     "model": "Wan2.1_1.3b",
     "preset": "psa_balanced",
     "attention": "psa",
@@ -41,17 +47,67 @@ PRESET_NUMBERS: dict[str, Any] = {
 }
 """Every widget of the Preset Loader: a sparse preset without warm-up."""
 
+MASK_WIDGETS: Widgets = {
+    "video_length": "custom",
+    "mode": "radial only",
+    "decay_factor": 0.2,
+    "dense_layers": 0,
+    "dense_timesteps": 0,
+    "last_dense_timesteps": 0,
+    "model_type": "auto",
+    "block_size": 8,
+    "sparsity_type": "radial",
+    "scene_boundaries": "",
+    "scene_adjacency": "neighbours",
+    "preview_width": 832,
+    "preview_height": 480,
+    "preview_frames": 81,
+}
+"""Every widget of the Radial Mask: narrow enough to cut something from a tiny clip, at every step and layer."""
+
+SCHEDULE_WIDGETS: Widgets = {
+    "warmup": "preset",
+    "last_dense": "0",
+    "dense_layers": "",
+    "curve": "preset",
+    "start_1": 0.4,
+    "start_2": 0.5,
+    "start_4": 0.6,
+    "start_8": 0.8,
+    "end_1": 0.1,
+    "end_2": 0.15,
+    "end_4": 0.2,
+    "end_8": 0.4,
+    "preview_steps": 30,
+}
+"""Every widget of the Sparsity Schedule: one that changes nothing."""
+
 LEVEL_1_ONLY = {"level_1": 1.0, "level_2": 0.0, "level_4": 0.0, "level_8": 0.0}
 """Numbers that keep every block at full resolution, so that the patch must not change the picture."""
 
 
-def psa(*, enabled: bool = True, backend: str = "torch", min_tokens: int = 0, **numbers: Any) -> Patch:
-    """PSA Attention Patch behind a Preset Loader with `numbers` in place of the sparse preset's."""
+def psa(
+    *,
+    enabled: bool = True,
+    backend: str = "torch",
+    min_tokens: int = 0,
+    mask: Widgets | None = None,
+    schedule: Widgets | None = None,
+    **numbers: Any,
+) -> Patch:
+    """PSA Attention Patch behind a Preset Loader with `numbers` in place of the sparse preset's.
+
+    `mask` and `schedule` are widgets in place of the helper's; None leaves the node out and its socket open.
+    """
 
     def patch(graph: Graph, model: Link) -> Link:
-        preset = graph.add("PSAPresetLoader", **(PRESET_NUMBERS | numbers))
+        links = {"preset": graph.add("PSAPresetLoader", **(PRESET_NUMBERS | numbers))}
+        if mask is not None:
+            links["mask"] = graph.add("PSARadialMask", **(MASK_WIDGETS | mask))
+        if schedule is not None:
+            links["schedule"] = graph.add("PSASparsitySchedule", **(SCHEDULE_WIDGETS | schedule))
         return graph.add(
-            "PSAAttentionPatch", model=model, enabled=enabled, backend=backend, min_tokens=min_tokens, preset=preset
+            "PSAAttentionPatch", model=model, enabled=enabled, backend=backend, min_tokens=min_tokens, **links
         )
 
     return patch
@@ -102,6 +158,15 @@ def line(result: PromptResult, graph: Graph) -> Line:
     """The only line that the patch nodes of a graph showed."""
     (only,) = lines(result, graph)
     return only
+
+
+def picture(address: str, result: PromptResult, node: str) -> Image.Image:
+    """The picture that a node showed on itself, as the front end gets it."""
+    (shown,) = result.outputs[node]["images"]
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    with opener.open(f"http://{address}/view?{urllib.parse.urlencode(shown)}", timeout=30) as response:
+        assert response.headers["Content-Type"] == "image/png"
+        return Image.open(io.BytesIO(response.read())).convert("RGB")
 
 
 def _read(text: str) -> Line:

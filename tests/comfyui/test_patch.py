@@ -207,7 +207,7 @@ def test_widgets_are_what_the_helper_knows(comfyui: ComfyUI) -> None:
     assert patch is not None
     assert (list(patch["input"]["required"]), list(patch["input"]["optional"])) == (
         ["model", "enabled", "backend", "min_tokens"],
-        ["preset"],
+        ["preset", "mask", "schedule"],
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import comfy.samplers
@@ -43,7 +44,7 @@ def part_of_denoising(sigmas: list[float], model_sampling: Any) -> Part:
     from_the_start = not sigmas or sigmas[0] >= float(model_sampling.sigma_max) * (1 - _CLOSE)
     if own < 1 or (from_the_start and sigmas[-1] == 0):
         return Part(0, max(own, 0))
-    schedules = _stock_schedules(len(sigmas), model_sampling)
+    schedules = [whole for whole in _stock_schedules(model_sampling) if len(whole) > len(sigmas)]
     # Some samplers drop the last sigma but one, so that their schedule is one longer than their steps.
     for dropped in (0, 1):
         found = []
@@ -52,18 +53,20 @@ def part_of_denoising(sigmas: list[float], model_sampling: Any) -> Part:
             steps = len(whole) - 1 - dropped
             # Schedules of several lengths can begin alike; people ask for round numbers of steps.
             found.append((apart, start, steps % 10 != 0, steps % 4 != 0, steps % 2 != 0, steps))
-        apart, start, *_, steps = min(found)
+        apart, start, *_, steps = min(found, default=(math.inf, 0, 0))
         if apart < _CLOSE:
             return Part(start, steps)
     return _estimate(sigmas, model_sampling)
 
 
-def _stock_schedules(least: int, model_sampling: Any) -> list[list[float]]:
-    """The stock schedulers' sigmas for every number of steps from ``least`` on."""
+# A quarter of a second of work; a noise schedule is made once for a model and its shift, and never changed.
+@lru_cache(maxsize=4)
+def _stock_schedules(model_sampling: Any) -> list[list[float]]:
+    """The stock schedulers' sigmas for every number of steps."""
     return [
         comfy.samplers.calculate_sigmas(model_sampling, scheduler, total).tolist()
         for scheduler in comfy.samplers.SCHEDULER_NAMES
-        for total in range(least, max(least, _MOST_STEPS) + 1)
+        for total in range(1, _MOST_STEPS + 1)
     ]
 
 

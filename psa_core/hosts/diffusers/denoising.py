@@ -16,7 +16,7 @@ from .operators import number_of
 log = logging.getLogger(__name__)
 
 # What the settings ask for is no news.
-_EXPECTED = ("warm-up", "last steps", "dense layer", "the preset is dense")
+_EXPECTED = ("warm-up", "last steps", "dense layer", "full-resolution step", "the preset is dense")
 # Pipelines hand timesteps on in the model's precision.
 _CLOSE = 5e-3
 

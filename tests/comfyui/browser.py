@@ -1,0 +1,62 @@
+"""ComfyUI's front end in a real browser: starting it, and JavaScript that tests run in its page."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+ARGUMENTS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+READY = "window.app?.graph && Object.keys(window.LiteGraph?.registered_node_types ?? {}).length > 50"
+# Not graph.clear(): it counts ids from 1 again, and the front end remembers widget values by node id.
+ADD = """(type) => {
+    for (const node of [...app.graph.nodes]) app.graph.remove(node);
+    window.psaNode = LiteGraph.createNode(type);
+    app.graph.add(window.psaNode);
+}"""
+CHOOSE = """([name, value]) => {
+    const widget = window.psaNode.widgets.find((w) => w.name === name);
+    widget.value = value;
+    widget.callback(value, app.canvas, window.psaNode);
+}"""
+VALUES = "() => Object.fromEntries(window.psaNode.widgets.map((w) => [w.name, w.value]))"
+SAVE = "() => app.graph.serialize()"
+LOAD = "async (graph) => { await app.loadGraphData(graph); }"
+SELECT = "(type) => { window.psaNode = app.graph.nodes.find((n) => n.type === type); }"
+EXPORT = "async () => (await app.graphToPrompt()).output"
+
+
+def find_browser() -> str | None:
+    """The path of a Chromium on this machine."""
+    return next((path for path in map(shutil.which, BROWSERS) if path), None)
+
+
+@contextmanager
+def opened(driver: Any, browser_path: str, address: str) -> Iterator[Any]:
+    """A page that shows the front end of a server."""
+    browser = driver.chromium.launch(executable_path=browser_path, args=ARGUMENTS)
+    try:
+        page = browser.new_page()
+        page.goto(f"http://{address}")
+        page.wait_for_function(READY, timeout=60_000)
+        yield page
+    finally:
+        browser.close()
+
+
+def reload_graph(page: Any, graph: dict[str, Any], node_type: str) -> None:
+    """Load a saved graph, and take its node of one class as the one that scripts work on."""
+    page.evaluate(LOAD, graph)
+    # What a node does when it is created may wait for the server.
+    page.wait_for_timeout(500)
+    page.evaluate(SELECT, node_type)
