@@ -34,19 +34,19 @@ TOKENS = math.prod(GRID) + TEXT
 BLOCKS = {"block_m": 64, "block_n": 32}
 RATIOS = {1: (0, 0.2), 2: (0.2, 0.3), 8: (0.3, 0.6), 0: (0.6, 1)}
 NARROW = {"decay_factor": 0.2, "block_size": 8}
+DTYPE = torch.float16 if DEVICE.type == "cuda" else torch.float32
 BACKENDS = ["torch", pytest.param("triton", marks=pytest.mark.skipif(not triton_installed(), reason="needs Triton"))]
 
 
 @pytest.fixture
 def qkv() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    dtype = torch.float16 if DEVICE.type == "cuda" else torch.float32
-    return random_qkv(Shape(2, 2, TOKENS, TOKENS), dtype)
+    return random_qkv(Shape(2, 2, TOKENS, TOKENS), DTYPE)
 
 
 @pytest.fixture
 def nothing_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
     """Any look at importance fails, but those of the first trial of the kernels."""
-    triton_refusal(DEVICE, torch.float16, 64)
+    triton_refusal(torch.empty(0, device=DEVICE).device, DTYPE, 64)
     monkeypatch.setattr(plan, "ESTIMATORS", {})
 
 
@@ -152,7 +152,7 @@ def test_rows_that_tiny_frames_leave_empty_keep_their_own_block(backend: str) ->
     grid = (40, 3, 5)
     bare = radial_levels(grid, block_m=128, block_n=32, model_type="cogvideox")
     assert not bare.any(-1).all()
-    qkv = random_qkv(Shape(1, 2, 600, 600))
+    qkv = random_qkv(Shape(1, 2, 600, 600), DTYPE)
     radial = RadialMask(model_type="cogvideox")
     out, info = pyramid_sparse_attention(
         *qkv, PSAConfig(block_n=32, radial=radial), grid=grid, backend=backend, return_info=True
