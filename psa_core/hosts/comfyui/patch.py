@@ -71,26 +71,30 @@ def _outer_sample(
 ) -> Any:
     guider = executor.class_obj
     outer_options = guider.model_options
+    patch: Patch = outer_options["transformer_options"][PATCH_KEY]
+    call = _begin(patch, sigmas.tolist(), _grid(noise, patch.model), guider.model_patcher)
     guider.model_options = comfy.model_patcher.create_model_options_clone(outer_options)
-    options = guider.model_options["transformer_options"]
-    patch: Patch = options[PATCH_KEY]
-    schedule = sigmas.tolist()
-    part = Part(0, len(schedule) - 1)
-    run = Run(patch.config, patch.backend)
-    grid = _grid(noise, patch.model)
-    if patch.model is not None and grid is not None:
-        run.check_frames(grid[0], patch.model.frames_per_token)
-        part = part_of_denoising(schedule, guider.model_patcher.get_model_object("model_sampling"))
-    options[_RUN_KEY] = _SamplerCall(run, schedule, part)
-    if patch.config.verbose:
-        log.info(
-            "PSA: %s, steps %d to %d of %d", patch.config, part.before, part.before + len(schedule) - 1, part.steps
-        )
+    guider.model_options["transformer_options"][_RUN_KEY] = call
     try:
         return executor(noise, latent_image, sampler, sigmas, *args, **kwargs)
     finally:
         guider.model_options = outer_options
-        _announce(run, patch)
+        _announce(call.run, patch)
+
+
+def _begin(patch: Patch, sigmas: list[float], grid: Grid | None, model: Any) -> _SamplerCall:
+    """A new run, for a sampler call on latents of this grid.
+
+    Raises:
+        ConfigError: the settings do not fit the clip.
+    """
+    run, part = Run(patch.config, patch.backend), Part(0, len(sigmas) - 1)
+    if patch.model is not None and grid is not None:
+        run.check_frames(grid[0], patch.model.frames_per_token)
+        part = part_of_denoising(sigmas, model.get_model_object("model_sampling"))
+    if patch.config.verbose:
+        log.info("PSA: %s; %d steps from step %d of %d on", patch.config, len(sigmas) - 1, part.before, part.steps)
+    return _SamplerCall(run, sigmas, part)
 
 
 def _announce(run: Run, patch: Patch) -> None:

@@ -31,8 +31,8 @@ class Denoising:
     Attributes:
         run: settings, and the report of this run.
         keep_levels: whether reports keep level maps.
-        timesteps: asks for all timesteps of the run under way, those that come first before the first forward pass
-            among them; None when nobody knows.
+        timesteps: gives all timesteps of the run under way, also those of steps that it leaves out; None when nobody
+            knows.
         steps: of the whole denoising; None when unknown.
         step: 0 for the first.
         timestep: of the latest forward pass, as are ``grid``, ``text_length`` and ``frames_per_token``; None before
