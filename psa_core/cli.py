@@ -13,10 +13,12 @@ from pathlib import Path
 from . import __version__
 from .backends import BackendError
 from .bench.checks import WrongResultError
-from .bench.command import add_options
+from .bench.command import add_options as add_bench_options
 from .demo.settings import DemoSettings
 from .doctor import doctor_lines
 from .errors import ConfigError
+from .generate.command import add_options as add_generate_options
+from .generate.errors import FailedPromptsError
 from .options import add_sparsity_options, read_sparsity_options
 from .preset_table import preset_table
 
@@ -36,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     Returns:
         The exit code: 0; 2 when the user has something to set right, which stderr then says in one line; 1 when a
-        benchmark finds a wrong result.
+        benchmark finds a wrong result, or when prompts have failed.
     """
     parsed = _parser().parse_args(arguments)
     with _log_to_stderr():
@@ -45,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except (ConfigError, BackendError, OSError, ImportError) as error:
             print(f"psa: {error}", file=sys.stderr)
             return 2
-        except WrongResultError as error:
+        except (WrongResultError, FailedPromptsError) as error:
             print(f"psa: {error}", file=sys.stderr)
             return 1
         except KeyboardInterrupt:
@@ -65,8 +67,11 @@ def _parser() -> argparse.ArgumentParser:
     add_sparsity_options(demo)
     demo.set_defaults(run=_demo)
 
+    generate = commands.add_parser("generate", help="videos from prompts, with Wan or CogVideoX")
+    add_generate_options(generate)
+
     bench = commands.add_parser("bench", help="PSA against dense attention on this GPU: times, memory, targets")
-    add_options(bench)
+    add_bench_options(bench)
 
     presets = commands.add_parser("presets", help="the presets by model")
     presets.add_argument("--model", help="only this model's")
