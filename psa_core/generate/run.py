@@ -96,6 +96,7 @@ def _sample(pipeline: Any, settings: GenerateSettings, prompt: str) -> Made:
             num_frames=settings.frames,
             num_inference_steps=settings.steps,
             guidance_scale=settings.guidance,
+            output_type="np",
             # On the CPU, so that every machine has the same noise.
             generator=torch.Generator().manual_seed(settings.seed),
             **second,
