@@ -6,6 +6,7 @@ import json
 
 from ..errors import ConfigError
 from ..hosts.diffusers import patch
+from ..output import make_output
 from ..pictures import density_picture, levels_picture
 from ..presets import config_to_schema
 from ..report import Report
@@ -26,7 +27,7 @@ def run_demo(settings: DemoSettings) -> str:
     Raises:
         ConfigError: the output folder cannot be written, or no call would run sparse.
     """
-    settings.make_output()
+    make_output(settings.output)
     pipeline, embeddings = tiny_pipeline(settings.seed)
     dense = generate(pipeline, embeddings, settings, "dense")
     with patch(pipeline, settings.config, backend="torch", keep_levels=True) as handle:

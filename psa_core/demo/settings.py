@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,16 +60,3 @@ class DemoSettings:
     def config(self) -> PSAConfig:
         """The attention settings that the demo runs."""
         return CONFIG.replace(schedule=self.schedule, radial=self.radial)
-
-    def make_output(self) -> None:
-        """Make the output folder and see that files can be written there.
-
-        Raises:
-            ConfigError: they cannot.
-        """
-        try:
-            self.output.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=self.output):
-                pass
-        except OSError as error:
-            raise ConfigError("--output", str(self.output), f"cannot be written: {error.strerror}") from None

@@ -13,6 +13,7 @@ import torch
 
 from .. import __version__
 from ..hosts.diffusers import patch
+from ..output import make_output
 from ..presets import config_to_schema
 from ..report import Report
 from .errors import FailedPromptsError
@@ -54,7 +55,7 @@ def run_generate(settings: GenerateSettings) -> str:
         ConfigError, BackendError: something that the user can set right; no prompt has run.
         FailedPromptsError: the same line, when prompts have failed.
     """
-    settings.make_output()
+    make_output(settings.output)
     pipeline = load_pipeline(settings)
     count, first = len(settings.prompts), next_number(settings.output)
     failed: list[str] = []

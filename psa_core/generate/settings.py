@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -87,19 +86,6 @@ class GenerateSettings:
     def flow_shift(self) -> float | None:
         """That of the scheduler; None to leave it alone."""
         return self.facts.flow_shift(self.width, self.height)
-
-    def make_output(self) -> None:
-        """Make the output folder and see that files can be written there.
-
-        Raises:
-            ConfigError: they cannot.
-        """
-        try:
-            self.output.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=self.output):
-                pass
-        except OSError as error:
-            raise ConfigError("--output", str(self.output), f"cannot be written: {error.strerror}") from None
 
     def _check_size(self) -> None:
         step = self.facts.size_step
