@@ -13,6 +13,7 @@ from .masks.settings import RadialMask
 from .schedule import Schedule
 
 _LEVELS = (1, 2, 4, 8)
+_RATIOS = ("start", "end")
 
 
 def add_sparsity_options(parser: argparse.ArgumentParser) -> None:
@@ -48,26 +49,24 @@ def read_sparsity_options(parsed: argparse.Namespace) -> dict[str, Any]:
 def _read(option: str, words: Sequence[str] | None, kind: type) -> Any:
     if words is None:
         return None
-    defaults = {field.name: field.default for field in dataclasses.fields(kind)}
+    types = {field.name: str(field.type) for field in dataclasses.fields(kind)}
     settings = {}
     for word in words:
         key, equals, text = word.partition("=")
-        if not equals or key not in defaults:
-            raise ConfigError(option, word, "must be KEY=VALUE with a key of " + ", ".join(defaults))
-        settings[key] = _value(f"{option} {key}", text, key, defaults[key])
+        if not equals or key not in types:
+            raise ConfigError(option, word, "must be KEY=VALUE with a key of " + ", ".join(types))
+        settings[key] = (
+            _ratios(f"{option} {key}", text) if key in _RATIOS else _value(f"{option} {key}", text, types[key])
+        )
     try:
         return kind(**settings)
     except ConfigError as error:
         raise error.at(option) from None
 
 
-def _value(name: str, text: str, key: str, default: Any) -> Any:
-    if key in ("start", "end"):
-        return _ratios(name, text)
-    # Texts that may also be numbers are read by the settings themselves.
-    read: Callable[[str], Any] = {int: int, float: float}.get(type(default), str)
-    if key == "last_dense":
-        read = str
+def _value(name: str, text: str, kind: str) -> Any:
+    # What may be a text as well, the settings read themselves.
+    read: Callable[[str], Any] = {"int": int, "float": float}.get(kind, str)
     try:
         return read(text)
     except ValueError:

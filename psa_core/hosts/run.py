@@ -13,6 +13,7 @@ from ..backends import choose_backend, triton_refusal
 from ..config import PSAConfig
 from ..errors import ConfigError
 from ..masks.scene import check_scenes
+from ..masks.settings import RadialMask
 from ..report import Report
 from ..schedule import config_at, dense_reason
 from ..sizes import Grid
@@ -91,9 +92,8 @@ class Run:
         Raises:
             ConfigError: they do not; the message names the number.
         """
-        radial = self.config.radial
-        if self.config.type != "dense" and radial is not None and radial.scene_boundaries:
-            check_scenes(radial.scene_boundaries, radial.scene_adjacency, frames, frames_per_token)
+        if self.config.type != "dense" and self.config.radial is not None:
+            _check_scenes(self.config.radial, frames, frames_per_token)
 
     def attend(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, place: Place) -> torch.Tensor:
         """Run one call sparse and record it. Shapes as of :func:`psa_core.pyramid_sparse_attention`."""
@@ -114,14 +114,26 @@ class Run:
     def _scenes_reason(self, place: Place) -> str | None:
         """Scenes are places in the whole clip, and a part of it does not say which part it is."""
         assert place.grid is not None
-        try:
-            self.check_frames(place.grid[0], place.frames_per_token)
-        except ConfigError:
-            return f"the scenes do not fit a window of {place.grid[0]} token frames"
-        return None
+        if self.config.radial is None or _scenes_fit(self.config.radial, place.grid[0], place.frames_per_token):
+            return None
+        return f"the scenes do not fit a window of {place.grid[0]} token frames"
 
 
-# Asked on every attention call.
+def _check_scenes(radial: RadialMask, frames: int, frames_per_token: int) -> None:
+    if radial.scene_boundaries:
+        check_scenes(radial.scene_boundaries, radial.scene_adjacency, frames, frames_per_token)
+
+
+# Asked on every attention call, as is the next.
+@lru_cache(maxsize=64)
+def _scenes_fit(radial: RadialMask, frames: int, frames_per_token: int) -> bool:
+    try:
+        _check_scenes(radial, frames, frames_per_token)
+    except ConfigError:
+        return False
+    return True
+
+
 @lru_cache(maxsize=512)
 def _config_of_call(config: PSAConfig, step: int, steps: int | None, frames_per_token: int) -> PSAConfig:
     config = config_at(config, step, steps)

@@ -66,7 +66,7 @@ def radial_levels(
     check_choice("sparsity_type", sparsity_type, SPARSITY_TYPES)
     check_choice("coarsen", coarsen, (False, True))
     check_whole("block_size", block_size, 1)
-    _check_factor(decay_factor)
+    check_factor(decay_factor)
     queries = blocks_of(grid, block_m, text_length)
     keys = blocks_of(grid, block_n, text_length)
     if sparsity_type == "dense":
@@ -102,7 +102,12 @@ def frame_window(distance: int, frame_tokens: int, model_type: str, decay_factor
     return max(decayed * decay_factor, block_size)
 
 
-def _check_factor(factor: Any) -> None:
+def check_factor(factor: Any) -> None:
+    """See that a decay factor is one.
+
+    Raises:
+        ConfigError: it is no number above 0.
+    """
     if isinstance(factor, bool) or not isinstance(factor, int | float) or not 0 < factor < math.inf:
         raise ConfigError("decay_factor", factor, "must be a number above 0")
 

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..errors import ConfigError
 from ..validation import check_choice, check_whole
 from . import radial
 from .scene import FRAMES_PER_TOKEN, read_adjacency, read_boundaries
@@ -65,11 +63,9 @@ class RadialMask:
         check_whole("block_size", self.block_size, 1)
         for key in ("dense_layers", "dense_timesteps", "last_dense_timesteps"):
             check_whole(key, getattr(self, key), 0)
-        factor = self.decay_factor
-        if isinstance(factor, bool) or not isinstance(factor, int | float) or not 0 < factor < math.inf:
-            raise ConfigError("decay_factor", factor, "must be a number above 0")
+        radial.check_factor(self.decay_factor)
         set_field = object.__setattr__
-        set_field(self, "decay_factor", float(factor))
+        set_field(self, "decay_factor", float(self.decay_factor))
         set_field(self, "scene_boundaries", read_boundaries(self.scene_boundaries))
         set_field(self, "scene_adjacency", read_adjacency(self.scene_adjacency))
 
