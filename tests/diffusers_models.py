@@ -6,6 +6,7 @@ from typing import Any
 
 import diffusers
 import torch
+from torch.utils._pytree import tree_map
 
 LAYERS = 2
 TEXT = 11
@@ -53,7 +54,14 @@ class Model:
         }
 
     def __call__(self, timestep: float = 999) -> torch.Tensor:
-        return self.transformer(timestep=torch.full((2,), timestep), return_dict=False, **self.inputs)[0]
+        timesteps = torch.full((2,), timestep, device=self.inputs["hidden_states"].device)
+        return self.transformer(timestep=timesteps, return_dict=False, **self.inputs)[0]
+
+    def to(self, device: str, dtype: torch.dtype) -> Model:
+        """Move weights and inputs."""
+        self.transformer.to(device, dtype)
+        self.inputs = tree_map(lambda x: x.to(device, dtype), self.inputs)
+        return self
 
     @property
     def blocks(self) -> Any:

@@ -194,6 +194,22 @@ class OnesProcessor:
         return torch.ones_like(hidden_states)
 
 
+@pytest.mark.gpu
+@some_models
+def test_kernels_in_compiled_blocks(make: Callable[[], Model]) -> None:
+    model = make().to("cuda", torch.bfloat16)
+    dense = run(model)
+    with patch(model.transformer, SPARSE.replace(mask_ratios={1: (0, 1)}), backend="triton") as handle:
+        patched, patched_counts = run(model), counts(handle)
+        for block in model.blocks:
+            block.compile(fullgraph=True)
+        compiled = run(model)
+    assert counts(handle) == patched_counts
+    assert handle.report.sparse_count == 3 * LAYERS
+    for outputs in (patched, compiled):
+        assert all(relative_error(x, y) < 0.05 for x, y in zip(outputs, dense, strict=True))
+
+
 def test_gradients_and_attention_masks_stay_dense() -> None:
     model, graphs = wan_model(), Graphs()
     compile_blocks(model, graphs)

@@ -181,6 +181,15 @@ def test_short_sequences_and_warm_up_stay_dense_and_only_the_first_is_news(caplo
         assert len([record for record in caplog.records if counted in record.getMessage()]) == news
 
 
+def test_a_layer_alone_stays_dense() -> None:
+    model = wan_model()
+    attention, tokens = model.blocks[0].attn1, torch.randn(1, 5, 128)
+    dense = attention(tokens)
+    with patch(model.transformer, SPARSE, backend="torch") as handle:
+        assert torch.equal(attention(tokens), dense)
+    assert handle.report.dense_reasons == {"video grid unknown": 1}
+
+
 def test_gradients_and_attention_masks_stay_dense() -> None:
     model = wan_model()
     attention, tokens = model.blocks[0].attn1, torch.randn(1, 5, 128)

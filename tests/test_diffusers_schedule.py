@@ -66,12 +66,14 @@ def test_the_schedulers_timesteps_are_read_when_the_run_begins() -> None:
             assert sparse_steps(handle) == list(range(len(timesteps) - 1))
 
 
-def test_solvers_that_evaluate_twice_a_step_have_no_more_steps() -> None:
-    handle = sampled(
-        wan_model(), SPARSE.replace(schedule=Schedule(last_dense=1)), timesteps=(900, 700, 700, 500, 500, 300, 300)
-    )
-    assert handle.report.dense_reasons == {"last steps": 2 * LAYERS}
-    assert sparse_steps(handle) == [0, 1, 2]
+def test_a_loop_that_goes_over_the_same_timesteps_again_is_another_run() -> None:
+    model = wan_model()
+    with patch(pipeline_of(model), SPARSE.replace(warmup_steps=3), backend="torch") as handle:
+        for _ in range(2):
+            for timestep in TIMESTEPS:
+                model(timestep)
+            assert handle.report.dense_reasons == {"warm-up": 3 * LAYERS}
+            assert sparse_steps(handle) == [3]
 
 
 def test_a_run_from_a_video_begins_part_way() -> None:

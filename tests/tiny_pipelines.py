@@ -19,34 +19,34 @@ _PAD, _END = "<pad>", "</s>"
 
 
 def save_wan_2_1(folder: Path) -> None:
-    _wan().save_pretrained(folder)
+    wan_pipeline().save_pretrained(folder)
 
 
 def save_wan_2_2_5b(folder: Path) -> None:
     """With a timestep for every token, and the autoencoder that makes 16 x 16 pixels of a latent."""
     vae = _wan_vae(is_residual=True, in_channels=12, out_channels=12, patch_size=2, scale_factor_spatial=16)
-    _wan(vae=vae, expand_timesteps=True).save_pretrained(folder)
+    wan_pipeline(vae=vae, expand_timesteps=True).save_pretrained(folder)
 
 
 def save_wan_2_2_a14b(folder: Path) -> None:
     """Two experts, the second of which takes over half way, and a scheduler that calls its shift by another name."""
     scheduler = diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0)
-    _wan(scheduler=scheduler, transformer_2=_wan_transformer(), boundary_ratio=0.8).save_pretrained(folder)
+    wan_pipeline(scheduler=scheduler, transformer_2=_wan_transformer(), boundary_ratio=0.8).save_pretrained(folder)
 
 
 def save_cogvideox_2b(folder: Path) -> None:
     """Positions are added to tokens."""
-    _cogvideox().save_pretrained(folder)
+    cogvideox_pipeline().save_pretrained(folder)
 
 
 def save_cogvideox_5b(folder: Path) -> None:
     """Rotary embeddings."""
-    _cogvideox(use_rotary_positional_embeddings=True).save_pretrained(folder)
+    cogvideox_pipeline(use_rotary_positional_embeddings=True).save_pretrained(folder)
 
 
 def save_cogvideox1_5(folder: Path) -> None:
     """Tokens of two latent frames, and rotary embeddings."""
-    _cogvideox(
+    cogvideox_pipeline(
         patch_size_t=2,
         patch_bias=False,
         use_rotary_positional_embeddings=True,
@@ -66,8 +66,10 @@ def save_wan_lora(folder: Path) -> None:
     _save_lora(_wan_transformer(), diffusers.WanPipeline, folder)
 
 
-def _wan(**components: Any) -> Any:
+def wan_pipeline(**components: Any) -> Any:
+    """Wan 2.1, but for these components."""
     defaults = {
+        "transformer": _wan_transformer,
         "vae": _wan_vae,
         "scheduler": lambda: diffusers.UniPCMultistepScheduler(
             prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=2.0
@@ -75,9 +77,7 @@ def _wan(**components: Any) -> Any:
     }
     made = {name: make() for name, make in defaults.items() if name not in components}
     encoder = transformers.UMT5EncoderModel(transformers.UMT5Config(**_text_settings())).eval()
-    return diffusers.WanPipeline(
-        tokenizer=_tokenizer(), text_encoder=encoder, transformer=_wan_transformer(), **made, **components
-    )
+    return diffusers.WanPipeline(tokenizer=_tokenizer(), text_encoder=encoder, **made, **components)
 
 
 def _wan_transformer() -> Any:
@@ -98,7 +98,8 @@ def _wan_vae(**settings: Any) -> Any:
     return diffusers.AutoencoderKLWan(base_dim=4, z_dim=_CHANNELS, num_res_blocks=1, **means, **settings).eval()
 
 
-def _cogvideox(**settings: Any) -> Any:
+def cogvideox_pipeline(**settings: Any) -> Any:
+    """CogVideoX 1.0, but for these settings of its transformer."""
     vae = diffusers.AutoencoderKLCogVideoX(
         block_out_channels=(4, 4, 4, 4), latent_channels=_CHANNELS, layers_per_block=1, norm_num_groups=2
     ).eval()

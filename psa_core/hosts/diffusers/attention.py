@@ -60,7 +60,8 @@ class Layer:
         # Processors that know no backends call torch's attention as it is. The others are made to, for a while.
         dispatches = hasattr(processor, "_attention_backend")
         chosen = processor._attention_backend if dispatches else None
-        catch = _Catch(self._caught, (chosen.value if chosen else _ACTIVE) if dispatches else _TORCH)
+        # diffusers takes a backend and its name alike.
+        catch = _Catch(self._caught, (getattr(chosen, "value", chosen) or _ACTIVE) if dispatches else _TORCH)
         if dispatches:
             processor._attention_backend = AttentionBackendName.NATIVE
         try:

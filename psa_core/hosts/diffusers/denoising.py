@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -12,40 +11,32 @@ from ...report import Report
 from ...sizes import Grid
 from ..run import Place, Run
 from .operators import number_of
+from .steps import Position, SchedulerSteps, TimestepSteps
 
 log = logging.getLogger(__name__)
 
 # What the settings ask for is no news.
 _EXPECTED = ("warm-up", "last steps", "dense layer", "full-resolution step", "the preset is dense")
-# Pipelines hand timesteps on in the model's precision.
-_CLOSE = 5e-3
+_NOWHERE = Position(step=0, steps=None, anew=False)
 
 
 @dataclass(eq=False)
 class Denoising:
     """Shared by the transformers of one pipeline.
 
-    Schedulers only ever lower the timestep. Forward passes that share one (with and without prompt, a solver's repeated
-    evaluations) are one step, and a higher one means that another run has begun.
-
     Attributes:
         run: settings, and the report of this run.
         keep_levels: whether reports keep level maps.
-        timesteps: gives all timesteps of the run under way, also those of steps that it leaves out; None when nobody
-            knows.
-        steps: of the whole denoising; None when unknown.
-        step: 0 for the first.
-        timestep: of the latest forward pass, as are ``grid``, ``text_length`` and ``frames_per_token``; None before
-            the first.
+        counter: knows where a forward pass stands.
+        position: of the latest forward pass, as are ``grid``, which is None before the first, ``text_length`` and
+            ``frames_per_token``.
         number: by which operators know it.
     """
 
     run: Run
     keep_levels: bool
-    timesteps: Callable[[], Sequence[float]] | None = None
-    steps: int | None = None
-    step: int = 0
-    timestep: float | None = None
+    counter: SchedulerSteps | TimestepSteps
+    position: Position = _NOWHERE
     grid: Grid | None = None
     text_length: int = 0
     frames_per_token: int = 1
@@ -56,37 +47,23 @@ class Denoising:
         self.number = number_of(self)
 
     def enter(self, timestep: torch.Tensor, grid: Grid, text_length: int, frames_per_token: int) -> None:
-        """Take note of a forward pass that is about to run.
+        """Take note of a forward pass that is about to run; the first of a run starts a new report.
 
         Raises:
             ConfigError: scenes that do not fit the clip.
         """
-        # Image-to-video of Wan 2.2 5B gives every token a timestep, 0 where the image is.
-        now = float(timestep.max())
-        previous, self.timestep = self.timestep, now
+        first = self.grid is None
+        self.position = self.counter.at(timestep)
         self.grid, self.text_length, self.frames_per_token = grid, text_length, frames_per_token
-        if previous is None or now > previous:
-            self._begin(now, anew=previous is not None)
-        elif now < previous:
-            self.step += 1
-
-    def _begin(self, now: float, anew: bool) -> None:
-        """A denoising run starts with this timestep."""
-        assert self.grid is not None
-        self.run.check_frames(self.grid[0], self.frames_per_token)
-        self.step = 0
-        if self.timesteps is not None:
-            # Solvers that evaluate twice a step name a timestep twice.
-            known = set(self.timesteps())
-            self.steps = len(known)
-            # From a video instead of noise, denoising begins part way.
-            self.step = sum(t > now * (1 + _CLOSE) for t in known)
-        if anew:
-            self.run = replace(self.run, report=Report(self.keep_levels))
+        if self.position.anew:
+            self.run.check_frames(grid[0], frames_per_token)
+            if not first:
+                self.run = replace(self.run, report=Report(self.keep_levels))
 
     def place(self, layer: int) -> Place:
         """Where the forward pass under way stands in a layer."""
-        return Place(self.step, layer, self.grid, self.text_length, self.steps, self.frames_per_token)
+        step, steps, _ = self.position
+        return Place(step, layer, self.grid, self.text_length, steps, self.frames_per_token)
 
     def stay_dense(self, reason: str) -> None:
         """Count a dense call; a reason is logged when it is met for the first time."""

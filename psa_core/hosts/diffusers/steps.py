@@ -1,0 +1,96 @@
+"""Which step of the denoising a forward pass belongs to: by a pipeline's scheduler, or by timesteps alone."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+
+
+class Position(NamedTuple):
+    """Where in the denoising a forward pass stands.
+
+    Attributes:
+        step: 0 for the first of the whole denoising.
+        steps: of the whole denoising; None when nobody knows.
+        anew: whether a denoising run begins with it.
+    """
+
+    step: int
+    steps: int | None
+    anew: bool
+
+
+class SchedulerSteps:
+    """Steps as the user of a pipeline counts them, and its progress bar.
+
+    A scheduler lists a timestep for every time that the pipeline calls the model, and ``order`` of them make a step,
+    at one noise level or two. Calls with and without prompt share one. A run from a video instead of noise begins part
+    way.
+
+    Args:
+        pipeline: has the scheduler, which may be replaced later.
+    """
+
+    def __init__(self, pipeline: Any) -> None:
+        self._pipeline = pipeline
+        self._timesteps: Any = None
+        self._index = 0
+
+    def at(self, timestep: torch.Tensor) -> Position:
+        """The position of a forward pass that is about to run with this timestep."""
+        scheduler = self._pipeline.scheduler
+        timesteps, index = scheduler.timesteps, _index(scheduler, timestep)
+        # Every run sets its timesteps, also after one that was broken off.
+        anew = timesteps is not self._timesteps or index < self._index
+        self._timesteps, self._index = timesteps, index
+        order = getattr(scheduler, "order", 1)
+        asked = getattr(scheduler, "num_inference_steps", None) or len(timesteps)
+        # PNDM starts up with calls beside those of its steps, all of them at the first.
+        start_up = max(len(timesteps) - asked * order, 0)
+        # Some solvers spare the last step its second call.
+        steps = -(-(len(timesteps) - start_up) // order)
+        return Position(max(index - start_up, 0) // order, steps, anew)
+
+
+class TimestepSteps:
+    """Steps of a transformer that runs without its pipeline: each timestep below the one before is a step.
+
+    Args:
+        steps: of the whole denoising; None when unknown.
+    """
+
+    def __init__(self, steps: int | None) -> None:
+        self._steps = steps
+        self._step = 0
+        self._timestep: float | None = None
+
+    def at(self, timestep: torch.Tensor) -> Position:
+        """The position of a forward pass that is about to run with this timestep; a higher one begins a run."""
+        now, before = _noisiest(timestep), self._timestep
+        self._timestep = now
+        anew = before is None or now > before
+        if anew:
+            self._step = 0
+        elif now != before:
+            self._step += 1
+        return Position(self._step, self._steps, anew)
+
+
+def _index(scheduler: Any, timestep: torch.Tensor) -> int:
+    """Of the scheduler's timesteps, that of the forward pass."""
+    # Schedulers that may name a timestep twice count their calls, and learn at the first where they begin.
+    index = getattr(scheduler, "step_index", None)
+    if index is None:
+        index = getattr(scheduler, "begin_index", None)
+    if index is not None and index < len(scheduler.timesteps):
+        return index
+    # Pipelines may hand timesteps on in the model's precision. Of two that are the same, a run that begins part way
+    # begins at the second.
+    now, known = _noisiest(timestep), scheduler.timesteps.tolist()
+    return min(reversed(range(len(known))), key=lambda i: abs(known[i] - now))
+
+
+def _noisiest(timestep: torch.Tensor) -> float:
+    # Image-to-video of Wan 2.2 5B gives every token a timestep, 0 where the image is.
+    return float(timestep.max())
