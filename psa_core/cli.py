@@ -14,6 +14,7 @@ from . import __version__
 from .backends import BackendError
 from .bench.checks import WrongResultError
 from .bench.command import add_options as add_bench_options
+from .compare.command import add_options as add_compare_options
 from .demo.settings import DemoSettings
 from .doctor import doctor_lines
 from .errors import ConfigError
@@ -38,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     Returns:
         The exit code: 0; 2 when the user has something to set right, which stderr then says in one line; 1 when a
-        benchmark finds a wrong result, or when prompts have failed.
+        benchmark finds a wrong result, or when prompts or parts of a comparison have failed.
     """
     parsed = _parser().parse_args(arguments)
     with _log_to_stderr():
@@ -69,6 +70,9 @@ def _parser() -> argparse.ArgumentParser:
 
     generate = commands.add_parser("generate", help="videos from prompts, with Wan or CogVideoX")
     add_generate_options(generate)
+
+    compare = commands.add_parser("compare", help="the same videos dense and with several presets, and how they differ")
+    add_compare_options(compare)
 
     bench = commands.add_parser("bench", help="PSA against dense attention on this GPU: times, memory, targets")
     add_bench_options(bench)

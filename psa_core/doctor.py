@@ -14,7 +14,17 @@ from .backends import triton_installed, triton_refusal
 from .errors import ConfigError
 from .presets import PRESETS_DIR_VARIABLE, bundled_dir, load_families, user_dir
 
-_OPTIONAL = ("diffusers", "transformers", "accelerate", "matplotlib", "imageio", "imageio-ffmpeg")
+_OPTIONAL = (
+    "diffusers",
+    "transformers",
+    "accelerate",
+    "matplotlib",
+    "imageio",
+    "imageio-ffmpeg",
+    "scikit-image",
+    "jinja2",
+    "lpips",
+)
 _KERNEL_DTYPES = (torch.bfloat16, torch.float16)
 _HEAD_DIM = 128
 

@@ -1,4 +1,4 @@
-"""Pictures of a report: level maps, and density by layer and step. Needs matplotlib, which the core does not."""
+"""Pictures of a report: level maps, density and error by layer and step. Needs matplotlib, which the core does not."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
 from .levels import density
-from .report import Report
+from .report import AttentionError, Report
 
 _SKIPPED = "#f2f0ea"
 _DENSE = "#d9d9d9"
@@ -81,26 +81,57 @@ def density_picture(report: Report, file: str | Path) -> None:
     calls = report.sparse_calls()
     if not calls:
         raise ValueError("no call ran sparse: there is no density to draw")
-    shape = max(call.layer for call in calls) + 1, max(call.step for call in calls) + 1
+    title = f"Density by layer and step: {report.density():.2f} on average"
+    _draw_heat_map(_by_layer_and_step(calls), 1.0, title, "share of dense attention's work", file)
+
+
+def errors_picture(errors: Sequence[AttentionError], file: str | Path, *, most: float | None = None) -> None:
+    """Draw the error of every layer (rows) at every step (columns) as a heat map.
+
+    Args:
+        errors: of the sparse calls of a run; those of one layer and step are averaged.
+        file: an image file; its name ends in .png, .svg or .pdf.
+        most: where the colours end, for several pictures to share them; None for the highest that is drawn.
+
+    Raises:
+        ValueError: there is no error to draw.
+    """
+    if not errors:
+        raise ValueError("no error was measured: there is none to draw")
+    table = _by_layer_and_step(errors)
+    mean = sum(call.error for call in errors) / len(errors)
+    title = f"Error of attention by layer and step: {mean:.2g} on average"
+    highest = float(np.nanmax(table)) if most is None else most
+    _draw_heat_map(table, highest, title, "relative error of the output", file)
+
+
+def _by_layer_and_step(calls: Sequence[tuple[int, int, float]]) -> np.ndarray:
+    """Means of (step, layer, number) as ``[layers, steps]``, NaN where there is none."""
+    shape = max(layer for _, layer, _ in calls) + 1, max(step for step, _, _ in calls) + 1
     total, count = np.zeros(shape), np.zeros(shape)
-    for call in calls:
-        total[call.layer, call.step] += call.density
-        count[call.layer, call.step] += 1
-    table = np.divide(total, count, out=np.full(shape, np.nan), where=count > 0)
+    for step, layer, number in calls:
+        total[layer, step] += number
+        count[layer, step] += 1
+    return np.divide(total, count, out=np.full(shape, np.nan), where=count > 0)
+
+
+def _draw_heat_map(table: np.ndarray, most: float, title: str, label: str, file: str | Path) -> None:
+    """Draw ``[layers, steps]``, with colours from 0 to ``most``."""
+    shape = table.shape
     width, height = np.clip((2.6 + 0.55 * shape[1], 2.2 + 0.45 * shape[0]), (6.4, 3.4), (11, 7.5))
     figure = Figure(figsize=(width, height), facecolor=_PAPER, layout="constrained")
     axis = figure.subplots()
     axis.set_facecolor(_DENSE)
-    image = axis.imshow(table, cmap="YlGnBu", vmin=0, vmax=1, aspect="auto", origin="lower")
+    image = axis.imshow(table, cmap="YlGnBu", vmin=0, vmax=most or 1.0, aspect="auto", origin="lower")
     line = 1 if max(shape) <= _MOST_NUMBERS else 0.4
     axis.hlines(np.arange(1, shape[0]) - 0.5, -0.5, shape[1] - 0.5, color=_PAPER, linewidth=line)
     axis.vlines(np.arange(1, shape[1]) - 0.5, -0.5, shape[0] - 0.5, color=_PAPER, linewidth=line)
-    figure.colorbar(image, label="share of dense attention's work")
+    figure.colorbar(image, label=label)
     axis.set(xlabel="denoising step", ylabel="layer")
     _whole_ticks(axis)
-    axis.set_title(f"Density by layer and step: {report.density():.2f} on average", fontsize=12, color=_INK)
+    axis.set_title(title, fontsize=12, color=_INK)
     if max(shape) <= _MOST_NUMBERS:
-        _write_numbers(axis, table)
+        _write_numbers(axis, table, most)
     if np.isnan(table).any():
         grey = Patch(facecolor=_DENSE, edgecolor="#999999", label="ran dense (warm-up and the like)")
         figure.legend(handles=[grey], loc="outside lower center", frameon=False, fontsize=9)
@@ -146,8 +177,8 @@ def _level_name(level: int) -> str:
     return "1: every key" if level == 1 else f"{level}: means of {level} keys"
 
 
-def _write_numbers(axis: Any, table: np.ndarray) -> None:
+def _write_numbers(axis: Any, table: np.ndarray, most: float) -> None:
     for (layer, step), value in np.ndenumerate(table):
         if not math.isnan(value):
-            colour = "white" if value > 0.55 else _INK
+            colour = "white" if value > 0.55 * most else _INK
             axis.text(step, layer, f"{value:.2f}", ha="center", va="center", fontsize=8, color=colour)

@@ -23,6 +23,19 @@ class SparseCall(NamedTuple):
     density: float
 
 
+class AttentionError(NamedTuple):
+    """How far the output of one sparse call is from dense attention on the same queries, keys and values.
+
+    Attributes:
+        step, layer: as of :class:`SparseCall`.
+        error: norm of the difference by the norm of the dense output.
+    """
+
+    step: int
+    layer: int
+    error: float
+
+
 class Report:
     """Counts of one run. Densities stay on their device until somebody asks, so recording never waits for the GPU.
 
@@ -35,13 +48,29 @@ class Report:
         self.level_maps: dict[tuple[int, int], torch.Tensor] = {}
         self._keep_levels = keep_levels
         self._sparse: list[tuple[int, int, torch.Tensor]] = []
+        self._errors: list[tuple[int, int, torch.Tensor]] = []
         # With several GPUs, ComfyUI runs forwards in threads that share one run.
         self._lock = threading.Lock()
 
-    def add_sparse(self, step: int, layer: int, density: torch.Tensor, levels: torch.Tensor) -> None:
-        """Count a sparse call; ``density`` is a 0-dim tensor, ``levels`` the call's level map."""
+    def add_sparse(
+        self,
+        step: int,
+        layer: int,
+        density: torch.Tensor,
+        levels: torch.Tensor,
+        error: torch.Tensor | None = None,
+    ) -> None:
+        """Count a sparse call.
+
+        Args:
+            density: 0-dim.
+            levels: the call's level map.
+            error: relative error of its output, 0-dim; None where it was not measured.
+        """
         with self._lock:
             self._sparse.append((step, layer, density))
+            if error is not None:
+                self._errors.append((step, layer, error))
             if self._keep_levels:
                 self.level_maps[step, layer] = levels
 
@@ -60,10 +89,11 @@ class Report:
 
     def sparse_calls(self) -> list[SparseCall]:
         """Every sparse call in the order they ran. Waits for the GPU."""
-        densities = [float(density) for density in _to_cpu([density for _, _, density in self._sparse])]
-        return [
-            SparseCall(step, layer, density) for (step, layer, _), density in zip(self._sparse, densities, strict=True)
-        ]
+        return [SparseCall(*call) for call in _numbers(self._sparse)]
+
+    def attention_errors(self) -> list[AttentionError]:
+        """The error of every sparse call in the order they ran; empty where none was measured. Waits for the GPU."""
+        return [AttentionError(*call) for call in _numbers(self._errors)]
 
     def density(self) -> float | None:
         """Mean density of the sparse calls; None without any. Waits for the GPU."""
@@ -80,11 +110,20 @@ class Report:
 
     def as_dict(self) -> dict[str, Any]:
         """The report as plain data, for JSON."""
-        return {
+        document = {
             "density": self.density(),
             "sparse_calls": [call._asdict() for call in self.sparse_calls()],
             "dense_calls": dict(self.dense_reasons),
         }
+        if self._errors:
+            document["attention_errors"] = [error._asdict() for error in self.attention_errors()]
+        return document
+
+
+def _numbers(calls: list[tuple[int, int, torch.Tensor]]) -> list[tuple[int, int, float]]:
+    """(step, layer, 0-dim tensor) with the tensors as numbers."""
+    scalars = _to_cpu([scalar for _, _, scalar in calls])
+    return [(step, layer, float(scalar)) for (step, layer, _), scalar in zip(calls, scalars, strict=True)]
 
 
 def _to_cpu(scalars: list[torch.Tensor]) -> list[torch.Tensor]:

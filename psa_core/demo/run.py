@@ -10,10 +10,12 @@ from ..output import make_output
 from ..pictures import density_picture, levels_picture
 from ..presets import config_to_schema
 from ..report import Report
+from ..videos import side_by_side, write_video
 from .generate import Video, generate
 from .settings import DemoSettings
 from .tiny_model import tiny_pipeline
-from .videos import side_by_side, write_video
+
+_FRAMES_PER_SECOND = 12
 
 
 def run_demo(settings: DemoSettings) -> str:
@@ -47,10 +49,9 @@ def run_demo(settings: DemoSettings) -> str:
 
 
 def _write_videos(settings: DemoSettings, dense: Video, sparse: Video, density: float) -> None:
-    write_video(settings.output / "dense.mp4", dense.frames)
-    write_video(settings.output / "psa.mp4", sparse.frames)
-    both = side_by_side(dense.frames, sparse.frames, "dense attention", f"PSA, density {density:.2f}")
-    write_video(settings.output / "side_by_side.mp4", both)
+    both = side_by_side((dense.frames, sparse.frames), ("dense attention", f"PSA, density {density:.2f}"))
+    for name, frames in (("dense", dense.frames), ("psa", sparse.frames), ("side_by_side", both)):
+        write_video(settings.output / f"{name}.mp4", frames, _FRAMES_PER_SECOND)
 
 
 def _write_report(settings: DemoSettings, report: Report, dense: Video, sparse: Video, error: float) -> None:

@@ -7,8 +7,12 @@ import re
 from pathlib import Path
 from typing import Any
 
+import diffusers
 import numpy as np
-from diffusers.utils import export_to_video
+import torch
+
+from .. import __version__, videos
+from .settings import GenerateSettings
 
 _SLUG_LENGTH = 40
 
@@ -38,12 +42,26 @@ def write_video(folder: Path, number: int, prompt: str, frames: np.ndarray, fram
             break
         except FileExistsError:
             number += 1
-    try:
-        export_to_video(list(frames), str(file), fps=frames_per_second, quality=8)
-    except BaseException:
-        file.unlink(missing_ok=True)
-        raise
+    videos.write_video(file, frames, frames_per_second)
     return file
+
+
+def settings_document(settings: GenerateSettings) -> dict[str, Any]:
+    """Settings that do not differ between the videos of a run, for JSON."""
+    same = ("model", "path", "negative_prompt", "width", "height", "frames", "steps", "guidance", "guidance_2")
+    return {
+        **{name: getattr(settings, name) for name in same},
+        "flow_shift": settings.flow_shift,
+        "frames_per_second": settings.facts.frames_per_second,
+        "lora": None if settings.lora is None else str(settings.lora),
+        "cpu_offload": settings.cpu_offload,
+        "backend": settings.backend,
+    }
+
+
+def versions() -> dict[str, str]:
+    """What videos were made with."""
+    return {"psa": __version__, "torch": torch.__version__, "diffusers": diffusers.__version__}
 
 
 def write_document(video: Path, document: dict[str, Any]) -> None:

@@ -70,8 +70,7 @@ class GenerateSettings:
             raise ConfigError("--steps", self.steps, "must be 1 or more")
         if not 0 <= self.guidance < math.inf:
             raise ConfigError("--guidance", self.guidance, "must be a number, 0 or more")
-        if not 0 <= self.seed < 1 << 63:
-            raise ConfigError("--seed", self.seed, "must be a whole number from 0 to 2**63 - 1")
+        check_seed("--seed", self.seed)
         self._check_size()
         self._check_scenes()
         if self.lora is not None:
@@ -103,6 +102,16 @@ class GenerateSettings:
         # CogVideoX1.5 fills the last frame of tokens up.
         frames = math.ceil(latents * _FRAMES_PER_LATENT / self.facts.frames_per_token)
         check_scenes(radial.scene_boundaries, radial.scene_adjacency, frames, self.facts.frames_per_token)
+
+
+def check_seed(option: str, seed: int) -> None:
+    """Refuse a seed that torch cannot take; ``option`` has named it.
+
+    Raises:
+        ConfigError: see above.
+    """
+    if not 0 <= seed < 1 << 63:
+        raise ConfigError(option, seed, "must be a whole number from 0 to 2**63 - 1")
 
 
 def lora_file(path: Path) -> Path:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 
 import torch
+from torch.nn.functional import scaled_dot_product_attention
 
 from ..attention import pyramid_sparse_attention
 from ..backends import choose_backend, triton_refusal
@@ -17,6 +18,8 @@ from ..masks.settings import RadialMask
 from ..report import Report
 from ..schedule import config_at, dense_reason
 from ..sizes import Grid
+
+_TINY = torch.finfo(torch.float32).tiny
 
 
 @dataclass(frozen=True)
@@ -47,11 +50,13 @@ class Run:
     Attributes:
         config: settings.
         backend: ``"auto"`` leaves calls dense that the kernels cannot take; ``"triton"`` and ``"torch"`` insist.
+        measure_errors: run every sparse call dense as well, and report how far its output is from that.
     """
 
     config: PSAConfig
     backend: str = "auto"
     report: Report = field(default_factory=Report)
+    measure_errors: bool = False
 
     def dense_reason(self, q: torch.Tensor, k: torch.Tensor, place: Place) -> str | None:
         """Why this call stays dense, in a few words for a user; None when it runs sparse.
@@ -108,7 +113,8 @@ class Run:
             backend=self.backend,
             return_info=True,
         )
-        self.report.add_sparse(place.step, place.layer, info.density, info.levels)
+        error = _relative_error(out, q, k, v) if self.measure_errors else None
+        self.report.add_sparse(place.step, place.layer, info.density, info.levels, error)
         return out
 
     def _scenes_reason(self, place: Place) -> str | None:
@@ -117,6 +123,15 @@ class Run:
         if self.config.radial is None or _scenes_fit(self.config.radial, place.grid[0], place.frames_per_token):
             return None
         return f"the scenes do not fit a window of {place.grid[0]} token frames"
+
+
+def _relative_error(out: torch.Tensor, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+    """Norm of the difference to dense attention by the norm of that, 0-dim on the device, summed in float32."""
+    # In the model's precision: next to what a sparse call leaves out its rounding is nothing, and float32 would take
+    # a GPU many times as long.
+    dense = scaled_dot_product_attention(q, k, v)
+    norm = torch.linalg.vector_norm(dense, dtype=torch.float32)
+    return torch.linalg.vector_norm(out - dense, dtype=torch.float32) / norm.clamp_min(_TINY)
 
 
 def _check_scenes(radial: RadialMask, frames: int, frames_per_token: int) -> None:

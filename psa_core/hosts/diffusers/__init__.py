@@ -13,6 +13,10 @@ LoRAs, attention backends and ``torch.compile`` may come before or after patchin
 caught call as one operator, which decides when it runs: layers, steps and patches share their graphs. Blocks
 compiled one by one need torch 2.8 for that.
 
+Steps are those that a pipeline is asked for: its scheduler tells them apart, also one that has the model called twice
+a step, and a run that begins part way (video to video) begins at that step of the whole. A transformer that is patched
+alone has its timesteps to go by, and each one below the last is a step.
+
 Tested with diffusers 0.35.2 and 0.42.1.
 """
 
@@ -20,7 +24,6 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -36,6 +39,7 @@ from .attention import Layer
 from .denoising import Denoising
 from .families import family_of, transformers_of
 from .operators import enter
+from .steps import SchedulerSteps, TimestepSteps
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +47,13 @@ _PATCH = "_psa_patch"
 
 
 def patch(
-    target: Any, config: PSAConfig, *, backend: str = "auto", steps: int | None = None, keep_levels: bool = False
+    target: Any,
+    config: PSAConfig,
+    *,
+    backend: str = "auto",
+    steps: int | None = None,
+    keep_levels: bool = False,
+    measure_errors: bool = False,
 ) -> Handle:
     """Run the video self-attention of a pipeline or transformer through Pyramid Sparse Attention.
 
@@ -55,8 +65,10 @@ def patch(
             Wan 2.2 count their steps together), or such a transformer.
         config: settings; ``min_tokens``, ``warmup_steps``, ``schedule`` and ``radial`` apply.
         backend: ``"auto"`` leaves calls dense that the kernels cannot take; ``"triton"`` and ``"torch"`` insist.
-        steps: of the whole denoising, for a transformer that runs without its pipeline; a pipeline's scheduler knows.
+        steps: of the whole denoising, for a transformer that runs without its pipeline; a pipeline's scheduler knows,
+            and is not asked where this is given.
         keep_levels: keep level maps in the report, for pictures.
+        measure_errors: run every sparse call dense as well, and report how far its output is from that.
 
     Raises:
         TypeError: nothing here can be patched; the message says what can.
@@ -67,10 +79,11 @@ def patch(
     transformers = transformers_of(target)
     if config.verbose:
         log.info("PSA on %s: %s", ", ".join(type(x).__name__ for x in transformers), config)
-    timesteps = _timesteps_of(target) if steps is None else None
-    if needs_steps(config) and steps is None and timesteps is None:
+    scheduled = steps is None and getattr(target, "scheduler", None) is not None
+    if needs_steps(config) and steps is None and not scheduled:
         raise ConfigError("steps", None, "must be given: the settings depend on it, and there is no scheduler to ask")
-    denoising = Denoising(Run(config, backend, Report(keep_levels)), keep_levels, timesteps, steps)
+    counter = SchedulerSteps(target) if scheduled else TimestepSteps(steps)
+    denoising = Denoising(Run(config, backend, Report(keep_levels), measure_errors), keep_levels, counter)
     return Handle(denoising, [_Patch(transformer, denoising) for transformer in transformers])
 
 
@@ -123,13 +136,6 @@ class _Patch:
         self._layers.clear()
         if getattr(self._transformer, _PATCH, None) is self:
             delattr(self._transformer, _PATCH)
-
-
-def _timesteps_of(target: Any) -> Callable[[], list[float]] | None:
-    """What asks a pipeline's scheduler, which may be replaced later, for its timesteps."""
-    if getattr(target, "scheduler", None) is None:
-        return None
-    return lambda: target.scheduler.timesteps.tolist()
 
 
 def _note_inputs(denoising: Denoising, names: list[str], transformer: torch.nn.Module, args: Any, kwargs: Any) -> None:

@@ -1,0 +1,1 @@
+"""``psa compare``: the same prompts and seeds with dense attention and with several presets."""

@@ -1,0 +1,139 @@
+"""How near a video is to another: PSNR, SSIM and LPIPS. Needs scikit-image, which the core does not."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from skimage.metrics import peak_signal_noise_ratio, structural_similarity
+
+log = logging.getLogger(__name__)
+
+# Two frames [height, width, 3], from 0 to 1 -> their distance.
+Lpips = Callable[[np.ndarray, np.ndarray], float]
+
+IDENTICAL = "identical"
+# SSIM looks at windows of this many pixels a side.
+_WINDOW = 7
+
+
+@dataclass(frozen=True)
+class Quality:
+    """What a video is against its reference, frame by frame.
+
+    Attributes:
+        psnr: in dB; infinite for a frame that equals the reference's.
+        ssim: 1 for equal frames.
+        lpips: 0 for equal frames; None where it was not measured.
+    """
+
+    psnr: tuple[float, ...]
+    ssim: tuple[float, ...]
+    lpips: tuple[float, ...] | None
+
+    @property
+    def mean_psnr(self) -> float:
+        """Mean over the frames that differ from the reference; infinite when none does."""
+        return mean_psnr(self.psnr)
+
+    @property
+    def mean_ssim(self) -> float:
+        return mean(self.ssim)
+
+    @property
+    def mean_lpips(self) -> float | None:
+        return None if self.lpips is None else mean(self.lpips)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data for JSON, which knows no infinity: there the PSNR of what is equal is the text ``"identical"``."""
+        return {
+            "psnr": psnr_as_plain(self.mean_psnr),
+            "ssim": self.mean_ssim,
+            "lpips": self.mean_lpips,
+            "frames": {
+                "psnr": [psnr_as_plain(value) for value in self.psnr],
+                "ssim": list(self.ssim),
+                "lpips": None if self.lpips is None else list(self.lpips),
+            },
+        }
+
+
+def measure_quality(video: np.ndarray, reference: np.ndarray, lpips: Lpips | None = None) -> Quality:
+    """Measure a video against its reference.
+
+    Args:
+        video, reference: ``[frames, height, width, 3]``, from 0 to 1, 7 pixels or more in height and width.
+        lpips: from :func:`load_lpips`; None leaves LPIPS out.
+
+    Raises:
+        ValueError: the videos differ in shape, or are no videos of that kind.
+    """
+    if video.shape != reference.shape:
+        raise ValueError(f"videos of one shape can be compared, not {video.shape} and {reference.shape}")
+    if video.ndim != 4 or not len(video) or video.shape[-1] != 3 or min(video.shape[1:3]) < _WINDOW:
+        raise ValueError(f"must be [frames, height, width, 3] with {_WINDOW} pixels a side or more: {video.shape}")
+    pairs = list(zip(video, reference, strict=True))
+    return Quality(
+        psnr=tuple(_psnr(frame, wanted) for frame, wanted in pairs),
+        ssim=tuple(float(structural_similarity(wanted, x, channel_axis=-1, data_range=1)) for x, wanted in pairs),
+        lpips=None if lpips is None else tuple(lpips(frame, wanted) for frame, wanted in pairs),
+    )
+
+
+def load_lpips() -> Lpips | None:
+    """LPIPS with AlexNet on the CPU; None where the package ``lpips`` is not installed.
+
+    The package downloads AlexNet's weights once. When it cannot, or does not load, a warning says so, and it is None.
+    """
+    if importlib.util.find_spec("lpips") is None:
+        return None
+    try:
+        import lpips
+
+        network = lpips.LPIPS(net="alex", verbose=False).eval()
+    # Torchvision, which it needs, raises a RuntimeError where it does not fit torch.
+    except (ImportError, OSError, RuntimeError) as error:
+        log.warning("no LPIPS: it cannot be loaded (%s)", error)
+        return None
+
+    def distance(frame: np.ndarray, reference: np.ndarray) -> float:
+        with torch.no_grad():
+            return float(network(_for_lpips(frame), _for_lpips(reference)))
+
+    return distance
+
+
+def mean(values: Sequence[float]) -> float:
+    """Mean of one number or more."""
+    return float(sum(values) / len(values))
+
+
+def mean_psnr(values: Sequence[float]) -> float:
+    """Mean of those that are finite: one equal frame would make the mean of all infinite, and say nothing of the rest.
+
+    Infinite when none is finite.
+    """
+    finite = [value for value in values if value != math.inf]
+    return mean(finite) if finite else math.inf
+
+
+def psnr_as_plain(value: float) -> float | str:
+    """A PSNR for JSON."""
+    return IDENTICAL if value == math.inf else value
+
+
+def _psnr(frame: np.ndarray, reference: np.ndarray) -> float:
+    if np.array_equal(frame, reference):
+        return math.inf
+    return float(peak_signal_noise_ratio(reference, frame, data_range=1))
+
+
+def _for_lpips(frame: np.ndarray) -> torch.Tensor:
+    """``[1, 3, height, width]``, from -1 to 1."""
+    return torch.from_numpy(np.ascontiguousarray(frame)).float().permute(2, 0, 1)[None] * 2 - 1
