@@ -23,14 +23,15 @@ from .generate.errors import FailedPromptsError
 from .options import add_sparsity_options, read_sparsity_options
 from .preset_table import preset_table
 
-_DEMO_NEEDS = ("diffusers", "transformers", "imageio", "imageio_ffmpeg", "matplotlib")
+_DEMO_NEEDS = ("diffusers", "transformers", "ftfy", "imageio", "imageio_ffmpeg", "matplotlib", "skimage")
 _DEMO_OPTIONS = {
     "output": "the folder to write to",
+    "prompt": "what to show",
     "steps": "denoising steps, the first of them dense",
     "frames": "a multiple of 4 and one more",
     "width": "pixels, a multiple of 16",
     "height": "pixels, a multiple of 16",
-    "seed": "of the weights and the noise",
+    "seed": "of the noise",
 }
 
 

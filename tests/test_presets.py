@@ -11,7 +11,7 @@ import yaml
 from psa_core import ConfigError, PSAConfig, RadialMask, load_preset, load_presets
 from psa_core.presets import PRESETS_DIR_VARIABLE, load_families, read_preset_file
 
-from .preset_files import FAMILIES, UPSTREAM_FILE, write
+from .preset_files import FAMILIES, LARGE, UPSTREAM_FILE, write
 
 # model, preset, block n, reordered, cosine cap, mode, attn_impl, upper bounds of levels 1 2 4 8, warm-up, x8 threshold
 UPSTREAM = [
@@ -81,14 +81,14 @@ class TestBundled:
     def test_the_2b_model_uses_the_settings_of_the_5b(self) -> None:
         assert load_preset("CogVideo_2b") == load_preset("CogVideo_5b")
 
-    @pytest.mark.parametrize("model", FAMILIES)
+    @pytest.mark.parametrize("model", LARGE)
     def test_every_family_has_a_preset_for_few_steps(self, model: str) -> None:
         presets = load_presets()[model]
         few = [config for name, config in presets.items() if name in ("psa_few_steps", "psa_4steps")]
         assert few
         assert all(config.warmup_steps <= 1 and config.type == "psa" for config in few)
 
-    @pytest.mark.parametrize("model", FAMILIES)
+    @pytest.mark.parametrize("model", LARGE)
     @pytest.mark.parametrize(("name", "layers", "steps"), [("short", 1, 3), ("medium", 2, 5), ("long", 3, 8)])
     def test_every_family_has_radial_presets_by_length(self, model: str, name: str, layers: int, steps: int) -> None:
         radial = load_preset(model, f"radial_{name}").radial

@@ -14,7 +14,7 @@ class Model:
     """Defaults and limits of one model.
 
     Attributes:
-        hub_id: of its weights in diffusers format.
+        hub_id: of its weights in diffusers format; empty for bundled ones.
         pipeline: class in diffusers.
         width, height: in pixels.
         frames: of the video.
@@ -26,6 +26,7 @@ class Model:
         frames_per_token: video frames behind a frame of tokens.
         dtype: of the weights on a GPU, by torch's name.
         vae_dtype: that of the autoencoder.
+        bundled: whether the weights are in this package, as those of the tiny model are.
     """
 
     hub_id: str
@@ -41,6 +42,7 @@ class Model:
     frames_per_token: int = 4
     dtype: str = "bfloat16"
     vae_dtype: str = "bfloat16"
+    bundled: bool = False
 
     def flow_shift(self, width: int, height: int) -> float | None:
         """How far noise levels move towards noise, which a larger picture needs more of; None for CogVideoX."""
@@ -107,4 +109,16 @@ MODELS = {
     "CogVideo_2b": _cogvideox("CogVideoX-2b", (720, 480, 49), dtype="float16"),
     "CogVideo_5b": _cogvideox("CogVideoX-5b", (720, 480, 49)),
     "CogVideo1.5_5b": _cogvideox("CogVideoX1.5-5B", (1360, 768, 81), frames_per_second=16, frames_per_token=8),
+    "tiny_video": Model(
+        hub_id="",
+        pipeline=_WAN,
+        width=384,
+        height=320,
+        frames=33,
+        steps=20,
+        guidance=4.0,
+        frames_per_second=12,
+        vae_dtype="float32",
+        bundled=True,
+    ),
 }

@@ -16,6 +16,7 @@ from diffusers.utils import logging as hub_log
 
 from ..backends import choose_backend_for
 from ..errors import ConfigError
+from ..tiny_video import model as tiny_video
 from .settings import GenerateSettings, lora_file
 
 _HUB_ID = re.compile(r"\w[\w.-]*/[\w.-]+")
@@ -33,10 +34,14 @@ def load_pipeline(settings: GenerateSettings) -> Any:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if settings.cpu_offload and device.type == "cpu":
         raise ConfigError("--cpu-offload", True, "needs a GPU, and torch sees none here")
-    folder = _folder(settings)
-    _check_folder(settings, folder)
-    _check_backend(settings, folder, device)
-    pipeline = _from_folder(settings, folder, device)
+    if settings.facts.bundled:
+        _check_backend(settings, tiny_video.WEIGHTS, device)
+        pipeline = tiny_video.load_pipeline(dtypes(settings, device)["default"])
+    else:
+        folder = _folder(settings)
+        _check_folder(settings, folder)
+        _check_backend(settings, folder, device)
+        pipeline = _from_folder(settings, folder, device)
     _shift_flow(pipeline, settings.flow_shift)
     if settings.lora is not None:
         _load_lora(pipeline, settings.lora)

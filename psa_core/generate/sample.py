@@ -33,19 +33,19 @@ class Made(NamedTuple):
         return self.report.line() if self.report is not None else "attention as it is"
 
 
-def sample(pipeline: Any, settings: GenerateSettings, prompt: str, *, measure_errors: bool = False) -> Made:
+def sample(pipeline: Any, settings: GenerateSettings, prompt: str, **reporting: bool) -> Made:
     """Make the video of a prompt with the size, seed and attention of the settings.
 
     Whatever the pipeline raises is raised, and the pipeline can be used again.
 
     Args:
         pipeline: of :func:`~psa_core.generate.pipeline.load_pipeline`.
-        measure_errors: also report how far each sparse call's output is from dense attention, which takes time.
+        reporting: ``keep_levels`` and ``measure_errors`` of :func:`~psa_core.hosts.diffusers.patch`.
     """
     second = {} if settings.guidance_2 is None else {"guidance_scale_2": settings.guidance_2}
     try:
         # Anew for each prompt, so that one that failed leaves no count behind.
-        with _attention(pipeline, settings, measure_errors) as handle:
+        with _attention(pipeline, settings, reporting) as handle:
             start = time.perf_counter()
             frames = pipeline(
                 prompt=prompt,
@@ -68,7 +68,7 @@ def sample(pipeline: Any, settings: GenerateSettings, prompt: str, *, measure_er
     return Made(frames, handle.report if handle is not None else None, seconds)
 
 
-def _attention(pipeline: Any, settings: GenerateSettings, measure_errors: bool) -> Any:
+def _attention(pipeline: Any, settings: GenerateSettings, reporting: dict[str, bool]) -> Any:
     if settings.config.type == "dense":
         return nullcontext()
-    return patch(pipeline, settings.config, backend=settings.backend, measure_errors=measure_errors)
+    return patch(pipeline, settings.config, backend=settings.backend, **reporting)

@@ -10,6 +10,7 @@ from ..backends import BACKENDS
 from ..config import PSAConfig
 from ..errors import ConfigError
 from ..masks.scene import check_scenes
+from ..tiny_video.vocabulary import read_prompt
 from .models import MODELS, Model
 
 _FRAMES_PER_LATENT = 4
@@ -71,6 +72,8 @@ class GenerateSettings:
         if not 0 <= self.guidance < math.inf:
             raise ConfigError("--guidance", self.guidance, "must be a number, 0 or more")
         check_seed("--seed", self.seed)
+        if self.facts.bundled:
+            self._check_bundled()
         self._check_size()
         self._check_scenes()
         if self.lora is not None:
@@ -85,6 +88,16 @@ class GenerateSettings:
     def flow_shift(self) -> float | None:
         """That of the scheduler; None to leave it alone."""
         return self.facts.flow_shift(self.width, self.height)
+
+    def _check_bundled(self) -> None:
+        if self.path:
+            raise ConfigError("--path", self.path, f"the weights of {self.model} are in this package")
+        for option, prompts in (("--prompt", self.prompts), ("--negative-prompt", (self.negative_prompt or "",))):
+            for prompt in prompts:
+                try:
+                    read_prompt(prompt)
+                except ConfigError as error:
+                    raise error.at(option) from None
 
     def _check_size(self) -> None:
         step = self.facts.size_step

@@ -7,6 +7,7 @@ in heights of the picture, with (0, 0) in its middle; times go from -1/2 to 1/2.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -123,7 +124,7 @@ def draw_whole(scenes: Scenes) -> torch.Tensor:
     return draw(scenes, *sizes)
 
 
-def _random_objects(uniform, choice) -> Objects:  # type: ignore[no-untyped-def]
+def _random_objects(uniform: Callable[..., torch.Tensor], choice: Callable[[int], torch.Tensor]) -> Objects:
     motion = choice(len(MOTIONS))
     device = motion.device
     # Right and down, by motion: still, left, right, up, down, turning.

@@ -7,14 +7,14 @@ from typing import Any
 
 import torch
 from diffusers import AutoencoderKLWan, UniPCMultistepScheduler, WanPipeline, WanTransformer3DModel
+from diffusers.utils import logging as log
 
+from .architecture import FLOW_SHIFT
 from .text import PromptEncoder, PromptTokenizer
 
 WEIGHTS = Path(__file__).parent / "weights"
 TRANSFORMER = WEIGHTS / "psa_tiny_video.safetensors"
 AUTOENCODER = WEIGHTS / "psa_tiny_video_vae.safetensors"
-# That of the training.
-FLOW_SHIFT = 3.0
 
 
 def load_pipeline(dtype: torch.dtype = torch.float32) -> Any:
@@ -25,19 +25,35 @@ def load_pipeline(dtype: torch.dtype = torch.float32) -> Any:
     Args:
         dtype: of the transformer; the autoencoder stays in float32.
     """
-    pipeline = WanPipeline(
+    return WanPipeline(
         tokenizer=PromptTokenizer(),
         text_encoder=PromptEncoder(),
-        vae=_load(AutoencoderKLWan, AUTOENCODER, torch.float32),
-        transformer=_load(WanTransformer3DModel, TRANSFORMER, dtype),
+        vae=load_autoencoder(),
+        transformer=load_transformer(dtype),
         scheduler=UniPCMultistepScheduler(
             prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=FLOW_SHIFT
         ),
     )
-    pipeline.transformer.eval()
-    return pipeline
 
 
-def _load(kind: Any, file: Path, dtype: torch.dtype) -> Any:
-    """A network from a file with Wan's own names; its sizes lie beside the file."""
-    return kind.from_single_file(str(file), config=str(WEIGHTS / file.stem), torch_dtype=dtype, local_files_only=True)
+def load_transformer(dtype: torch.dtype = torch.float32, folder: Path = WEIGHTS) -> Any:
+    """The ``WanTransformer3DModel``, from the package's weights or from those of a training."""
+    return _load(WanTransformer3DModel, folder / TRANSFORMER.name, "transformer", dtype)
+
+
+def load_autoencoder(folder: Path = WEIGHTS) -> Any:
+    """The ``AutoencoderKLWan`` in float32, likewise."""
+    return _load(AutoencoderKLWan, folder / AUTOENCODER.name, "vae", torch.float32)
+
+
+def _load(kind: Any, file: Path, sizes: str, dtype: torch.dtype) -> Any:
+    """A network from a file with Wan's own names."""
+    level = log.get_verbosity()
+    # diffusers warns of parts that stay in float32, which they do.
+    log.set_verbosity_error()
+    try:
+        return kind.from_single_file(
+            str(file), config=str(WEIGHTS), subfolder=sizes, torch_dtype=dtype, local_files_only=True
+        ).eval()
+    finally:
+        log.set_verbosity(level)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy import ndimage
@@ -62,7 +62,7 @@ def _largest(colours: np.ndarray) -> str | None:
     return max(areas, key=lambda name: areas[name]) if areas else None
 
 
-def _region(mask: np.ndarray):  # type: ignore[no-untyped-def]
+def _region(mask: np.ndarray) -> Any:
     """The largest region of a mask, without holes; None when all are small."""
     mask = ndimage.binary_fill_holes(ndimage.binary_opening(mask, iterations=2))
     regions = regionprops(label(mask))
@@ -70,12 +70,12 @@ def _region(mask: np.ndarray):  # type: ignore[no-untyped-def]
     return best if best is not None and best.area >= _SMALLEST * mask.size else None
 
 
-def _at_the_edge(region, shape: Sequence[int]) -> bool:  # type: ignore[no-untyped-def]
+def _at_the_edge(region: Any, shape: Sequence[int]) -> bool:
     top, left, bottom, right = region.bbox
     return top == 0 or left == 0 or bottom == shape[0] or right == shape[1]
 
 
-def _shape(region) -> str:  # type: ignore[no-untyped-def]
+def _shape(region: Any) -> str:
     if region.solidity < _STAR:
         return "star"
     distances = np.linalg.norm(region.coords - np.asarray(region.centroid), axis=1)
@@ -83,7 +83,7 @@ def _shape(region) -> str:  # type: ignore[no-untyped-def]
     return "circle" if filled > _CIRCLE else "square" if filled > _SQUARE else "triangle"
 
 
-def _motion(regions: list, height: int) -> str | None:  # type: ignore[type-arg]
+def _motion(regions: list[Any], height: int) -> str | None:
     first, last = np.asarray(regions[0].centroid), np.asarray(regions[-1].centroid)
     down, right = (last - first) / height
     if max(abs(down), abs(right)) < _TRAVEL:

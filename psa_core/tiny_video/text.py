@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
-from torch.nn import functional as F
 
 from .vocabulary import SIZE, SLOTS, TEXT_DIM, indices, read_prompt
 
@@ -46,7 +45,8 @@ class PromptEncoder(torch.nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.register_buffer("table", SIZE * F.one_hot(torch.arange(TEXT_DIM)).float())
+        self.table: torch.Tensor
+        self.register_buffer("table", SIZE * torch.eye(TEXT_DIM))
 
     @property
     def dtype(self) -> torch.dtype:

@@ -25,7 +25,7 @@ STARTS = tuple(sum(1 + len(slot) for slot in SLOTS[:i]) for i in range(len(SLOTS
 TEXT_DIM = 64
 # An embedding's one number that is not zero: its length is then that of a vector of normal numbers.
 SIZE = TEXT_DIM**0.5
-_FILLERS = frozenset("a an the moving and over on in with of background".split())
+_FILLERS = frozenset(["a", "an", "the", "moving", "and", "over", "on", "in", "with", "of", "background"])
 _OBJECT = 3
 
 
@@ -60,9 +60,9 @@ def read_prompt(prompt: str) -> Words:
             continue
         slot = _slot_of(word, first)
         if slot is None:
-            raise ConfigError("prompt", word, f"the tiny model knows the words {', '.join(_known())}")
+            raise ConfigError("word", word, f"the tiny model knows the words {', '.join(_known())}")
         if words[slot] != NONE:
-            raise ConfigError("prompt", word, f'is one too many beside "{words[slot]}"; "and" begins a second object')
+            raise ConfigError("word", word, f'is one too many beside "{words[slot]}"; "and" begins a second object')
         words[slot] = word
     return Words(*words)
 

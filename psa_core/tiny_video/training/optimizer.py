@@ -55,5 +55,7 @@ class Optimizer:
         loss.backward()
         gpus.average_gradients(self._parameters)
         torch.nn.utils.clip_grad_norm_(self._parameters, _LONGEST_GRADIENT)
-        for part in (*self._optimizers, *self._schedules):
-            part.step()
+        for optimizer in self._optimizers:
+            optimizer.step()
+        for schedule in self._schedules:
+            schedule.step()

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from itertools import product
+from itertools import pairwise, product
 from typing import Any
 
 import torch
 from tqdm import tqdm
 
+from ..architecture import FLOW_SHIFT
 from ..clips import FRAMES, HEIGHT, WIDTH
 from ..score import read_clip
-from ..vocabulary import COLOURS, MOTIONS, SHAPES, Words, indices
+from ..vocabulary import COLOURS, GROUNDS, MOTIONS, PATTERNS, SHAPES, Words, indices
 from . import gpus
 from .scale import restored
-from .transformer import FLOW_SHIFT, TRAIN_STEPS, embeddings
+from .transformer import TRAIN_STEPS, embeddings
 from .whole_clip import decode
 
 _STEPS, _GUIDANCE = 20, 4.0
@@ -24,10 +25,8 @@ _LATENT = (16, (FRAMES - 1) // 4 + 1, HEIGHT // 8, WIDTH // 8)
 def scored_words(rounds: int) -> list[Words]:
     """One object of each colour and shape a round, on a ground and with a motion of which every one has its turn."""
     pairs = list(product(COLOURS, SHAPES)) * rounds
-    grounds = ("gray", "brown", "olive", "navy")
-    patterns = ("plain", "stripes", "checks", "dots")
     return [
-        Words(colour, shape, MOTIONS[i % 6], pattern=patterns[i // 3 % 4], ground=grounds[i // 5 % 4])
+        Words(colour, shape, MOTIONS[i % 6], pattern=PATTERNS[i // 3 % 4], ground=GROUNDS[i // 5 % 4])
         for i, (colour, shape) in enumerate(pairs)
     ]
 
@@ -68,7 +67,7 @@ def _denoise(transformer: Any, numbers: torch.Tensor, generator: torch.Generator
     text = embeddings(torch.cat([numbers, nothing]))
     levels = torch.linspace(1, 0, _STEPS + 1, device=device)
     levels = FLOW_SHIFT * levels / (1 + (FLOW_SHIFT - 1) * levels)
-    for level, following in zip(levels[:-1], levels[1:], strict=True):
+    for level, following in pairwise(levels):
         timestep = (level * TRAIN_STEPS).expand(2 * count)
         velocity = transformer(torch.cat([latents] * 2), timestep, text, return_dict=False)[0].float()
         asked, unasked = velocity.chunk(2)

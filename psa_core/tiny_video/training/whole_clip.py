@@ -12,7 +12,7 @@ import math
 from typing import Any
 
 import torch
-from torch.nn import functional as F
+from torch.nn import functional
 
 
 def encode(autoencoder: Any, clips: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -80,8 +80,8 @@ def _activate(norm: Any, x: torch.Tensor) -> torch.Tensor:
 
 @torch.compile(dynamic=True)
 def _norm_and_silu(x: torch.Tensor, gamma: torch.Tensor) -> torch.Tensor:
-    normed = F.normalize(x.float(), dim=1) * (math.sqrt(x.shape[1]) * gamma)[:, None, None]
-    return F.silu(normed).to(x.dtype)
+    normed = functional.normalize(x.float(), dim=1) * (math.sqrt(x.shape[1]) * gamma)[:, None, None]
+    return functional.silu(normed).to(x.dtype)
 
 
 def _resample(block: Any, x: torch.Tensor, batch: int) -> torch.Tensor:
@@ -98,9 +98,9 @@ def _convolve(convolution: Any, x: torch.Tensor, batch: int) -> torch.Tensor:
     weight, padding = convolution.weight, convolution._padding[0]
     if weight.shape[2] == 1 or len(x) == batch:
         # Before a clip of one frame there are only zeros.
-        return F.conv2d(x, weight[:, :, -1], convolution.bias, padding=padding)
+        return functional.conv2d(x, weight[:, :, -1], convolution.bias, padding=padding)
     clips = x.unflatten(0, (batch, -1))
-    padded = F.pad(clips, (0, 0, 0, 0, 0, 0, 2, 0))
+    padded = functional.pad(clips, (0, 0, 0, 0, 0, 0, 2, 0))
     return _convolve_three([padded[:, :-2], padded[:, 1:-1], clips], convolution, padding)
 
 
@@ -108,7 +108,7 @@ def _convolve_three(frames: list[torch.Tensor], convolution: Any, padding: int) 
     """Convolve frames ``[batch, frames, channels, height, width]`` with those before and before these."""
     stacked = torch.cat(frames, dim=2).flatten(0, 1)
     weight = convolution.weight.transpose(1, 2).flatten(1, 2)
-    return F.conv2d(stacked, weight, convolution.bias, padding=padding)
+    return functional.conv2d(stacked, weight, convolution.bias, padding=padding)
 
 
 def _half_the_frames(convolution: Any, x: torch.Tensor, batch: int) -> torch.Tensor:
