@@ -54,9 +54,10 @@ def test_installs_one_package_with_its_presets(wheel: Path) -> None:
     assert presets == {path.name for path in (ROOT / "presets").iterdir()}
     sources = {path.relative_to(ROOT).as_posix() for path in (ROOT / "psa_core").rglob("*.py")}
     assert {name for name in names if name.endswith(".py")} == sources
-    pages = {path.relative_to(ROOT).as_posix() for path in (ROOT / "psa_core/compare").glob("page.*")}
-    assert len(pages) == 3
-    assert pages <= set(names)
+    kinds = (".safetensors", ".json", ".jinja", ".css")
+    data = {path.relative_to(ROOT).as_posix() for path in (ROOT / "psa_core").rglob("*") if path.suffix in kinds}
+    assert {Path(name).suffix for name in data} == set(kinds)
+    assert data <= set(names)
     assert f"{metadata}/licenses/LICENSE" in names
 
 
