@@ -93,11 +93,15 @@ def test_exported_weights_load_as_they_were(tmp_path: Path) -> None:
             assert torch.equal(again[name], x.to(precision).float()), name
 
 
-@pytest.mark.parametrize("shape", [(1, 8, 8), (3, 8, 20), (2, 24, 6)])
+@pytest.mark.parametrize("shape", [(1, 4, 40), (3, 8, 60), (2, 50, 6)])
 def test_updates_are_nearly_orthogonal(shape: tuple[int, int, int]) -> None:
-    values = torch.linalg.svdvals(orthogonal(torch.randn(shape)))
-    assert values.min() > 0.3
+    matrices = torch.randn(shape)
+    left, _, right = torch.linalg.svd(matrices, full_matrices=False)
+    found = orthogonal(matrices)
+    values = torch.linalg.svdvals(found)
+    assert values.min() > 0.6
     assert values.max() < 1.3
+    assert error(found, left @ right) < 0.35
 
 
 def test_muon_walks_down_and_treats_shapes_alike() -> None:
@@ -161,9 +165,20 @@ def test_training_from_nothing_and_on(monkeypatch: pytest.MonkeyPatch, tmp_path:
         (training, "scored_words", lambda rounds: [Words("red", "circle")] * rounds),
     ):
         monkeypatch.setattr(module, name, value)
+    drawn: list[int] = []
+    draw = latents.Bank.draw
+
+    def recorded(bank: latents.Bank, count: int, frames: int, generator: torch.Generator):
+        drawn.append(frames)
+        return draw(bank, count, frames, generator)
+
+    monkeypatch.setattr(latents.Bank, "draw", recorded)
     shared = ["--transformer-steps", "4", "--clips", "3", "--measured", "2", "--rounds", "2"]
     training.main(["--output", str(tmp_path / "first"), "--autoencoder-steps", "4", *shared])
+    assert drawn == [1, 1, 2, 2]
+    drawn.clear()
     training.main(["--output", str(tmp_path / "on"), "--go-on-from", str(tmp_path / "first"), *shared])
+    assert drawn == [2, 2, 2, 2]
     first, on = (json.loads((tmp_path / name / "training.json").read_text()) for name in ("first", "on"))
     assert [len(first["losses"][name]) for name in ("autoencoder", "transformer")] == [4, 4]
     assert list(on["losses"]) == ["transformer"]
@@ -172,6 +187,8 @@ def test_training_from_nothing_and_on(monkeypatch: pytest.MonkeyPatch, tmp_path:
     for name in ("first", "on"):
         assert (tmp_path / name / "loss.png").stat().st_size > 1000
     old, new = (model.load_transformer(folder=tmp_path / name).state_dict() for name in ("first", "on"))
-    assert not torch.equal(old["blocks.0.attn1.to_q.weight"], new["blocks.0.attn1.to_q.weight"])
+    name = "blocks.0.attn1.to_q.weight"
+    # Learning rates have only begun to rise.
+    assert 0 < error(new[name], old[name]) < 0.3
     same = (model.load_autoencoder(tmp_path / name).decoder.conv_in.weight for name in ("first", "on"))
     assert torch.equal(*same)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import struct
 import time
@@ -12,7 +13,9 @@ import uuid
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
+from PIL import Image
 from safetensors.torch import load
 
 from .graphs import Graph
@@ -89,6 +92,12 @@ class ComfyClient:
         """The tensor written by the graph's last SaveLatent."""
         saved = [output["latents"][-1] for output in result.outputs.values() if "latents" in output]
         return load(self._get(f"/view?{urllib.parse.urlencode(saved[-1])}"))["latent_tensor"]
+
+    def frames(self, result: PromptResult, node: str) -> np.ndarray:
+        """The images that a node saved, ``[frames, height, width, 3]`` from 0 to 1."""
+        files = [self._get(f"/view?{urllib.parse.urlencode(saved)}") for saved in result.outputs[node]["images"]]
+        pictures = [Image.open(io.BytesIO(file)).convert("RGB") for file in files]
+        return np.stack([np.asarray(picture, np.float32) / 255 for picture in pictures])
 
     def sample(self, graph: Graph, timeout: float = PROMPT_TIMEOUT) -> torch.Tensor:
         """Run a graph and return its latent."""

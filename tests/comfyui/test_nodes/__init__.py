@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from comfy_api.latest import ComfyExtension, io
 
-from .conditioning import TestImage, TestReference, TestText, TestVace
+from .conditioning import TestEmbeddings, TestImage, TestReference, TestText, TestVace
 from .latent import TestLatent
+from .model import TestModel
 from .override import TestOverride
 
 
@@ -14,7 +15,10 @@ class TestExtension(ComfyExtension):
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         """Every node of this pack; their ids start with PSATest."""
-        return [TestText, TestImage, TestVace, TestReference, TestLatent, TestOverride]
+        return [
+            *(TestText, TestEmbeddings, TestImage, TestVace, TestReference),
+            *(TestLatent, TestModel, TestOverride),
+        ]
 
 
 async def comfy_entrypoint() -> TestExtension:
