@@ -116,7 +116,13 @@ def test_what_a_clip_shows_can_be_read_off_it(colour: str, shape: str) -> None:
 def test_objects_go_where_they_are_said_to_go(motion: str, right: int, down: int) -> None:
     scenes = scenes_of(Words("red", "circle"))
     travel = torch.tensor([[0.4 * right, 0.4 * down]])
-    red = scenes.objects[0]._replace(travel=travel, middle=torch.tensor([[0.1, -0.05]]), radius=torch.tensor([0.15]))
+    red = scenes.objects[0]._replace(
+        travel=travel,
+        middle=torch.tensor([[0.1, -0.05]]),
+        radius=torch.tensor([0.15]),
+        angle=torch.zeros(1),
+        turn=torch.zeros(1),
+    )
     frames = looks(scenes._replace(objects=(red, scenes.objects[1])))
     reading = read_clip(frames)
     assert reading is not None
@@ -125,9 +131,7 @@ def test_objects_go_where_they_are_said_to_go(motion: str, right: int, down: int
         rows, columns = np.nonzero((frames[frame, ..., 0] > 0.6) & (frames[frame, ..., 1] < 0.2))
         place = np.array([columns.mean() - clips.WIDTH / 2, rows.mean() - clips.HEIGHT / 2]) + 0.5
         wanted = np.array([0.1 + 0.4 * right * time, -0.05 + 0.4 * down * time]) * clips.HEIGHT
-        # The circle's middle, of whose halves only one is so light.
-        assert np.hypot(*(place - wanted)) < 0.15 * clips.HEIGHT
-        assert abs((place - wanted)[0]) < 0.06 * clips.HEIGHT
+        assert np.hypot(*(place - wanted)) < 1
 
 
 def test_nothing_is_read_off_a_background() -> None:

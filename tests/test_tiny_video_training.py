@@ -93,7 +93,7 @@ def test_exported_weights_load_as_they_were(tmp_path: Path) -> None:
             assert torch.equal(again[name], x.to(precision).float()), name
 
 
-@pytest.mark.parametrize("shape", [(1, 4, 40), (3, 8, 60), (2, 50, 6)])
+@pytest.mark.parametrize("shape", [(1, 4, 40), (3, 8, 14), (2, 50, 6)])
 def test_updates_are_nearly_orthogonal(shape: tuple[int, int, int]) -> None:
     matrices = torch.randn(shape)
     left, _, right = torch.linalg.svd(matrices, full_matrices=False)
