@@ -13,7 +13,12 @@ from .cases import PARTS
 log = logging.getLogger(__name__)
 
 OUTPUT = Path("benchmarks/results")
-_NEEDS = {"tqdm": "psa bench", "diffusers": "psa bench --model"}
+_NEEDS = {
+    "tqdm": "psa bench",
+    "diffusers": "psa bench with models",
+    "transformers": "psa bench with the tiny model",
+    "skimage": "psa bench --quality",
+}
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -22,6 +27,16 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     what.add_argument("--targets", action="store_true", help="every target, met or missed; about a minute on an H200")
     what.add_argument(
         "--model", action="store_true", help="a forward pass of Wan 1.3B and of CogVideoX1.5, random weights"
+    )
+    what.add_argument(
+        "--quality",
+        action="store_true",
+        help="PSNR and SSIM of every preset against dense attention in the tiny model; minutes, on a CPU too",
+    )
+    what.add_argument(
+        "--study",
+        action="store_true",
+        help="errors of settings at equal density in the tiny model, as Markdown; ten minutes, on a CPU too",
     )
     what.add_argument("--table", type=Path, metavar="JSON", help="print earlier results as Markdown")
     what.add_argument("--plot", type=Path, metavar="JSON", help="draw earlier results, beside their file")
@@ -47,6 +62,8 @@ def run_command(parsed: argparse.Namespace) -> None:
         print(tables(Results.load(parsed.table)))
     elif parsed.plot is not None:
         _draw(parsed.plot)
+    elif parsed.quality or parsed.study:
+        _tiny_model(parsed)
     else:
         if (parsed.targets or parsed.model) and parsed.only:
             raise ConfigError("--only", parsed.only, "has no meaning beside --targets or --model")
@@ -54,6 +71,24 @@ def run_command(parsed: argparse.Namespace) -> None:
             raise ConfigError("--cases", parsed.cases, "has no meaning beside --targets")
         _need("tqdm")
         _measure(parsed)
+
+
+def _tiny_model(parsed: argparse.Namespace) -> None:
+    option = "--quality" if parsed.quality else "--study"
+    for name in ("only", "cases", "quick"):
+        if getattr(parsed, name):
+            raise ConfigError(f"--{name}", getattr(parsed, name), f"has no meaning beside {option}")
+    for package in ("tqdm", "diffusers", "transformers", *(("skimage",) if parsed.quality else ())):
+        _need(package)
+    if parsed.study:
+        from .study.run import run_study
+
+        for table in run_study():
+            print(table + "\n", flush=True)
+    else:
+        from .quality.run import run_quality
+
+        print(f"\nresults are in {run_quality(parsed.output)}")
 
 
 def _measure(parsed: argparse.Namespace) -> None:

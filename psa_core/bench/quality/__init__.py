@@ -1,0 +1,1 @@
+"""The quality bench behind ``psa bench --quality``: every preset against dense attention, in the tiny trained model."""
