@@ -7,6 +7,7 @@ import random
 import sys
 import zlib
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import pytest
@@ -41,7 +42,19 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(RootIsNoPackage())
     if config.option.seed is None:
+        # Before xdist's processes are made, which get it with the other options.
         config.option.seed = random.SystemRandom().randrange(1 << 32)
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        # Processes that each take all cores wait for one another.
+        torch.set_num_threads(max(1, torch.get_num_threads() // int(os.environ["PYTEST_XDIST_WORKER_COUNT"])))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """With ``-n``, a file's tests stay in one process: what they share, such as a model, is made once."""
+    from xdist.scheduler import LoadFileScheduling
+
+    return LoadFileScheduling(config, log)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

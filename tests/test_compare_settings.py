@@ -29,7 +29,7 @@ def settings_of(model: str, *words: str) -> CompareSettings:
     """The settings of a command line with a prompt."""
     parser = argparse.ArgumentParser()
     add_options(parser)
-    return read_settings(parser.parse_args(["--model", model, "--prompt", "x", *words]))
+    return read_settings(parser.parse_args(["--model", model, "--prompt", "star", *words]))
 
 
 @pytest.mark.parametrize("model", load_presets())
@@ -43,7 +43,7 @@ def test_by_default_every_sparse_preset_is_compared(model: str) -> None:
 
 def test_videos_differ_in_nothing_but_the_attention() -> None:
     settings = settings_of("CogVideo_5b", "--presets", "psa_balanced", "psa_4steps", "--guidance", "3")
-    assert {(x.steps, x.guidance, x.width, x.prompts) for x in settings.attentions} == {(50, 3.0, 720, ("x",))}
+    assert {(x.steps, x.guidance, x.width, x.prompts) for x in settings.attentions} == {(50, 3.0, 720, ("star",))}
     # A distilled model's steps, where nothing else is compared.
     distilled = settings_of("CogVideo_5b", "--presets", "psa_4steps")
     assert {(x.steps, x.guidance) for x in distilled.attentions} == {(4, 1.0)}
@@ -53,7 +53,7 @@ def test_videos_differ_in_nothing_but_the_attention() -> None:
 
 def test_clips_are_every_prompt_with_every_seed_once() -> None:
     settings = settings_of("Wan2.1_14b", "--prompt", "y", "--seeds", "2", "1", "2")
-    assert settings.clips == [Clip("x", 2), Clip("x", 1), Clip("y", 2), Clip("y", 1)]
+    assert settings.clips == [Clip("star", 2), Clip("star", 1), Clip("y", 2), Clip("y", 1)]
 
 
 def test_options_of_the_attention_change_every_preset() -> None:
