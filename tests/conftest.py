@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 import os
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # Before torch reads it, and for ComfyUI's process too: threads that share a core spend their time waiting for it.
+    cores = (os.cpu_count() or 1) // int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores)))
+
 import random
 import sys
 import zlib
@@ -44,9 +50,6 @@ def pytest_configure(config: pytest.Config) -> None:
     if config.option.seed is None:
         # Before xdist's processes are made, which get it with the other options.
         config.option.seed = random.SystemRandom().randrange(1 << 32)
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        # Processes that each take all cores wait for one another.
-        torch.set_num_threads(max(1, torch.get_num_threads() // int(os.environ["PYTEST_XDIST_WORKER_COUNT"])))
 
 
 @pytest.hookimpl(optionalhook=True)
