@@ -120,7 +120,11 @@ class TestWholeOp:
         config = PSAConfig(block_m=64, block_n=32, mask_ratios={1: (0, 0.1), 0: (0.1, 1)}, mask_mode="topk")
         out, info = pyramid_sparse_attention(q, k, v, config, static_levels=static, return_info=True)
         among = importance.masked_fill((static == 0) & (static != 0).any(-1, keepdim=True), -1)
-        assert torch.equal(info.levels, torch.nn.functional.one_hot(among.argmax(-1), 7).to(torch.uint8))
+        best = among.argmax(-1, keepdim=True)
+        # A block that selection and the static map both keep has the static map's level; a repaired one is full.
+        both_keep = best == importance.argmax(-1, keepdim=True)
+        level = torch.where(both_keep, static.expand_as(among).gather(-1, best).clamp(min=1), 1).to(torch.uint8)
+        assert torch.equal(info.levels, torch.zeros_like(info.levels).scatter(-1, best, level))
         assert relative_error(out, pyramid_attention_naive(q, k, v, info.levels, 64, 32)) < 2e-6
 
     @pytest.mark.parametrize("importance", ["sampled_max", "mean"])
