@@ -1,0 +1,67 @@
+"""CogVideoX weights as they are published, loaded into ComfyUI's CogVideoX."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import comfy.sd
+import comfy.utils
+import torch
+
+from ...cogvideox_names import core_parameter
+from ...errors import ConfigError
+from ...shards import all_shards
+from .cogvideox_positions import set_positions
+from .cogvideox_sampling import set_image_latents, set_sampling
+
+FILE_KEY = "unet_name"
+
+# What ComfyUI's UNETLoader makes of the same names.
+_OPTIONS: dict[str, dict[str, Any]] = {
+    "default": {},
+    "fp8_e4m3fn": {"dtype": torch.float8_e4m3fn},
+    "fp8_e4m3fn_fast": {"dtype": torch.float8_e4m3fn, "fp8_optimizations": True},
+    "fp8_e5m2": {"dtype": torch.float8_e5m2},
+}
+WEIGHT_DTYPES = list(_OPTIONS)
+
+# Together no other model has them.
+_SIGNS = ("patch_embed.text_proj.weight", "blocks.0.norm1.linear.weight")
+
+
+def load_cogvideox(path: str, weight_dtype: str, **patcher_options: Any) -> Any:
+    """The MODEL in a file, with diffusers' or ComfyUI's names, whole or one of several parts.
+
+    Positions, noise levels and the scale of start images are set to what the model was trained with; where
+    ComfyUI's are right they stay.
+
+    Args:
+        path: the file. The other parts of one that comes in parts lie beside it.
+        weight_dtype: one of ``WEIGHT_DTYPES``.
+        patcher_options: what ComfyUI adds when it loads the model once more, for another device.
+
+    Raises:
+        ConfigError: a part is missing, or the file holds no CogVideoX.
+    """
+    weights, metadata = _read(Path(path))
+    patcher = comfy.sd.load_diffusion_model_state_dict(
+        weights, model_options=dict(_OPTIONS[weight_dtype]), metadata=metadata, **patcher_options
+    )
+    set_positions(patcher.model)
+    set_sampling(patcher)
+    set_image_latents(patcher)
+    patcher.cached_patcher_init = (load_cogvideox, (path, weight_dtype))
+    return patcher
+
+
+def _read(path: Path) -> tuple[dict[str, torch.Tensor], Any]:
+    weights: dict[str, torch.Tensor] = {}
+    metadata = None
+    for shard in all_shards(path, FILE_KEY):
+        part, part_metadata = comfy.utils.load_torch_file(str(shard), return_metadata=True)
+        weights |= {core_parameter(name): weight for name, weight in part.items()}
+        metadata = metadata or part_metadata
+    if not all(any(name.endswith(sign) for name in weights) for sign in _SIGNS):
+        raise ConfigError(FILE_KEY, path.name, "must be a CogVideoX transformer, with diffusers' or ComfyUI's names")
+    return weights, metadata
