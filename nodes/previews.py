@@ -12,5 +12,9 @@ from PIL import Image
 
 def preview(picture: Image.Image, node: type[io.ComfyNode]) -> Any:
     """What makes ComfyUI show a picture on a node."""
-    pixels = torch.from_numpy(np.array(picture.convert("RGB"))).float() / 255
-    return ui.PreviewImage(pixels[None], cls=node)
+    return ui.PreviewImage(as_image(picture), cls=node)
+
+
+def as_image(picture: Image.Image) -> torch.Tensor:
+    """A picture as ComfyUI's IMAGE, ``[1, height, width, 3]`` from 0 to 1."""
+    return torch.from_numpy(np.array(picture.convert("RGB")))[None].float() / 255

@@ -13,10 +13,18 @@ from .backends import choose_backend
 from .config import PSAConfig
 from .errors import ConfigError
 from .importance import mean
-from .levels import density, repair_empty_rows
+from .levels import level_shares, repair_empty_rows
 from .ops.attention.block_list import BlockList, build_block_list
 from .ops.attention.torch import pyramid_attention_torch
-from .plan import MASK_MAX_LEVEL, check_levels, check_static, mask_block_list, mask_levels, plan_levels
+from .plan import (
+    check_levels,
+    check_static,
+    coarsest_level,
+    mask_block_list,
+    mask_level_shares,
+    mask_levels,
+    plan_levels,
+)
 from .pyramid import build_pyramid
 from .reorder import reorder_index, restore_index
 from .sizes import BLOCK_M, BLOCK_N, Grid
@@ -27,13 +35,20 @@ class AttentionInfo(NamedTuple):
 
     Attributes:
         levels: the level map that ran, uint8 ``[B, H, q_blocks, k_blocks]``, over the reordered sequence.
-        density: share of dense attention's FLOPs; a 0-dim tensor on the device, so that asking costs no wait.
+        level_shares: share of block pairs at level 1, 2, 4 ..., float32, one a level that the call may use; the rest
+            is skipped. On the device, so that asking costs no wait.
         backend: ``"triton"`` or ``"torch"``.
     """
 
     levels: torch.Tensor
-    density: torch.Tensor
+    level_shares: torch.Tensor
     backend: str
+
+    @property
+    def density(self) -> torch.Tensor:
+        """Share of dense attention's FLOPs; a 0-dim tensor on the device."""
+        shares = self.level_shares
+        return (shares * 0.5 ** torch.arange(shares.shape[0], device=shares.device)).sum()
 
 
 @overload
@@ -97,8 +112,8 @@ def pyramid_sparse_attention(
         # Not before: it takes torch's compiler along, which takes seconds to import.
         from .operator import compiled_attention
 
-        out, levels, reached, chosen = compiled_attention(q, k, v, config, grid, text_length, static_levels, backend)
-        return (out, AttentionInfo(levels, reached, chosen)) if return_info else out
+        out, levels, shares, chosen = compiled_attention(q, k, v, config, grid, text_length, static_levels, backend)
+        return (out, AttentionInfo(levels, shares, chosen)) if return_info else out
     out, info = sparse_attention(q, k, v, config, grid, text_length, static_levels, backend)
     return (out, info()) if return_info else out
 
@@ -120,8 +135,8 @@ def sparse_attention(
     """
     backend = choose_backend(backend, q)
     if config.radial is not None and grid is not None:
-        out, levels, reached = _attend_masked(q, k, v, config, grid, text_length, backend)
-        return _heads_inside(out), lambda: AttentionInfo(levels, reached(), backend)
+        out, levels, shares = _attend_masked(q, k, v, config, grid, text_length, backend)
+        return _heads_inside(out), lambda: AttentionInfo(levels, shares(), backend)
     index = None if grid is None else reorder_index(config, grid, text_length, q.device)
     restore = None
     if index is not None and grid is not None and backend == "torch":
@@ -129,12 +144,11 @@ def sparse_attention(
         q, k, v = (x.index_select(2, index) for x in (q, k, v))
         index, restore = None, restore_index(config, grid, text_length, q.device)
     levels = plan_levels(q, k, config, text_length, static_levels, backend, index)
-    # A map from outside may hold any level.
-    max_level = max(config.levels) if static_levels is None else config.block_n
-    out, reached = _attend(q, k, v, levels, config.block_m, config.block_n, max_level, backend, index)
+    max_level = coarsest_level(config, any_level=static_levels is not None)
+    out, shares = _attend(q, k, v, levels, config.block_m, config.block_n, max_level, backend, index)
     if restore is not None:
         out = out.index_select(2, restore)
-    return _heads_inside(out), lambda: AttentionInfo(levels, reached(), backend)
+    return _heads_inside(out), lambda: AttentionInfo(levels, shares(), backend)
 
 
 def attention_from_levels(
@@ -213,20 +227,19 @@ class PSAAttention(torch.nn.Module):
 def _attend_masked(
     q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, config: PSAConfig, grid: Grid, text_length: int, backend: str
 ) -> tuple[torch.Tensor, torch.Tensor, Callable[[], torch.Tensor]]:
-    """Output, level map, and what tells its density, under the config's mask, whose windows run along raster order."""
+    """Output, level map, and what tells its shares, under the config's mask, whose windows run along raster order."""
     assert config.radial is not None
     mask = mask_levels(config, grid, text_length, q.device)
-    sizes = config.block_m, config.block_n
+    sizes, max_level = (config.block_m, config.block_n), coarsest_level(config)
     if not config.radial.decides_alone:
         levels = plan_levels(q, k, config, text_length, mask, backend, static_rule=config.radial.mode)
-        out, reached = _attend(q, k, v, levels, *sizes, max(config.levels), backend)
-        return out, levels, reached
-    max_level = MASK_MAX_LEVEL if config.radial.mode == "coarsen" else 1
+        out, shares = _attend(q, k, v, levels, *sizes, max_level, backend)
+        return out, levels, shares
     # Plain torch reads the map itself.
     block_list = mask_block_list(config, grid, text_length, max_level, q.device) if backend == "triton" else None
     levels = mask.expand(*q.shape[:2], -1, -1)
-    out, reached = _attend(q, k, v, levels, *sizes, max_level, backend, block_list=block_list)
-    return out, levels, reached
+    out, _ = _attend(q, k, v, levels, *sizes, max_level, backend, block_list=block_list)
+    return out, levels, partial(mask_level_shares, config, grid, text_length, q.device)
 
 
 def _heads_inside(out: torch.Tensor) -> torch.Tensor:
@@ -246,15 +259,16 @@ def _attend(
     index: torch.Tensor | None = None,
     block_list: BlockList | None = None,
 ) -> tuple[torch.Tensor, Callable[[], torch.Tensor]]:
-    """The output, and what tells the density of the level map, whose block list may be there already."""
+    """The output, and what tells the shares of levels in the map, whose block list may be there already."""
     pyramid = build_pyramid(k, v, max_level, backend, index)
     if backend == "torch":
-        return pyramid_attention_torch(q, k, v, levels, pyramid, block_m, block_n), partial(density, levels)
+        out = pyramid_attention_torch(q, k, v, levels, pyramid, block_m, block_n)
+        return out, partial(level_shares, levels, max_level)
     from .ops.attention.dispatch import pyramid_attention
 
     if block_list is None:
         block_list = build_block_list(levels, max_level, block_n, k.shape[2], backend)
-    return pyramid_attention(q, k, v, block_list, pyramid, block_m, block_n, index), block_list.density
+    return pyramid_attention(q, k, v, block_list, pyramid, block_m, block_n, index), block_list.level_shares
 
 
 def _check_tensors(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> None:

@@ -154,6 +154,12 @@ def repair_empty_rows(levels: torch.Tensor, importance: torch.Tensor) -> torch.T
     return levels.scatter(-1, best, torch.where(empty, 1, levels.gather(-1, best)).to(torch.uint8))
 
 
+def level_shares(levels: torch.Tensor, max_level: int) -> torch.Tensor:
+    """The share of block pairs at level 1, 2, 4 ... up to ``max_level``; the rest is skipped. Float32, one a level."""
+    counts = [(levels == 1 << i).sum(dtype=torch.float32) for i in range(max_level.bit_length())]
+    return torch.stack(counts) / levels.numel()
+
+
 def density(levels: torch.Tensor) -> torch.Tensor:
     """Share of dense attention's FLOPs: the mean of 1 / level over block pairs, 0 for skipped. A 0-dim tensor."""
     cost = 1.0 / levels.float()

@@ -14,10 +14,11 @@ import torch
 from .backends import BackendError, choose_backend_for
 from .config import PSAConfig
 from .errors import ConfigError
+from .plan import coarsest_level
 from .sizes import Grid
 
 # A name of its own for each copy of the package in a process: ComfyUI loads the pack's, pip may have installed one too.
-_NAME = re.sub(r"\W", "_", __package__ or "psa_core") + "::pyramid_sparse_attention"
+_NAME = re.sub(r"\W", "_", __package__ or "psa_core") + "::sparse_attention"
 # Spelled out, because not every torch reads all types of Python.
 _SCHEMA = (
     "(Tensor q, Tensor k, Tensor v, str config, SymInt[]? grid, SymInt text_length, Tensor? static_levels, str backend)"
@@ -35,7 +36,7 @@ def _attention(
     static_levels: torch.Tensor | None,
     backend: str,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Output, level map and density of :func:`psa_core.pyramid_sparse_attention`.
+    """Output, level map and shares of levels of :func:`psa_core.pyramid_sparse_attention`.
 
     Args:
         config: ``PSAConfig.as_text``; the others as there, checked already.
@@ -46,9 +47,11 @@ def _attention(
     settings = _config(config)
     out, ask = sparse_attention(q, k, v, settings, size, text_length, static_levels, backend)
     info = ask()
-    # A mask's map is one for all heads and outlives the call; a graph gets one of its own.
-    levels = info.levels if settings.radial is None else info.levels.clone(memory_format=torch.contiguous_format)
-    return out, levels, info.density
+    levels, shares = info.levels, info.level_shares
+    if settings.radial is not None:
+        # A mask's map is one for all heads and outlives the call; a graph gets one of its own.
+        levels, shares = levels.clone(memory_format=torch.contiguous_format), shares.clone()
+    return out, levels, shares
 
 
 # Triton's kernels and the choices made before them are no business of the compiler's.
@@ -76,7 +79,7 @@ def compiled_attention(
     static_levels: torch.Tensor | None,
     backend: str,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, str]:
-    """Output, level map, density and backend of one call, for a graph that is being compiled."""
+    """Output, level map, shares of levels and backend of one call, for a graph that is being compiled."""
     # A head size that the graph leaves open is settled here.
     chosen = _choose_backend(backend, q.device, q.dtype, index(q.shape[-1]))
     if chosen == "torch" and torch.is_grad_enabled() and any(x.requires_grad for x in (q, k, v)):
@@ -104,7 +107,8 @@ def _shapes(
     blocks = math.ceil(tokens / settings.block_m), math.ceil(k.shape[2] / settings.block_n)
     out = q.new_empty((batch, tokens, heads, d)).transpose(1, 2)
     levels = q.new_empty((batch, heads, *blocks), dtype=torch.uint8)
-    return out, levels, q.new_empty((), dtype=torch.float32)
+    max_level = coarsest_level(settings, any_level=static_levels is not None)
+    return out, levels, q.new_empty(max_level.bit_length(), dtype=torch.float32)
 
 
 @lru_cache(maxsize=64)

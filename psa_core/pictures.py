@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -20,9 +20,10 @@ from .levels import density
 from .report import AttentionError, Report
 
 _SKIPPED = "#f2f0ea"
-_DENSE = "#d9d9d9"
-_PAPER = "#ffffff"
-_INK = "#222222"
+# Calls that ran dense; the picture's ground; its letters.
+DENSE = "#d9d9d9"
+PAPER = "#ffffff"
+INK = "#222222"
 # Numbers stay readable in a heat map of up to this many cells a side.
 _MOST_NUMBERS = 24
 
@@ -44,21 +45,22 @@ def levels_picture(report: Report, file: str | Path, *, head: int = 0, rows: int
         raise ValueError("the report holds no level maps: ask for them (keep_levels=True) before the run")
     steps = _evenly(sorted({step for step, _ in maps}), rows)
     layers = _evenly(sorted({layer for _, layer in maps}), columns)
-    figure = Figure(figsize=(3.1 * len(layers) + 0.8, 2.7 * len(steps) + 1.6), facecolor=_PAPER, layout="constrained")
+    figure = Figure(figsize=(3.1 * len(layers) + 0.8, 2.7 * len(steps) + 1.6), facecolor=PAPER, layout="constrained")
     axes = figure.subplots(len(steps), len(layers), squeeze=False, sharex=True, sharey=True)
-    colours = _level_colours([maps[key] for key in product(steps, layers) if key in maps])
+    drawn = [maps[key] for key in product(steps, layers) if key in maps]
+    colours = level_colours(int(level) for levels in drawn for level in levels.unique())
     for row, step in enumerate(steps):
         for column, layer in enumerate(layers):
             if (step, layer) in maps:
                 _draw_levels(axes[row][column], maps[step, layer][0, head].cpu(), colours)
             axes[row][column].set_title(_levels_title(maps.get((step, layer)), step, layer, head), fontsize=9)
-    figure.suptitle(f"What each query block sees of each key block (head {head})", fontsize=13, color=_INK)
+    figure.suptitle(f"What each query block sees of each key block (head {head})", fontsize=13, color=INK)
     for axis in axes[-1]:
         axis.set_xlabel("key block", fontsize=9)
     for axis in axes[:, 0]:
         axis.set_ylabel("query block", fontsize=9)
     figure.legend(
-        handles=[Patch(facecolor=colour, edgecolor="#999999", label=_level_name(x)) for x, colour in colours.items()],
+        handles=[Patch(facecolor=colour, edgecolor="#999999", label=level_name(x)) for x, colour in colours.items()],
         loc="outside lower center",
         # Two rows where one would run out of the picture.
         ncols=len(colours) if len(colours) <= 2 * len(layers) - 2 else -(-len(colours) // 2),
@@ -82,7 +84,7 @@ def density_picture(report: Report, file: str | Path) -> None:
     if not calls:
         raise ValueError("no call ran sparse: there is no density to draw")
     title = f"Density by layer and step: {report.density():.2f} on average"
-    _draw_heat_map(_by_layer_and_step(calls), 1.0, title, "share of dense attention's work", file)
+    _draw_heat_map(by_layer_and_step(calls), 1.0, title, "share of dense attention's work", file)
 
 
 def errors_picture(errors: Sequence[AttentionError], file: str | Path, *, most: float | None = None) -> None:
@@ -98,16 +100,17 @@ def errors_picture(errors: Sequence[AttentionError], file: str | Path, *, most: 
     """
     if not errors:
         raise ValueError("no error was measured: there is none to draw")
-    table = _by_layer_and_step(errors)
+    table = by_layer_and_step(errors)
     mean = sum(call.error for call in errors) / len(errors)
     title = f"Error of attention by layer and step: {mean:.2g} on average"
     highest = float(np.nanmax(table)) if most is None else most
     _draw_heat_map(table, highest, title, "relative error of the output", file)
 
 
-def _by_layer_and_step(calls: Sequence[tuple[int, int, float]]) -> np.ndarray:
-    """Means of (step, layer, number) as ``[layers, steps]``, NaN where there is none."""
-    shape = max(layer for _, layer, _ in calls) + 1, max(step for step, _, _ in calls) + 1
+def by_layer_and_step(calls: Sequence[tuple[int, int, float]], shape: tuple[int, int] | None = None) -> np.ndarray:
+    """Means of (step, layer, number) as ``[layers, steps]``, by default as many as hold numbers; NaN for none."""
+    if shape is None:
+        shape = max(layer for _, layer, _ in calls) + 1, max(step for step, _, _ in calls) + 1
     total, count = np.zeros(shape), np.zeros(shape)
     for step, layer, number in calls:
         total[layer, step] += number
@@ -119,23 +122,33 @@ def _draw_heat_map(table: np.ndarray, most: float, title: str, label: str, file:
     """Draw ``[layers, steps]``, with colours from 0 to ``most``."""
     shape = table.shape
     width, height = np.clip((2.6 + 0.55 * shape[1], 2.2 + 0.45 * shape[0]), (6.4, 3.4), (11, 7.5))
-    figure = Figure(figsize=(width, height), facecolor=_PAPER, layout="constrained")
+    figure = Figure(figsize=(width, height), facecolor=PAPER, layout="constrained")
     axis = figure.subplots()
-    axis.set_facecolor(_DENSE)
-    image = axis.imshow(table, cmap="YlGnBu", vmin=0, vmax=most or 1.0, aspect="auto", origin="lower")
-    line = 1 if max(shape) <= _MOST_NUMBERS else 0.4
-    axis.hlines(np.arange(1, shape[0]) - 0.5, -0.5, shape[1] - 0.5, color=_PAPER, linewidth=line)
-    axis.vlines(np.arange(1, shape[1]) - 0.5, -0.5, shape[0] - 0.5, color=_PAPER, linewidth=line)
-    figure.colorbar(image, label=label)
+    figure.colorbar(draw_cells(axis, table, most), label=label)
     axis.set(xlabel="denoising step", ylabel="layer")
-    _whole_ticks(axis)
-    axis.set_title(title, fontsize=12, color=_INK)
-    if max(shape) <= _MOST_NUMBERS:
-        _write_numbers(axis, table, most)
+    axis.set_title(title, fontsize=12, color=INK)
     if np.isnan(table).any():
-        grey = Patch(facecolor=_DENSE, edgecolor="#999999", label="ran dense (warm-up and the like)")
+        grey = Patch(facecolor=DENSE, edgecolor="#999999", label="ran dense (warm-up and the like)")
         figure.legend(handles=[grey], loc="outside lower center", frameon=False, fontsize=9)
     figure.savefig(file, dpi=150)
+
+
+def draw_cells(axis: Any, table: np.ndarray, most: float, numbers: bool = True) -> Any:
+    """Draw ``[layers, steps]`` into an axis, with colours from 0 to ``most``, and return what a colour bar explains.
+
+    Args:
+        numbers: write them into their cells, where these are few.
+    """
+    layers, steps = table.shape
+    few = max(layers, steps) <= _MOST_NUMBERS
+    axis.set_facecolor(DENSE)
+    image = axis.imshow(table, cmap="YlGnBu", vmin=0, vmax=most or 1.0, aspect="auto", origin="lower")
+    axis.hlines(np.arange(1, layers) - 0.5, -0.5, steps - 0.5, color=PAPER, linewidth=1 if few else 0.4)
+    axis.vlines(np.arange(1, steps) - 0.5, -0.5, layers - 0.5, color=PAPER, linewidth=1 if few else 0.4)
+    whole_ticks(axis)
+    if few and numbers:
+        _write_numbers(axis, table, most)
+    return image
 
 
 def _evenly(values: Sequence[int], most: int) -> list[int]:
@@ -144,9 +157,9 @@ def _evenly(values: Sequence[int], most: int) -> list[int]:
     return [values[round(place)] for place in places]
 
 
-def _level_colours(maps: Sequence[torch.Tensor]) -> dict[int, Any]:
-    """A colour for every level that occurs, dark for fine; skipped comes last."""
-    found = sorted({int(level) for levels in maps for level in levels.unique()} - {0})
+def level_colours(levels: Iterable[int]) -> dict[int, Any]:
+    """A colour for every level, dark for fine; skipped comes last."""
+    found = sorted(set(levels) - {0})
     shades = colormaps["YlGnBu_r"](np.linspace(0.08, 0.8, max(len(found), 2)))
     return {**{level: tuple(shade[:3]) for level, shade in zip(found, shades, strict=False)}, 0: to_rgb(_SKIPPED)}
 
@@ -158,10 +171,11 @@ def _draw_levels(axis: Any, levels: torch.Tensor, colours: dict[int, Any]) -> No
         picture[levels.numpy() == level] = colour
     axis.imshow(picture, aspect="auto", interpolation="nearest")
     axis.tick_params(labelsize=8)
-    _whole_ticks(axis)
+    whole_ticks(axis)
 
 
-def _whole_ticks(axis: Any) -> None:
+def whole_ticks(axis: Any) -> None:
+    """Number both sides of an axis in whole numbers."""
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     axis.yaxis.set_major_locator(MaxNLocator(integer=True))
 
@@ -171,7 +185,8 @@ def _levels_title(levels: torch.Tensor | None, step: int, layer: int, head: int)
     return f"{place}: dense" if levels is None else f"{place}: density {float(density(levels[0, head])):.2f}"
 
 
-def _level_name(level: int) -> str:
+def level_name(level: int) -> str:
+    """What a level means, for a legend."""
     if level == 0:
         return "skipped"
     return "1: every key" if level == 1 else f"{level}: means of {level} keys"
@@ -180,5 +195,5 @@ def _level_name(level: int) -> str:
 def _write_numbers(axis: Any, table: np.ndarray, most: float) -> None:
     for (layer, step), value in np.ndenumerate(table):
         if not math.isnan(value):
-            colour = "white" if value > 0.55 * most else _INK
+            colour = "white" if value > 0.55 * most else INK
             axis.text(step, layer, f"{value:.2f}", ha="center", va="center", fontsize=8, color=colour)

@@ -10,7 +10,7 @@ import torch
 from .config import PSAConfig
 from .errors import ConfigError
 from .importance import ESTIMATORS
-from .levels import full_resolution_text, level_bounds, levels_from_importance
+from .levels import full_resolution_text, level_bounds, level_shares, levels_from_importance
 from .masks.settings import RadialMask
 from .masks.static import static_levels
 from .ops.attention.block_list import BlockList, build_block_list
@@ -63,6 +63,23 @@ def mask_block_list(config: PSAConfig, grid: Grid, text_length: int, max_level: 
     assert config.radial is not None
     sizes = config.block_m, config.block_n
     return _mask_block_list(_what_shapes(config.radial), tuple(grid), text_length, *sizes, max_level, device)
+
+
+def mask_level_shares(config: PSAConfig, grid: Grid, text_length: int, device: torch.device) -> torch.Tensor:
+    """:func:`psa_core.levels.level_shares` of a mask that decides alone, counted once for each shape."""
+    assert config.radial is not None
+    sizes = config.block_m, config.block_n
+    max_level = coarsest_level(config)
+    return _mask_level_shares(_what_shapes(config.radial), tuple(grid), text_length, *sizes, max_level, device)
+
+
+def coarsest_level(config: PSAConfig, any_level: bool = False) -> int:
+    """The coarsest level that a call's map may hold; ``any_level``: with a map from outside, which may hold any."""
+    if any_level:
+        return config.block_n
+    if config.radial is not None and config.radial.decides_alone:
+        return MASK_MAX_LEVEL if config.radial.mode == "coarsen" else 1
+    return max(config.levels)
 
 
 def check_static(
@@ -142,3 +159,11 @@ def _mask_block_list(
 ) -> BlockList:
     levels = _mask_levels(radial, grid, text_length, block_m, block_n, device)
     return build_block_list(levels, max_level, block_n, text_length + math.prod(grid), "triton")
+
+
+@lru_cache(maxsize=8)
+@torch.inference_mode(False)
+def _mask_level_shares(
+    radial: RadialMask, grid: Grid, text_length: int, block_m: int, block_n: int, max_level: int, device: torch.device
+) -> torch.Tensor:
+    return level_shares(_mask_levels(radial, grid, text_length, block_m, block_n, device), max_level)

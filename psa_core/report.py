@@ -1,12 +1,20 @@
-"""What a run did: density by step and layer, and why calls stayed dense."""
+"""What a run did: density and levels by step and layer, why calls stayed dense, and the time that attention took."""
 
 from __future__ import annotations
 
 import threading
 from collections import Counter
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
 import torch
+
+from .clock import Clock
+
+_MODEL, _SPARSE, _DENSE = "model", "sparse", "dense"
+# Shares are summed in float32, on millions of block pairs.
+_ROUNDED = 1e-6
 
 
 class SparseCall(NamedTuple):
@@ -36,52 +44,119 @@ class AttentionError(NamedTuple):
     error: float
 
 
+class Seconds(NamedTuple):
+    """Where the time of a run went; threads on several GPUs add up. None for what was not measured.
+
+    Attributes:
+        model: in forward passes of the model, attention and all else.
+        sparse: in sparse calls.
+        dense: in dense calls, by reason.
+    """
+
+    model: float | None
+    sparse: float | None
+    dense: dict[str, float]
+
+    @property
+    def attention(self) -> float | None:
+        """In attention, sparse and dense."""
+        measured = [*self.dense.values()] if self.sparse is None else [self.sparse, *self.dense.values()]
+        return sum(measured) if measured else None
+
+
+class _Call(NamedTuple):
+    """A sparse call; tensors until they are read, then numbers."""
+
+    step: int
+    layer: int
+    shares: Any
+    error: Any
+
+
 class Report:
-    """Counts of one run. Densities stay on their device until somebody asks, so recording never waits for the GPU.
+    """Counts of one run. Numbers stay on their device until somebody asks, so recording never waits for the GPU.
 
     Args:
         keep_levels: also keep the level map of every (step, layer), for pictures; memory grows with the run.
+
+    Attributes:
+        dense_reasons: how many calls stayed dense for which reason.
+        steps, layers: those that self-attention was seen in, sparse or dense.
     """
 
     def __init__(self, keep_levels: bool = False) -> None:
         self.dense_reasons: Counter[str] = Counter()
         self.level_maps: dict[tuple[int, int], torch.Tensor] = {}
+        self.steps: set[int] = set()
+        self.layers: set[int] = set()
+        self._clock = Clock()
         self._keep_levels = keep_levels
-        self._sparse: list[tuple[int, int, torch.Tensor]] = []
-        self._errors: list[tuple[int, int, torch.Tensor]] = []
+        self._unread: list[_Call] = []
+        self._read: list[_Call] = []
         # With several GPUs, ComfyUI runs forwards in threads that share one run.
         self._lock = threading.Lock()
+
+    @classmethod
+    def of(cls, reports: Iterable[Report]) -> Report:
+        """One report of several runs, such as the parts of a denoising, without level maps. Waits for the GPU."""
+        whole = cls()
+        for report in reports:
+            whole.dense_reasons += report.dense_reasons
+            whole.steps |= report.steps
+            whole.layers |= report.layers
+            whole._read += report._calls()
+            whole._clock.take_over(report._clock)
+        return whole
+
+    def time_model(self, device: torch.device) -> AbstractContextManager[None]:
+        """Measure a forward pass of the model."""
+        return self._clock.measure(_MODEL, device)
+
+    def time_sparse(self, device: torch.device) -> AbstractContextManager[None]:
+        """Measure a sparse call, which :meth:`add_sparse` counts."""
+        return self._clock.measure(_SPARSE, device)
 
     def add_sparse(
         self,
         step: int,
         layer: int,
-        density: torch.Tensor,
+        level_shares: torch.Tensor,
         levels: torch.Tensor,
         error: torch.Tensor | None = None,
     ) -> None:
         """Count a sparse call.
 
         Args:
-            density: 0-dim.
+            level_shares: share of block pairs at level 1, 2, 4 ..., ``[n_levels]``; the rest is skipped.
             levels: the call's level map.
             error: relative error of its output, 0-dim; None where it was not measured.
         """
         with self._lock:
-            self._sparse.append((step, layer, density))
-            if error is not None:
-                self._errors.append((step, layer, error))
+            self.steps.add(step)
+            self.layers.add(layer)
+            self._unread.append(_Call(step, layer, level_shares, error))
             if self._keep_levels:
                 self.level_maps[step, layer] = levels
 
-    def add_dense(self, reason: str) -> None:
-        """Count a call that ran as it would have without the pack, for ``reason``."""
+    def add_dense(self, reason: str, step: int | None = None, layer: int | None = None) -> None:
+        """Count a call that ran as it would have without the pack, for ``reason``; None for an unknown place."""
         with self._lock:
             self.dense_reasons[reason] += 1
+            if step is not None:
+                self.steps.add(step)
+            if layer is not None:
+                self.layers.add(layer)
+
+    def dense_call(
+        self, reason: str, device: torch.device, step: int | None = None, layer: int | None = None
+    ) -> AbstractContextManager[None]:
+        """Count a call as :meth:`add_dense` does, and measure it."""
+        self.add_dense(reason, step, layer)
+        return self._clock.measure((_DENSE, reason), device)
 
     @property
     def sparse_count(self) -> int:
-        return len(self._sparse)
+        return len(self._read) + len(self._unread)
 
     @property
     def dense_count(self) -> int:
@@ -89,16 +164,33 @@ class Report:
 
     def sparse_calls(self) -> list[SparseCall]:
         """Every sparse call in the order they ran. Waits for the GPU."""
-        return [SparseCall(*call) for call in _numbers(self._sparse)]
+        return [SparseCall(call.step, call.layer, _density(call.shares)) for call in self._calls()]
 
     def attention_errors(self) -> list[AttentionError]:
         """The error of every sparse call in the order they ran; empty where none was measured. Waits for the GPU."""
-        return [AttentionError(*call) for call in _numbers(self._errors)]
+        return [AttentionError(x.step, x.layer, x.error) for x in self._calls() if x.error is not None]
 
     def density(self) -> float | None:
         """Mean density of the sparse calls; None without any. Waits for the GPU."""
         calls = self.sparse_calls()
         return sum(call.density for call in calls) / len(calls) if calls else None
+
+    def level_shares(self, step: int | None = None) -> dict[int, float]:
+        """The share of block pairs at each level, 0 for skipped, as means of the sparse calls. Waits for the GPU.
+
+        Args:
+            step: of this step alone; None for the whole run.
+
+        Returns:
+            Shares by level, finest first, skipped last; empty without a sparse call.
+        """
+        return _mean_shares([call.shares for call in self._calls() if step in (None, call.step)])
+
+    def seconds(self) -> Seconds:
+        """Where the time went. Waits for the GPU."""
+        measured = self._clock.seconds()
+        dense = {reason: measured[_DENSE, reason] for reason in self.dense_reasons if (_DENSE, reason) in measured}
+        return Seconds(measured.get(_MODEL), measured.get(_SPARSE), dense)
 
     def line(self) -> str:
         """One line for people: density reached, calls sparse and dense, each reason for dense with its count."""
@@ -109,30 +201,87 @@ class Report:
         return f"{reached} | {self.sparse_count} sparse, {dense}"
 
     def as_dict(self) -> dict[str, Any]:
-        """The report as plain data, for JSON."""
-        document = {
+        """The report as plain data, for JSON.
+
+        ``density``, and ``sparse_calls`` with the step, layer and density of each; ``level_shares`` by level
+        (``"1"``, ``"2"`` ... ``"skipped"``) and the same by step; ``dense_calls``, counts by reason; ``seconds`` in
+        the model's forward passes, in attention, in sparse calls and in dense calls by reason, null where they were
+        not measured; ``attention_errors`` where they were.
+        """
+        seconds = self.seconds()
+        steps = sorted({call.step for call in self._calls()})
+        document: dict[str, Any] = {
             "density": self.density(),
-            "sparse_calls": [call._asdict() for call in self.sparse_calls()],
+            "level_shares": _by_name(self.level_shares()),
+            "level_shares_by_step": {str(step): _by_name(self.level_shares(step)) for step in steps},
             "dense_calls": dict(self.dense_reasons),
+            "seconds": {
+                "model": seconds.model,
+                "attention": seconds.attention,
+                "sparse": seconds.sparse,
+                "dense": seconds.dense,
+            },
+            "sparse_calls": [call._asdict() for call in self.sparse_calls()],
         }
-        if self._errors:
-            document["attention_errors"] = [error._asdict() for error in self.attention_errors()]
+        errors = self.attention_errors()
+        if errors:
+            document["attention_errors"] = [error._asdict() for error in errors]
         return document
 
+    def _calls(self) -> list[_Call]:
+        """The sparse calls in numbers, which are fetched once: afterwards nothing of them is left on a device."""
+        with self._lock:
+            shares = _fetch([call.shares for call in self._unread])
+            errors = iter(_fetch([call.error for call in self._unread if call.error is not None]))
+            self._read += [
+                _Call(call.step, call.layer, share, None if call.error is None else next(errors))
+                for call, share in zip(self._unread, shares, strict=True)
+            ]
+            self._unread = []
+            return self._read
 
-def _numbers(calls: list[tuple[int, int, torch.Tensor]]) -> list[tuple[int, int, float]]:
-    """(step, layer, 0-dim tensor) with the tensors as numbers."""
-    scalars = _to_cpu([scalar for _, _, scalar in calls])
-    return [(step, layer, float(scalar)) for (step, layer, _), scalar in zip(calls, scalars, strict=True)]
+
+def as_document(models: Sequence[Report]) -> dict[str, Any]:
+    """One run as plain data, for JSON: its line and the report of all of it.
+
+    Args:
+        models: a report for each model that took part, such as Wan 2.2's two experts; of several, each also stands
+            under ``models``.
+    """
+    whole = Report.of(models)
+    document = {"line": whole.line(), **whole.as_dict()}
+    if len(models) > 1:
+        document["models"] = [{"line": report.line(), **report.as_dict()} for report in models]
+    return document
 
 
-def _to_cpu(scalars: list[torch.Tensor]) -> list[torch.Tensor]:
-    """Bring 0-dim tensors to the CPU with one wait a device, in their order."""
-    by_device: dict[torch.device, list[int]] = {}
-    for i, scalar in enumerate(scalars):
-        by_device.setdefault(scalar.device, []).append(i)
-    result = list(scalars)
-    for places in by_device.values():
-        for i, scalar in zip(places, torch.stack([scalars[i] for i in places]).cpu(), strict=True):
-            result[i] = scalar
-    return result
+def _density(shares: Sequence[float]) -> float:
+    return sum(share / (1 << i) for i, share in enumerate(shares))
+
+
+def _mean_shares(calls: Sequence[Sequence[float]]) -> dict[int, float]:
+    """Means by level of what calls have, to which levels that a call did not use count as 0."""
+    if not calls:
+        return {}
+    means = {1 << i: 0.0 for i in range(max(map(len, calls)))}
+    for shares in calls:
+        for i, share in enumerate(shares):
+            means[1 << i] += share / len(calls)
+    skipped = 1.0 - sum(means.values())
+    return {**means, 0: skipped if skipped > _ROUNDED else 0.0}
+
+
+def _by_name(shares: dict[int, float]) -> dict[str, float]:
+    return {str(level) if level else "skipped": share for level, share in shares.items()}
+
+
+def _fetch(tensors: list[torch.Tensor]) -> list[Any]:
+    """Tensors as numbers or lists of them, in their order, with one wait for each device and size."""
+    alike: dict[tuple[torch.device, torch.Size], list[int]] = {}
+    for i, x in enumerate(tensors):
+        alike.setdefault((x.device, x.shape), []).append(i)
+    numbers: list[Any] = [None] * len(tensors)
+    for places in alike.values():
+        for i, number in zip(places, torch.stack([tensors[i] for i in places]).tolist(), strict=True):
+            numbers[i] = number
+    return numbers

@@ -86,5 +86,5 @@ def test_recording_does_not_ask_for_the_number() -> None:
 
     report = Report()
     number = torch.tensor(0.5, device=DEVICE).as_subclass(Watched)
-    report.add_sparse(0, 0, torch.tensor(1.0), torch.ones(1), number)
+    report.add_sparse(0, 0, torch.ones(1), torch.ones(1), number)
     assert report.sparse_count == 1

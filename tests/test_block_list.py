@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from psa_core.backends import triton_installed
-from psa_core.levels import density
+from psa_core.levels import level_shares
 from psa_core.ops.attention.block_list import TOKEN_BITS, TOKEN_MASK, BlockList, build_block_list
 
 from .support import DEVICE, Shape, random_levels
@@ -72,8 +72,9 @@ class TestBlockList:
         assert block_list.spans.shape[3] == max_level.bit_length()
         check(block_list, levels, k_tokens)
         skipped = torch.isin(levels, torch.tensor(valid, dtype=torch.uint8, device=DEVICE), invert=True)
-        expected = density(levels.masked_fill(skipped, 0)).item()
-        assert block_list.density().item() == pytest.approx(expected, rel=1e-5)
+        flat = levels.masked_fill(skipped, 0).flatten().tolist()
+        expected = [flat.count(level) / len(flat) for level in valid[1:]]
+        assert block_list.level_shares().tolist() == pytest.approx(expected, rel=1e-5)
 
     @pytest.mark.parametrize("k_blocks", [1, 2, 3, 507, 600, 1024, 2500])
     def test_lengths(self, k_blocks: int, backend: str) -> None:
@@ -86,7 +87,7 @@ class TestBlockList:
         levels = torch.full((1, 1, 2, 300), level, dtype=torch.uint8, device=DEVICE)
         block_list = build_block_list(levels, 8, 64, 300 * 64 - 13, backend)
         check(block_list, levels, 300 * 64 - 13)
-        assert block_list.density().item() == pytest.approx(1 / level if level else 0)
+        assert block_list.level_shares().tolist() == [float(level == 1 << i) for i in range(4)]
 
     def test_any_strides(self, backend: str) -> None:
         levels = random_levels(Shape(2, 3, 300, 320, 64, 64, 32))
@@ -102,10 +103,9 @@ class TestBlockList:
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_density_needs_no_wait(backend: str) -> None:
+def test_shares_need_no_wait(backend: str) -> None:
     levels = random_levels(Shape(2, 3, 300, 320, 64, 64, 32))
-    share = build_block_list(levels, 32, 32, 320, backend).density()
-    assert share.ndim == 0
-    assert share.dtype == torch.float32
-    assert share.device == levels.device
-    assert share.item() == pytest.approx(density(levels).item(), rel=1e-5)
+    shares = build_block_list(levels, 32, 32, 320, backend).level_shares()
+    assert shares.dtype == torch.float32
+    assert shares.device == levels.device
+    torch.testing.assert_close(shares, level_shares(levels, 32))

@@ -113,7 +113,7 @@ def test_pictures_of_a_large_and_gappy_report(tmp_path: Path) -> None:
     for step in range(3, 50, 2):
         for layer in range(40):
             if (step + layer) % 3:
-                report.add_sparse(step, layer, torch.tensor(0.25), levels)
+                report.add_sparse(step, layer, torch.tensor([0.2, 0.1]), levels)
     levels_picture(report, tmp_path / "levels.png")
     density_picture(report, tmp_path / "density.svg")
     assert {file.name for file in tmp_path.iterdir()} == {"levels.png", "density.svg"}

@@ -53,6 +53,15 @@ def test_shares_and_last_steps_are_those_of_the_pipelines_scheduler(make: Any) -
     assert sparse_steps(handle) == [1, 2]
 
 
+def test_sparse_and_dense_calls_are_measured() -> None:
+    report = sampled(wan_model(), SPARSE.replace(schedule=Schedule(warmup=1, last_dense=1, dense_layers=(1,)))).report
+    seconds = report.seconds()
+    assert seconds.sparse > 0
+    assert set(seconds.dense) == {"warm-up", "last steps", "dense layer"}
+    assert all(took > 0 for took in seconds.dense.values())
+    assert (report.steps, report.layers) == (set(range(len(TIMESTEPS))), set(range(LAYERS)))
+
+
 def test_the_schedulers_timesteps_are_read_when_the_run_begins() -> None:
     model = wan_model()
     pipeline = pipeline_of(model, timesteps=(1, 0))

@@ -103,18 +103,19 @@ class Run:
     def attend(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, place: Place) -> torch.Tensor:
         """Run one call sparse and record it. Shapes as of :func:`psa_core.pyramid_sparse_attention`."""
         config = _config_of_call(self.config, place.step, place.steps, place.frames_per_token)
-        out, info = pyramid_sparse_attention(
-            q,
-            k,
-            v,
-            config,
-            grid=place.grid,
-            text_length=place.text_length,
-            backend=self.backend,
-            return_info=True,
-        )
+        with self.report.time_sparse(q.device):
+            out, info = pyramid_sparse_attention(
+                q,
+                k,
+                v,
+                config,
+                grid=place.grid,
+                text_length=place.text_length,
+                backend=self.backend,
+                return_info=True,
+            )
         error = _relative_error(out, q, k, v) if self.measure_errors else None
-        self.report.add_sparse(place.step, place.layer, info.density, info.levels, error)
+        self.report.add_sparse(place.step, place.layer, info.level_shares, info.levels, error)
         return out
 
     def _scenes_reason(self, place: Place) -> str | None:

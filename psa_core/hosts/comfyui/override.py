@@ -23,6 +23,7 @@ class Forward:
         step, steps: step of the whole denoising, and how many it has.
         grid: (frames, height, width) in tokens, by the latent's shape; None when unknown.
         text_length, image_tokens: tokens of the conditioning, of the text and of a CLIP image.
+        device: that the model runs on.
         calls: self-attention calls so far, which number the layers of models that do not.
     """
 
@@ -33,6 +34,7 @@ class Forward:
     grid: Grid | None
     text_length: int
     image_tokens: int
+    device: torch.device
     calls: int = 0
 
 
@@ -67,21 +69,28 @@ class AttentionOverride:
         forward = self._forward
         if forward.model is None:
             # Other models call with arguments of their own, which are not for us to read.
-            return self._dense("not a Wan or CogVideoX model", func, args, kwargs)
+            return self._dense("not a Wan or CogVideoX model", None, func, args, kwargs)
         call = _read(*args, **kwargs)
         place = self._place(call, forward.model)
         reason = self._dense_reason(call, place, forward.model)
         if reason is not None:
-            return self._dense(reason, func, args, kwargs)
+            layer = place.layer if call.q.shape[2] == call.k.shape[2] else None
+            return self._dense(reason, layer, func, args, kwargs)
         out = forward.run.attend(call.q, call.k, call.v, place)
         return out if call.keep_heads else out.transpose(1, 2).flatten(2)
 
     def _dense(
-        self, reason: str, func: Callable[..., torch.Tensor], args: tuple[Any, ...], kwargs: dict[str, Any]
+        self,
+        reason: str,
+        layer: int | None,
+        func: Callable[..., torch.Tensor],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
     ) -> torch.Tensor:
         """Run what would have run without the pack."""
-        self._forward.run.report.add_dense(reason)
-        return func(*args, **kwargs) if self._previous is None else self._previous(func, *args, **kwargs)
+        forward = self._forward
+        with forward.run.report.dense_call(reason, forward.device, forward.step, layer):
+            return func(*args, **kwargs) if self._previous is None else self._previous(func, *args, **kwargs)
 
     def _place(self, call: _Call, model: VideoModel) -> Place:
         forward = self._forward

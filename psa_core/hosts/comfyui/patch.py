@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import comfy.model_patcher
@@ -17,8 +17,11 @@ import torch
 from comfy.patcher_extension import WrappersMP
 
 from ...config import PSAConfig
+from ...errors import ConfigError
+from ...report import Report
 from ...sizes import Grid
 from ..run import Run
+from .last_prompt import LastPrompt
 from .models import VideoModel
 from .override import AttentionOverride, Forward
 from .steps import Part, part_of_denoising, step_of
@@ -39,12 +42,14 @@ class Patch:
         backend: ``"auto"``, ``"triton"`` or ``"torch"``.
         model: the video model; None leaves every call dense.
         announce: called with one line after each sampler call.
+        last_prompt: reports of the sampler calls of the last prompt; clones of the MODEL share it.
     """
 
     config: PSAConfig
     backend: str
     model: VideoModel | None
     announce: Callable[[str], None] | None = None
+    last_prompt: LastPrompt = field(default_factory=LastPrompt, compare=False)
 
 
 @dataclass
@@ -66,6 +71,34 @@ def patch_model(model: comfy.model_patcher.ModelPatcher, patch: Patch) -> comfy.
     return clone
 
 
+def reports_of(**models: comfy.model_patcher.ModelPatcher | None) -> list[Report]:
+    """What the last prompt did that sampled with each of these MODELs, a report for each patch among them.
+
+    Args:
+        models: by the name of the input that they come from; None for an input that is not connected.
+
+    Raises:
+        ConfigError: a MODEL is not patched, or has not sampled yet.
+    """
+    found: list[LastPrompt] = []
+    for key, model in models.items():
+        if model is None:
+            continue
+        patch: Patch | None = model.model_options.get("transformer_options", {}).get(PATCH_KEY)
+        name = type(model.model).__name__
+        if patch is None:
+            raise ConfigError(
+                key, name, "is not patched: connect the MODEL that comes out of PSA Attention Patch, with enabled on"
+            )
+        if not patch.last_prompt.reports:
+            raise ConfigError(
+                key, name, "has not sampled yet: give it to a sampler, and connect what the sampler makes to samples"
+            )
+        if patch.last_prompt not in found:
+            found.append(patch.last_prompt)
+    return [Report.of(last_prompt.reports) for last_prompt in found]
+
+
 def _outer_sample(
     executor: Any, noise: Any, latent_image: Any, sampler: Any, sigmas: torch.Tensor, *args: Any, **kwargs: Any
 ) -> Any:
@@ -76,7 +109,9 @@ def _outer_sample(
     guider.model_options = comfy.model_patcher.create_model_options_clone(outer_options)
     guider.model_options["transformer_options"][_RUN_KEY] = call
     try:
-        return executor(noise, latent_image, sampler, sigmas, *args, **kwargs)
+        samples = executor(noise, latent_image, sampler, sigmas, *args, **kwargs)
+        patch.last_prompt.add(call.run.report)
+        return samples
     finally:
         guider.model_options = outer_options
         _announce(call.run, patch)
@@ -127,8 +162,10 @@ def _apply_model(
         text_length = 0 if c_crossattn is None else c_crossattn.shape[1]
         image_tokens = kwargs["clip_fea"].shape[-2] if kwargs.get("clip_fea") is not None else 0
         grid = _grid(x, patch.model)
-        forward = Forward(call.run, patch.model, step, call.part.steps, grid, text_length, image_tokens)
+        forward = Forward(call.run, patch.model, step, call.part.steps, grid, text_length, image_tokens, x.device)
         options[_OVERRIDE_KEY] = AttentionOverride(forward, options.get(_OVERRIDE_KEY))
+        with call.run.report.time_model(x.device):
+            return executor(x, t, c_concat, c_crossattn, control, options, **kwargs)
     return executor(x, t, c_concat, c_crossattn, control, options, **kwargs)
 
 

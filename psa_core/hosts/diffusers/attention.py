@@ -83,8 +83,8 @@ class Layer:
         reason = self._denoising.run.dense_reason(q, k, place)
         if reason is None:
             return self._denoising.run.attend(q, k, v, place)
-        self._denoising.stay_dense(reason)
-        return _dense(backend, query=q, key=k, value=v, scale=scale)
+        with self._denoising.dense_call(reason, q.device, self._index):
+            return _dense(backend, query=q, key=k, value=v, scale=scale)
 
     def _caught(self, backend: str | None, call: dict[str, Any]) -> torch.Tensor:
         """Run a caught call, or put it into the graph under way; ``backend`` is what the model would have called."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -67,7 +68,15 @@ class Denoising:
 
     def stay_dense(self, reason: str) -> None:
         """Count a dense call; a reason is logged when it is met for the first time."""
-        self.run.report.add_dense(reason)
+        self.run.report.add_dense(reason, self.position.step)
+        self._tell(reason)
+
+    def dense_call(self, reason: str, device: torch.device, layer: int) -> AbstractContextManager[None]:
+        """Count a dense call as :meth:`stay_dense` does, and measure it."""
+        self._tell(reason)
+        return self.run.report.dense_call(reason, device, self.position.step, layer)
+
+    def _tell(self, reason: str) -> None:
         if reason not in self._told:
             self._told.add(reason)
             log.log(logging.INFO if reason in _EXPECTED else logging.WARNING, "PSA: calls stay dense: %s", reason)

@@ -35,15 +35,17 @@ class BlockList(NamedTuple):
     order: torch.Tensor
     block_n: int
 
-    def density(self) -> torch.Tensor:
-        """The mean of 1 / level over block pairs, 0 for skipped, as float32: a 0-dim tensor, on the device."""
+    def level_shares(self) -> torch.Tensor:
+        """The share of block pairs at level 1, 2, 4 ..., float32 ``[n_levels]``, on the device; the rest is skipped.
+
+        Read off the spans, of which there are few, rather than off the level map; four short launches.
+        """
         device, exponents = self.spans.device, range(self.spans.shape[-1])
         # Blocks are rows by rows a block, rounded up; a span's tokens are too few to carry.
         round_up = tuple((self.block_n >> i) - 1 << TOKEN_BITS for i in exponents)
         shift = tuple((self.block_n >> i).bit_length() - 1 + TOKEN_BITS for i in exponents)
-        shares = tuple(0.5**i / self.blocks.numel() for i in exponents)
         blocks = self.spans + constant(round_up, torch.int32, device) >> constant(shift, torch.int32, device)
-        return (blocks * constant(shares, torch.float32, device)).sum()
+        return blocks.sum((0, 1, 2), dtype=torch.float32) / self.blocks.numel()
 
 
 def build_block_list(

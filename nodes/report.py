@@ -1,0 +1,62 @@
+"""PSA Report: what the attention of a run did, as a picture and as JSON."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from comfy_api.latest import io
+
+from ..psa_core.errors import ConfigError
+from ..psa_core.hosts.comfyui import reports_of
+from ..psa_core.report import as_document
+from .needs import require
+from .previews import as_image, preview
+
+
+class PSAReport(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="PSAReport",
+            display_name="PSA Report",
+            category="PSA",
+            description=(
+                "What a patched model's attention did in the last run: density by layer and step, the share of each "
+                "pyramid level, why calls stayed dense, and the time spent in attention. As a picture, which it also "
+                "shows on itself, and as JSON."
+            ),
+            search_aliases=["psa statistics", "density heat map", "attention time", "level shares", "why dense"],
+            inputs=[
+                io.Model.Input("model", tooltip="The MODEL that comes out of PSA Attention Patch."),
+                io.AnyType.Input(
+                    "samples",
+                    tooltip=(
+                        "What the sampler makes, or anything that is made of it: it makes this node run after sampling."
+                    ),
+                ),
+                io.Model.Input(
+                    "model_2",
+                    optional=True,
+                    tooltip="Wan 2.2's second expert, out of its own PSA Attention Patch. The report covers both.",
+                ),
+            ],
+            outputs=[
+                io.Image.Output("picture", tooltip="The picture on this node, for Save Image."),
+                io.String.Output("report", tooltip="The numbers behind the picture, as JSON."),
+            ],
+            is_output_node=True,
+        )
+
+    @classmethod
+    def execute(cls, model: Any, samples: Any, model_2: Any = None) -> io.NodeOutput:
+        require("matplotlib")
+        from ..psa_core.report_picture import report_picture
+
+        try:
+            reports = reports_of(model=model, model_2=model_2)
+        except ConfigError as error:
+            raise error.at("PSA Report") from None
+        picture = report_picture(reports)
+        document = json.dumps(as_document(reports), indent=2)
+        return io.NodeOutput(as_image(picture), document, ui=preview(picture, cls))
