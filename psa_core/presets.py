@@ -169,8 +169,8 @@ def save_preset(model: str, preset: str, config: PSAConfig, folder: str | Path |
         ConfigError: a name that is no plain file name or is that of a bundled preset with other settings, no folder, or
             a ``text_length`` other than that of the model in the file.
     """
-    _plain_name("model", model)
-    _plain_name("preset", preset)
+    check_name("model", model)
+    check_name("preset", preset)
     target = Path(folder) if folder is not None else user_dir()
     if target is None:
         raise ConfigError(PRESETS_DIR_VARIABLE, None, "set it to a folder of your own to save presets there")
@@ -294,6 +294,7 @@ def _unknown(body: Mapping[str, Any], known: Iterable[str], source: str) -> list
     return notes
 
 
-def _plain_name(key: str, name: str) -> None:
+def check_name(key: str, name: str) -> None:
+    """Raise a ConfigError for a name that cannot be a model's or a preset's."""
     if not isinstance(name, str) or not _NAME.fullmatch(name) or ".." in name:
         raise ConfigError(key, name, "must be a plain name of at most 100 letters, digits, spaces and . _ - + @")

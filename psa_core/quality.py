@@ -20,7 +20,7 @@ Lpips = Callable[[np.ndarray, np.ndarray], float]
 
 IDENTICAL = "identical"
 # SSIM looks at windows of this many pixels a side.
-_WINDOW = 7
+SSIM_WINDOW = 7
 
 
 @dataclass(frozen=True)
@@ -76,8 +76,8 @@ def measure_quality(video: np.ndarray, reference: np.ndarray, lpips: Lpips | Non
     """
     if video.shape != reference.shape:
         raise ValueError(f"videos of one shape can be compared, not {video.shape} and {reference.shape}")
-    if video.ndim != 4 or not len(video) or video.shape[-1] != 3 or min(video.shape[1:3]) < _WINDOW:
-        raise ValueError(f"must be [frames, height, width, 3] with {_WINDOW} pixels a side or more: {video.shape}")
+    if video.ndim != 4 or not len(video) or video.shape[-1] != 3 or min(video.shape[1:3]) < SSIM_WINDOW:
+        raise ValueError(f"must be [frames, height, width, 3] with {SSIM_WINDOW} pixels a side or more: {video.shape}")
     pairs = list(zip(video, reference, strict=True))
     return Quality(
         psnr=tuple(_psnr(frame, wanted) for frame, wanted in pairs),
@@ -126,6 +126,11 @@ def mean_psnr(values: Sequence[float]) -> float:
 def psnr_as_plain(value: float) -> float | str:
     """A PSNR for JSON."""
     return IDENTICAL if value == math.inf else value
+
+
+def psnr_text(value: float) -> str:
+    """A PSNR for people."""
+    return IDENTICAL if value == math.inf else f"{value:.2f} dB"
 
 
 def _psnr(frame: np.ndarray, reference: np.ndarray) -> float:

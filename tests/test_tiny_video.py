@@ -30,7 +30,8 @@ pytest.importorskip("diffusers", minversion="0.35")
 pytest.importorskip("skimage")
 safetensors = pytest.importorskip("safetensors")
 
-from psa_core.tiny_video.model import AUTOENCODER, TRANSFORMER, WEIGHTS, load_pipeline  # noqa: E402
+from psa_core.tiny_video.files import AUTOENCODER, TRANSFORMER, WEIGHTS  # noqa: E402
+from psa_core.tiny_video.model import load_pipeline  # noqa: E402
 from psa_core.tiny_video.score import read_clip  # noqa: E402
 from psa_core.tiny_video.text import PromptTokenizer  # noqa: E402
 

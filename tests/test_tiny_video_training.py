@@ -15,7 +15,7 @@ pytest.importorskip("matplotlib")
 
 from diffusers import AutoencoderKLWan
 
-from psa_core.tiny_video import clips, model
+from psa_core.tiny_video import clips, files, model
 from psa_core.tiny_video.architecture import new_autoencoder, new_transformer
 from psa_core.tiny_video.training import __main__ as training
 from psa_core.tiny_video.training import autoencoder, latents, samples, transformer, whole_clip
@@ -84,8 +84,8 @@ def test_scaling_latents_changes_nothing_that_is_shown() -> None:
 def test_exported_weights_load_as_they_were(tmp_path: Path) -> None:
     (tmp_path / "transformer").mkdir()
     wanted = new_transformer().state_dict(), new_autoencoder().state_dict()
-    export_transformer(wanted[0], tmp_path / model.TRANSFORMER.name)
-    export_autoencoder(wanted[1], tmp_path / model.AUTOENCODER.name)
+    export_transformer(wanted[0], tmp_path / files.TRANSFORMER.name)
+    export_autoencoder(wanted[1], tmp_path / files.AUTOENCODER.name)
     found = model.load_transformer(folder=tmp_path).state_dict(), model.load_autoencoder(tmp_path).state_dict()
     for weights, again, precision in zip(wanted, found, (torch.bfloat16, torch.float16), strict=True):
         assert weights.keys() == again.keys()

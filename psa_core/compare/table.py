@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
+from .. import quality
 from .results import Comparison, Summary, summaries
 
 _NONE = "-"
@@ -48,8 +48,8 @@ def text_table(comparison: Comparison) -> str:
 
 
 def psnr_text(value: float | None) -> str:
-    """A PSNR in dB."""
-    return "identical" if value == math.inf else number_text(value, "{:.2f} dB")
+    """A PSNR, or a dash."""
+    return _NONE if value is None else quality.psnr_text(value)
 
 
 def number_text(value: float | None, form: str) -> str:

@@ -8,9 +8,6 @@ from diffusers import AutoencoderKLWan, WanTransformer3DModel
 
 from .vocabulary import TEXT_DIM
 
-# How far noise levels move towards noise, in training and in pipelines.
-FLOW_SHIFT = 3.0
-
 
 def new_transformer() -> Any:
     """A ``WanTransformer3DModel`` with random weights: two heads of 128, twelve blocks, 13 million parameters."""

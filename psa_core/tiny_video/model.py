@@ -9,12 +9,8 @@ import torch
 from diffusers import AutoencoderKLWan, UniPCMultistepScheduler, WanPipeline, WanTransformer3DModel
 from diffusers.utils import logging as log
 
-from .architecture import FLOW_SHIFT
+from .files import AUTOENCODER, FLOW_SHIFT, TRANSFORMER, WEIGHTS
 from .text import PromptEncoder, PromptTokenizer
-
-WEIGHTS = Path(__file__).parent / "weights"
-TRANSFORMER = WEIGHTS / "psa_tiny_video.safetensors"
-AUTOENCODER = WEIGHTS / "psa_tiny_video_vae.safetensors"
 
 
 def load_pipeline(dtype: torch.dtype = torch.float32) -> Any:

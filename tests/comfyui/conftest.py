@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -49,6 +51,15 @@ def comfyui(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ComfyUI]:
             yield ComfyUI(server, client)
     finally:
         server.stop()
+
+
+@pytest.fixture
+def presets_folder(comfyui: ComfyUI) -> Iterator[Path]:
+    """The user's own preset files, none at first."""
+    folder = comfyui.server.base_directory / "user" / "psa_presets"
+    folder.mkdir(parents=True)
+    yield folder
+    shutil.rmtree(folder)
 
 
 # Not for the whole session: as long as playwright runs, nothing else may run an event loop.

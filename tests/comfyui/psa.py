@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import re
 import urllib.parse
 import urllib.request
@@ -167,6 +168,14 @@ def picture(address: str, result: PromptResult, node: str) -> Image.Image:
     with opener.open(f"http://{address}/view?{urllib.parse.urlencode(shown)}", timeout=30) as response:
         assert response.headers["Content-Type"] == "image/png"
         return Image.open(io.BytesIO(response.read())).convert("RGB")
+
+
+def listed(address: str) -> dict[str, Any]:
+    """What ``GET /psa/presets`` answers."""
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    with opener.open(f"http://{address}/psa/presets", timeout=30) as response:
+        content: dict[str, Any] = json.load(response)
+    return content
 
 
 def _read(text: str) -> Line:

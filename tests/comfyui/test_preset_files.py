@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import json
-import urllib.request
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import Any
-
-import pytest
 
 from .client import ComfyClient
 from .conftest import ComfyUI
 from .graphs import single_pass
-from .psa import line, psa
+from .psa import line, listed, psa
 from .server import ComfyServer
 
 OWN = """
@@ -30,25 +25,8 @@ Wan2.1_14b:
 """
 
 
-@pytest.fixture
-def presets_folder(comfyui: ComfyUI) -> Iterator[Path]:
-    folder = comfyui.server.base_directory / "user" / "psa_presets"
-    folder.mkdir(parents=True)
-    yield folder
-    for file in folder.iterdir():
-        file.unlink()
-    folder.rmdir()
-
-
-def listed(comfyui: ComfyUI) -> dict[str, Any]:
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    with opener.open(f"http://{comfyui.server.address}/psa/presets", timeout=30) as response:
-        content: dict[str, Any] = json.load(response)
-    return content
-
-
 def test_route_lists_every_bundled_preset_as_widgets(comfyui: ComfyUI) -> None:
-    content = listed(comfyui)
+    content = listed(comfyui.server.address)
 
     assert content["errors"] == []
     assert len(content["models"]) == 8
@@ -59,11 +37,11 @@ def test_route_lists_every_bundled_preset_as_widgets(comfyui: ComfyUI) -> None:
 
 
 def test_own_presets_are_listed_and_override_nothing(comfyui: ComfyUI, presets_folder: Path) -> None:
-    before = listed(comfyui)["models"]["Wan2.1_1.3b"]["presets"]
+    before = listed(comfyui.server.address)["models"]["Wan2.1_1.3b"]["presets"]
     (presets_folder / "my_file.yaml").write_text(OWN)
     log_start = len(comfyui.server.log_text())
 
-    after = listed(comfyui)["models"]["Wan2.1_1.3b"]["presets"]
+    after = listed(comfyui.server.address)["models"]["Wan2.1_1.3b"]["presets"]
 
     assert {name: after[name] for name in before} == before
     assert set(after) - set(before) == {"mine", "psa_balanced@my_file"}
@@ -80,7 +58,7 @@ def test_what_is_odd_in_a_file_is_said_once(comfyui: ComfyUI, presets_folder: Pa
     log_start = len(comfyui.server.log_text())
 
     for _ in range(2):
-        listed(comfyui)
+        listed(comfyui.server.address)
         comfyui.client.run(single_pass("wan_t2v", patch=psa()))
 
     assert comfyui.server.log_text()[log_start:].count("unknown key 'frobnicate'") == 1
@@ -103,7 +81,7 @@ def test_broken_file_is_reported_and_costs_only_its_own_presets(comfyui: ComfyUI
     (presets_folder / "broken.yaml").write_text(BROKEN)
     (presets_folder / "my_file.yaml").write_text(OWN)
 
-    content = listed(comfyui)
+    content = listed(comfyui.server.address)
 
     (error,) = content["errors"]
     assert error.startswith("broken.yaml: Wan2.1_14b: oops: mask_ratios.2 = [0.6, 1.0]: must start at 0.5")
@@ -113,7 +91,7 @@ def test_broken_file_is_reported_and_costs_only_its_own_presets(comfyui: ComfyUI
 
 
 def test_listed_widgets_are_what_runs(comfyui: ComfyUI) -> None:
-    for name, family in listed(comfyui)["models"].items():
+    for name, family in listed(comfyui.server.address)["models"].items():
         for preset, numbers in family["presets"].items():
             graph = single_pass("wan_t2v", patch=psa(**{"model": name, "preset": preset, **numbers, "warmup_steps": 0}))
             shown = line(comfyui.client.run(graph), graph)

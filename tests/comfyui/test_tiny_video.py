@@ -1,34 +1,33 @@
-"""The trained tiny model through ComfyUI's own loaders: the video that diffusers makes, and what its prompt says."""
+"""The trained tiny model in ComfyUI: the video that diffusers makes, by nodes of the pack's and by ComfyUI's own."""
 
 from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
 
 pytest.importorskip("diffusers", minversion="0.35")
 pytest.importorskip("skimage")
 
-from psa_core.tiny_video.model import AUTOENCODER, FLOW_SHIFT, TRANSFORMER, load_pipeline
+from psa_core.tiny_video.files import AUTOENCODER, FLOW_SHIFT, TRANSFORMER
+from psa_core.tiny_video.model import load_pipeline
 from psa_core.tiny_video.score import read_clip
-from psa_core.tiny_video.vocabulary import embed, read_prompt
+from psa_core.tiny_video.vocabulary import SLOTS, embed, read_prompt
 
+from .client import PromptFailedError, PromptRejectedError
 from .conftest import ComfyUI
 from .graphs import Graph, Link, Patch
-from .psa import LEVEL_1_ONLY, chain, line, psa, relative_error
+from .psa import LEVEL_1_ONLY, line, psa, relative_error
 
 LAYERS, HEADS = 12, 2
 PROMPT = "a red circle moving left and a green star over navy stripes"
 SEED = 0
-
-WritePrompt = Callable[[str], str]
 
 
 @dataclass(frozen=True)
@@ -52,32 +51,10 @@ SMALL = Clip(length=9, height=128, width=160, steps=3)
 READABLE = Clip(length=5, height=320, width=384, steps=6)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _weights(comfyui: ComfyUI) -> None:
-    """Both files where a user puts them."""
-    for folder, file in (("diffusion_models", TRANSFORMER), ("vae", AUTOENCODER)):
-        target = comfyui.server.base_directory / "models" / folder
-        target.mkdir(parents=True, exist_ok=True)
-        (target / file.name).symlink_to(file)
-
-
-@pytest.fixture(scope="module")
-def write_prompt(tmp_path_factory: pytest.TempPathFactory) -> WritePrompt:
-    """Writes a prompt's embeddings into a file of its own and returns its path."""
-    folder, numbers = tmp_path_factory.mktemp("prompts"), itertools.count()
-
-    def write(prompt: str) -> str:
-        path = folder / f"{next(numbers)}.safetensors"
-        save_file({"embeddings": _embedded(prompt)}, path)
-        return str(path)
-
-    return write
-
-
-def test_loaders_find_wan_and_every_parameter(comfyui: ComfyUI, write_prompt: WritePrompt) -> None:
+def test_is_wan_with_every_parameter(comfyui: ComfyUI) -> None:
     comfyui.client.forget()
     before = len(comfyui.server.log_text())
-    graph = _graph(write_prompt, SMALL, patch=_show_model)
+    graph = _graph(SMALL, patch=_show_model)
 
     result = comfyui.client.run(graph)
 
@@ -88,9 +65,9 @@ def test_loaders_find_wan_and_every_parameter(comfyui: ComfyUI, write_prompt: Wr
     assert not [said for said in log.splitlines() if any(text in said for text in complaints)]
 
 
-def test_gives_the_video_of_diffusers(comfyui: ComfyUI, write_prompt: WritePrompt) -> None:
+def test_gives_the_video_of_diffusers(comfyui: ComfyUI) -> None:
     pipeline = load_pipeline()
-    graph = _graph(write_prompt, SMALL)
+    graph = _graph(SMALL)
 
     result = comfyui.client.run(graph)
 
@@ -101,9 +78,25 @@ def test_gives_the_video_of_diffusers(comfyui: ComfyUI, write_prompt: WritePromp
     assert _psnr(frames, _decode(pipeline.vae, latent)) > 45
 
 
-def test_shows_what_the_prompt_says_also_with_sparse_attention(comfyui: ComfyUI, write_prompt: WritePrompt) -> None:
+def test_stock_loaders_give_the_same_video(comfyui: ComfyUI) -> None:
+    models = comfyui.server.base_directory / "models"
+    _link(TRANSFORMER, models / "diffusion_models")
+    _link(AUTOENCODER, models / "vae")
+    graphs = _graph(SMALL), _graph(SMALL, stock=True)
+
+    ours, stock = (comfyui.client.run(graph) for graph in graphs)
+
+    assert torch.equal(comfyui.client.latent(ours), comfyui.client.latent(stock))
+    ours_shown, stock_shown = (
+        comfyui.client.frames(result, *graph.nodes_of("SaveImage"))
+        for result, graph in zip((ours, stock), graphs, strict=True)
+    )
+    assert np.array_equal(ours_shown, stock_shown)
+
+
+def test_shows_what_the_prompt_says_also_with_sparse_attention(comfyui: ComfyUI) -> None:
     prompt = "a blue square still over plain brown"
-    graph = _graph(write_prompt, READABLE, prompt, psa())
+    graph = _graph(READABLE, prompt, psa())
 
     result = comfyui.client.run(graph, timeout=300)
 
@@ -115,11 +108,9 @@ def test_shows_what_the_prompt_says_also_with_sparse_attention(comfyui: ComfyUI,
     assert (shown.sparse, shown.reasons) == (LAYERS * READABLE.steps, {"cross-attention": shown.dense})
 
 
-def test_sparse_attention_changes_the_video_and_level_1_alone_does_not(
-    comfyui: ComfyUI, write_prompt: WritePrompt
-) -> None:
-    dense = comfyui.client.sample(_graph(write_prompt, SMALL))
-    graph = _graph(write_prompt, SMALL, patch=psa())
+def test_sparse_attention_changes_the_video_and_level_1_alone_does_not(comfyui: ComfyUI) -> None:
+    dense = comfyui.client.sample(_graph(SMALL))
+    graph = _graph(SMALL, patch=psa())
 
     result = comfyui.client.run(graph)
 
@@ -129,16 +120,39 @@ def test_sparse_attention_changes_the_video_and_level_1_alone_does_not(
     assert (shown.sparse, shown.reasons) == (LAYERS * SMALL.steps, {"cross-attention": LAYERS * SMALL.steps})
     assert shown.density is not None
     assert shown.density < 0.9
-    full = comfyui.client.sample(_graph(write_prompt, SMALL, patch=psa(**LEVEL_1_ONLY)))
+    full = comfyui.client.sample(_graph(SMALL, patch=psa(**LEVEL_1_ONLY)))
     assert relative_error(full, dense) < 1e-4
 
 
-def _graph(write_prompt: WritePrompt, clip: Clip, prompt: str = PROMPT, patch: Patch | None = None) -> Graph:
-    """A user's graph: every node but the two prompts is ComfyUI's own or the pack's."""
+def test_words_that_the_model_does_not_know_are_refused_before_anything_runs(comfyui: ComfyUI) -> None:
+    graph = _graph(SMALL, "a red circle and a green dragon")
+
+    with pytest.raises(PromptRejectedError, match=r"word = 'dragon': .* knows the words .*circle.*turning"):
+        comfyui.client.run(graph)
+
+
+def test_a_text_from_another_node_is_checked_when_it_is_there(comfyui: ComfyUI) -> None:
+    comfyui.client.run(_prompt_alone(PROMPT))
+    with pytest.raises(PromptFailedError, match="Tiny Video Prompt: word = 'red': is one too many"):
+        comfyui.client.run(_prompt_alone("a red red circle"))
+
+
+def test_the_default_prompt_and_its_tooltip_are_in_the_model_s_words(comfyui: ComfyUI) -> None:
+    info = comfyui.client.object_info("PSATinyVideoPrompt")
+
+    assert info is not None
+    _, options = info["input"]["required"]["text"]
+    assert read_prompt(options["default"]).shape == "circle"
+    assert all(word in options["tooltip"] for slot in SLOTS for word in slot)
+
+
+def _graph(clip: Clip, prompt: str = PROMPT, patch: Patch | None = None, stock: bool = False) -> Graph:
+    """A user's graph; with ``stock``, ComfyUI's own nodes load the model."""
     graph = Graph()
-    model = graph.add("UNETLoader", unet_name=TRANSFORMER.name, weight_dtype="default")
-    model = chain(_shift, *([patch] if patch else []))(graph, model)
-    positive, negative = (graph.add("PSATestEmbeddings", path=write_prompt(text)) for text in (prompt, ""))
+    model, vae = _load_stock(graph) if stock else _load(graph)
+    if patch:
+        model = patch(graph, model)
+    positive, negative = (graph.add("PSATinyVideoPrompt", text=text) for text in (prompt, ""))
     size = {"length": clip.length, "height": clip.height, "width": clip.width}
     latent = graph.add("EmptyHunyuanLatentVideo", batch_size=1, **size)
     sampled = graph.add(
@@ -155,13 +169,35 @@ def _graph(write_prompt: WritePrompt, clip: Clip, prompt: str = PROMPT, patch: P
         denoise=1.0,
     )
     graph.add("SaveLatent", samples=sampled, filename_prefix="psa_test/tiny_video")
-    decoded = graph.add("VAEDecode", samples=sampled, vae=graph.add("VAELoader", vae_name=AUTOENCODER.name))
+    decoded = graph.add("VAEDecode", samples=sampled, vae=vae)
     graph.add("SaveImage", images=decoded, filename_prefix="psa_test/tiny_video")
     return graph
 
 
-def _shift(graph: Graph, model: Link) -> Link:
-    return graph.add("ModelSamplingSD3", model=model, shift=FLOW_SHIFT)
+def _prompt_alone(text: str) -> Graph:
+    """A prompt whose text comes from another node."""
+    graph = Graph()
+    prompt = graph.add("PSATinyVideoPrompt", text=graph.add("PrimitiveString", value=text))
+    graph.add("PreviewAny", source=prompt)
+    return graph
+
+
+def _load(graph: Graph) -> tuple[Link, Link]:
+    """Links to MODEL and VAE."""
+    model = graph.add("PSATinyVideoModel")
+    return model, [model[0], 1]
+
+
+def _load_stock(graph: Graph) -> tuple[Link, Link]:
+    model = graph.add("UNETLoader", unet_name=TRANSFORMER.name, weight_dtype="default")
+    shifted = graph.add("ModelSamplingSD3", model=model, shift=FLOW_SHIFT)
+    return shifted, graph.add("VAELoader", vae_name=AUTOENCODER.name)
+
+
+def _link(file: Path, folder: Path) -> None:
+    """Put a file where a user puts it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / file.name).symlink_to(file)
 
 
 def _show_model(graph: Graph, model: Link) -> Link:

@@ -10,7 +10,8 @@ from typing import Any
 import torch
 
 from ..clips import draw_whole, random_scenes
-from ..model import AUTOENCODER, TRANSFORMER, load_autoencoder, load_transformer
+from ..files import AUTOENCODER, TRANSFORMER
+from ..model import load_autoencoder, load_transformer
 from . import gpus
 from .autoencoder import peak_signal_to_noise, train_autoencoder
 from .curve import draw_curve

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from ..architecture import FLOW_SHIFT
 from ..clips import FRAMES, HEIGHT, WIDTH
+from ..files import FLOW_SHIFT
 from ..score import read_clip
 from ..vocabulary import COLOURS, GROUNDS, MOTIONS, PATTERNS, SHAPES, Words, indices
 from . import gpus

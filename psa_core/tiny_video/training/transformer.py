@@ -9,7 +9,8 @@ import torch
 from torch.nn import functional
 from tqdm import tqdm
 
-from ..architecture import FLOW_SHIFT, new_transformer
+from ..architecture import new_transformer
+from ..files import FLOW_SHIFT
 from ..vocabulary import TEXT_DIM, Words, indices
 from . import gpus
 from .latents import Bank

@@ -8,7 +8,6 @@ from typing import Any
 import node_helpers
 import torch
 from comfy_api.latest import io
-from safetensors.torch import load_file
 
 from .sizes import random_tensor, size_inputs
 
@@ -40,25 +39,6 @@ class TestText(io.ComfyNode):
     def execute(cls, tokens: int, dim: int, seed: int) -> io.NodeOutput:
         """What CLIPTextEncode returns, without a text encoder."""
         return io.NodeOutput([[random_tensor(seed, 1, tokens, dim), {}]])
-
-
-class TestEmbeddings(io.ComfyNode):
-    """A prompt whose embeddings lie in a file."""
-
-    @classmethod
-    def define_schema(cls) -> io.Schema:
-        """ComfyUI caches what it read: other embeddings need another file."""
-        return io.Schema(
-            node_id="PSATestEmbeddings",
-            category="psa/test",
-            inputs=[io.String.Input("path", tooltip="Safetensors file: embeddings [1, tokens, dim].")],
-            outputs=[io.Conditioning.Output()],
-        )
-
-    @classmethod
-    def execute(cls, path: str) -> io.NodeOutput:
-        """What CLIPTextEncode returns, encoded elsewhere."""
-        return io.NodeOutput([[load_file(path)["embeddings"], {}]])
 
 
 class TestImage(io.ComfyNode):

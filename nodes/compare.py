@@ -1,0 +1,67 @@
+"""PSA Compare: how near a video is to its dense twin, as a plot, as a video and in numbers."""
+
+from __future__ import annotations
+
+import json
+
+import comfy.utils
+import torch
+from comfy_api.latest import io
+
+from ..psa_core.errors import ConfigError
+from .needs import require
+from .previews import as_image, preview
+
+
+class PSACompare(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="PSACompare",
+            display_name="PSA Compare",
+            category="PSA",
+            description=(
+                "How near a video is to a reference: PSNR and SSIM of every frame, and what differs as a video. Give "
+                "it the video of dense attention (attention: dense in a Preset Loader) and that of sparse attention, "
+                "of one seed."
+            ),
+            search_aliases=["psnr", "ssim", "video quality", "difference", "compare videos", "dense baseline"],
+            inputs=[
+                io.Image.Input("reference", tooltip="The video to compare with: that of dense attention."),
+                io.Image.Input(
+                    "video", tooltip="The video to judge, of the same length and size. Transparency is left out."
+                ),
+                io.Float.Input(
+                    "gain",
+                    default=4.0,
+                    min=1.0,
+                    max=64.0,
+                    step=0.5,
+                    tooltip="Amplifies the difference video. The plot and the numbers do not change.",
+                ),
+            ],
+            outputs=[
+                io.Image.Output("plot", tooltip="PSNR and SSIM by frame, their means in the title."),
+                io.Image.Output("difference", tooltip="How far each pixel is from the reference's, amplified by gain."),
+                io.String.Output(
+                    "numbers",
+                    tooltip='JSON: means, and PSNR and SSIM by frame. The PSNR of equal frames is "identical".',
+                ),
+            ],
+            is_output_node=True,
+        )
+
+    @classmethod
+    def execute(cls, reference: torch.Tensor, video: torch.Tensor, gain: float) -> io.NodeOutput:
+        require("matplotlib", "skimage")
+        from ..psa_core.difference import compare_videos
+        from ..psa_core.quality_picture import quality_picture
+
+        progress = comfy.utils.ProgressBar(len(reference))
+        try:
+            found = compare_videos(video, reference, gain, lambda: progress.update(1))
+        except ConfigError as error:
+            raise error.at("PSA Compare") from None
+        picture = quality_picture(found.quality)
+        numbers = json.dumps(found.quality.as_dict(), indent=1, allow_nan=False)
+        return io.NodeOutput(as_image(picture), found.video, numbers, ui=preview(picture, cls))

@@ -1,0 +1,128 @@
+"""Save Preset: the settings of a Preset Loader as a named preset of the user's own."""
+
+from __future__ import annotations
+
+from comfy_api.latest import io
+from server import PromptServer
+
+from ..psa_core.config import PSAConfig
+from ..psa_core.errors import ConfigError
+from ..psa_core.presets import ModelFamily, check_name, read_preset_file, save_preset
+from .preset_loader import DEFAULT_FAMILY, families, user_presets_dir, widgets_from_config
+from .sockets import Preset
+
+_DESCRIPTION = "Saved in ComfyUI"
+
+
+class PSASavePreset(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        known, _ = families()
+        return io.Schema(
+            node_id="PSASavePreset",
+            display_name="Save Preset",
+            category="PSA",
+            description=(
+                "Writes the numbers of a Preset Loader as a preset of your own, into ComfyUI/user/psa_presets. Press R "
+                "afterwards, and the Preset Loader lists it."
+            ),
+            search_aliases=["psa save", "store preset", "export settings", "save settings"],
+            inputs=[
+                Preset.Input("preset", tooltip="From a Preset Loader: the settings to save."),
+                io.Combo.Input(
+                    "model",
+                    options=list(known),
+                    default=DEFAULT_FAMILY,
+                    tooltip="Model to list the preset under. It goes into the file of this name.",
+                ),
+                io.String.Input(
+                    "name",
+                    default="mine",
+                    tooltip=(
+                        "Of the preset: letters, digits, spaces, . _ - + and at signs. Bundled presets stay as they "
+                        "are."
+                    ),
+                ),
+                io.Boolean.Input(
+                    "overwrite",
+                    default=False,
+                    tooltip=(
+                        "Replace a preset of yours that has this name and other settings. Off, that is an error. "
+                        "Comments in the file are lost whenever a preset is written into it."
+                    ),
+                ),
+            ],
+            outputs=[],
+            hidden=[io.Hidden.unique_id],
+            is_output_node=True,
+        )
+
+    @classmethod
+    def validate_inputs(cls, name: str | None) -> bool | str:
+        """Refuse a bad name before anything runs. A name from another node is None until then."""
+        if name is not None:
+            try:
+                check_name("name", name)
+            except ConfigError as error:
+                return str(error)
+        return True
+
+    @classmethod
+    def fingerprint_inputs(cls, **_inputs: object) -> float:
+        """Run every time: the file may have been changed or deleted since."""
+        return float("nan")
+
+    @classmethod
+    def execute(cls, preset: PSAConfig, model: str, name: str, overwrite: bool) -> io.NodeOutput:
+        try:
+            said = _save(preset, model, name, overwrite)
+        except ConfigError as error:
+            # A file that is not valid has to be named.
+            raise error.at(f"Save Preset: {error.source}" if error.source else "Save Preset") from None
+        PromptServer.instance.send_progress_text(said, cls.hidden.unique_id)
+        return io.NodeOutput()
+
+
+def _save(config: PSAConfig, model: str, name: str, overwrite: bool) -> str:
+    """Save a preset, unless it is there; what was done, for people.
+
+    Raises:
+        ConfigError: the model or the name is not allowed, or the file to write to is not valid.
+    """
+    known, _ = families()
+    if model not in known:
+        raise ConfigError("model", model, "must be one of " + ", ".join(known))
+    check_name("name", name)
+    family = known[model]
+    held = family.presets.get(name)
+    if held is not None and _shows(held) == _shows(config):
+        return f'"{name}" of {model} has these settings already'
+    own = _own_family(model)
+    can_write = own is not None and name in own.presets
+    if held is not None and not can_write:
+        allowed = f"{model} has a preset of this name that is bundled or in another file; choose another"
+        raise ConfigError("name", name, allowed)
+    if can_write and not overwrite:
+        raise ConfigError("name", name, f"{model} has a preset of this name; turn overwrite on, or choose another")
+    # The Preset Loader's numbers say neither.
+    text_length = (own or family).text_length
+    min_tokens = family.presets[family.default].min_tokens
+    whole = config.replace(text_length=text_length, min_tokens=min_tokens, description=_DESCRIPTION)
+    file = save_preset(model, name, whole, user_presets_dir())
+    return f'Saved "{name}" of {model} in {file.parent.name}/{file.name}; press R to list it'
+
+
+def _own_family(model: str) -> ModelFamily | None:
+    """What the user's file of this model's name says of it; None where it says nothing.
+
+    Raises:
+        ConfigError: the file is not valid.
+    """
+    file = user_presets_dir() / f"{model}.yaml"
+    found = read_preset_file(file) if file.is_file() else []
+    return next((family for family in found if family.name == model), None)
+
+
+def _shows(config: PSAConfig) -> tuple[object, ...]:
+    """All of a preset that changes a picture; what a Preset Loader cannot show comes after what it can."""
+    return widgets_from_config(config), config.radial, config.schedule
