@@ -1,37 +1,71 @@
 // Preset Loader: choosing a model narrows the list of presets, choosing a preset fills in its numbers.
 // Nothing happens when a graph is loaded: the numbers saved in it are the ones that run.
 import { app } from "../../scripts/app.js";
+import { api } from "../../scripts/api.js";
 import { fetchPresets, fill, onChange, widget } from "./presets.js";
 
 const NODE = "PSAPresetLoader";
+const SAVER = "PSASavePreset";
 
-function narrowPresets(node, models) {
-    const family = models[widget(node, "model").value];
-    const preset = widget(node, "preset");
-    // Nodes of one class share their options: a list of this node's own leaves the others' alone.
-    if (family) preset.options = { ...preset.options, values: Object.keys(family.presets) };
+let models = {};
+
+function nodesOf(type) {
+    const root = app.rootGraph ?? app.graph;
+    const graphs = [root, ...(root?.subgraphs?.values() ?? [])];
+    return graphs.flatMap((graph) => graph?.nodes ?? []).filter((node) => node.comfyClass === type);
 }
 
-function fillNumbers(node, models) {
+// Every node has lists of its own, changed in place: nodes of one class share what the server sent, and Vue nodes keep
+// the list that they saw first.
+function setOptions(combo, values) {
+    combo.psaValues ??= [];
+    combo.psaValues.splice(0, Infinity, ...values);
+    combo.options.values = combo.psaValues;
+}
+
+function listNames(node) {
+    setOptions(widget(node, "model"), Object.keys(models));
+    const family = models[widget(node, "model").value];
+    if (family) setOptions(widget(node, "preset"), Object.keys(family.presets));
+}
+
+function fillNumbers(node) {
     const preset = models[widget(node, "model").value]?.presets[widget(node, "preset").value];
     if (preset) fill(node, preset);
+}
+
+async function refresh() {
+    models = (await fetchPresets()).models;
+    nodesOf(NODE).forEach(listNames);
 }
 
 app.registerExtension({
     name: "psa.presetLoader",
 
+    setup() {
+        // A preset that a run has just saved can be chosen at once.
+        api.addEventListener("execution_success", () => {
+            if (nodesOf(SAVER).length) refresh();
+        });
+    },
+
     async nodeCreated(node) {
         if (node.comfyClass !== NODE) return;
-        let models = {};
+        for (const name of ["model", "preset"]) setOptions(widget(node, name), widget(node, name).options.values);
         onChange(node, "model", () => {
             const family = models[widget(node, "model").value];
             if (!family) return;
-            narrowPresets(node, models);
+            listNames(node);
             widget(node, "preset").value = family.default;
-            fillNumbers(node, models);
+            fillNumbers(node);
         });
-        onChange(node, "preset", () => fillNumbers(node, models));
-        models = (await fetchPresets()).models;
-        narrowPresets(node, models);
+        onChange(node, "preset", () => fillNumbers(node));
+        await refresh();
+        listNames(node);
+    },
+
+    // ComfyUI has just put the server's whole lists into the nodes.
+    async refreshComboInNodes() {
+        await refresh();
     },
 });

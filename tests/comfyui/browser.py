@@ -29,10 +29,13 @@ CHOOSE = """([name, value]) => {
     widget.value = value;
     widget.callback(value, app.canvas, window.psaNode);
 }"""
-VALUES = "() => Object.fromEntries(window.psaNode.widgets.map((w) => [w.name, w.value]))"
+# Of the widgets that are saved: a bar is only a view of others.
+VALUES = """() => Object.fromEntries(
+    window.psaNode.widgets.filter((w) => w.serialize !== false).map((w) => [w.name, w.value]))"""
 SAVE = "() => app.graph.serialize()"
 LOAD = "async (graph) => { await app.loadGraphData(graph); }"
 SELECT = "(type) => { window.psaNode = app.graph.nodes.find((n) => n.type === type); }"
+SET = "([name, value]) => app.extensionManager.setting.set(name, value)"
 EXPORT = "async () => (await app.graphToPrompt()).output"
 
 
