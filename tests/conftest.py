@@ -41,6 +41,8 @@ class RootIsNoPackage:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--require-comfyui", action="store_true", help="fail, not skip, ComfyUI's tests without ComfyUI")
+    parser.addoption("--write-workflows", action="store_true", help="build and save the bundled workflows first")
+    parser.addoption("--write-pictures", action="store_true", help="save the pictures of nodes that help pages show")
     parser.addoption("--seed", type=int, help="seed of the tests' random tensors; drawn anew for each run by default")
     parser.addoption("--stress", type=int, default=150, help="random cases of each stress test; 150 by default")
 

@@ -75,15 +75,15 @@ class ComfyClient:
 
     def run(self, graph: Graph, timeout: float = PROMPT_TIMEOUT, check: bool = True) -> PromptResult:
         """Queue a graph and wait for its end. A node that raises is an exception unless `check` is off."""
-        prompt_id = self._post("/prompt", {"prompt": graph, "client_id": self._client_id})["prompt_id"]
+        prompt_id = self.post("/prompt", {"prompt": graph, "client_id": self._client_id})["prompt_id"]
         result = PromptResult(prompt_id)
         try:
             self._listen(result, timeout)
         except TimeoutError:
             # The next prompt must not wait behind this one.
-            self._post("/interrupt", {})
+            self.post("/interrupt", {})
             raise TimeoutError(f"prompt {prompt_id} did not end in {timeout:.0f} s") from None
-        result.outputs = self._get_json(f"/history/{prompt_id}")[prompt_id]["outputs"]
+        result.outputs = self.get_json(f"/history/{prompt_id}")[prompt_id]["outputs"]
         if check and result.error:
             raise PromptFailedError(result.error)
         return result
@@ -105,12 +105,23 @@ class ComfyClient:
 
     def object_info(self, class_type: str) -> dict[str, Any] | None:
         """What the front end is told about a node class; None if the server does not know it."""
-        info: dict[str, Any] | None = self._get_json(f"/object_info/{class_type}").get(class_type)
+        info: dict[str, Any] | None = self.get_json(f"/object_info/{class_type}").get(class_type)
         return info
+
+    def wait_for_history(self, before: set[str], timeout: float) -> dict[str, Any]:
+        """The history of the prompt that ends first of those that are not in ``before``; others may have queued it."""
+        deadline = time.monotonic() + timeout
+        while time.monotonic() < deadline:
+            for prompt_id, entry in self.get_json("/history").items():
+                if prompt_id not in before and entry["status"]["completed"] is not None:
+                    done: dict[str, Any] = entry
+                    return done
+            time.sleep(0.5)
+        raise TimeoutError(f"no prompt ended in {timeout:.0f} s")
 
     def forget(self) -> None:
         """Unload models and drop cached node outputs before the next prompt."""
-        self._post("/free", {"unload_models": True, "free_memory": True})
+        self.post("/free", {"unload_models": True, "free_memory": True})
 
     def close(self) -> None:
         """Close the event stream."""
@@ -144,11 +155,13 @@ class ComfyClient:
             content: bytes = response.read()
         return content
 
-    def _get_json(self, path: str) -> dict[str, Any]:
+    def get_json(self, path: str) -> dict[str, Any]:
+        """The server's answer to a GET."""
         parsed: dict[str, Any] = json.loads(self._get(path))
         return parsed
 
-    def _post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+    def post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        """The server's answer to a POST; a graph that it refuses is an exception."""
         headers = {"Content-Type": "application/json"}
         request = urllib.request.Request(f"http://{self.address}{path}", json.dumps(body).encode(), headers)
         try:

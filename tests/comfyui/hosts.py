@@ -68,6 +68,12 @@ HOSTS: dict[str, Host] = {
         Host("wan_vace", partial(write_wan, seed=7, vace_layers=1), conditioning="vace"),
         Host("cogvideox", partial(write_cogvideox, seed=8), text_tokens=_COGVIDEOX_TEXT_TOKENS),
         Host(
+            "cogvideox_i2v",
+            partial(write_cogvideox, seed=11, in_channels=32),
+            text_tokens=_COGVIDEOX_TEXT_TOKENS,
+            conditioning="image",
+        ),
+        Host(
             "cogvideox15",
             partial(write_cogvideox, seed=9, temporal_patch=2),
             text_tokens=_COGVIDEOX_TEXT_TOKENS,

@@ -4,20 +4,26 @@ from __future__ import annotations
 
 from comfy_api.latest import ComfyExtension, io
 
-from .conditioning import TestEmbeddings, TestImage, TestReference, TestText, TestVace
+from .conditioning import TestImage, TestReference, TestText, TestVace
 from .latent import TestLatent
 from .model import TestModel
+from .network import TestForward, TestWeights
 from .override import TestOverride
+from .validate import add_validate_route
 
 
 class TestExtension(ComfyExtension):
-    """Registers the test nodes."""
+    """Registers the test nodes and a route."""
+
+    async def on_load(self) -> None:
+        """Before the server starts."""
+        add_validate_route()
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         """Every node of this pack; their ids start with PSATest."""
         return [
-            *(TestText, TestEmbeddings, TestImage, TestVace, TestReference),
-            *(TestLatent, TestModel, TestOverride),
+            *(TestText, TestImage, TestVace, TestReference),
+            *(TestLatent, TestModel, TestOverride, TestWeights, TestForward),
         ]
 
 

@@ -1,0 +1,138 @@
+"""Tiny random models under the names that workflows ask for, and graphs cut down to what those can sample."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+from .checkpoints import COG_DIM, TEXT_DIM, WAN_DIM
+from .graphs import Graph, Link
+from .hosts import HOSTS, Host
+from .workflows import model_files as files
+from .workflows.model_files import ModelFile
+from .workflows.parts import EXAMPLE_IMAGE
+
+MODELS: dict[ModelFile, str] = {
+    files.WAN21_1_3B: "wan_t2v",
+    files.WAN21_14B_T2V: "wan_t2v",
+    files.WAN21_14B_I2V: "wan_i2v",
+    files.WAN22_5B: "wan22_ti2v",
+    files.WAN22_T2V[0]: "wan_t2v",
+    files.WAN22_T2V[1]: "wan_t2v_low_noise",
+    files.WAN22_I2V[0]: "wan22_i2v",
+    files.WAN22_I2V[1]: "wan22_i2v_low_noise",
+    files.COGVIDEOX_5B_T2V: "cogvideox",
+    files.COGVIDEOX_5B_I2V: "cogvideox_i2v",
+    files.COGVIDEOX15_5B_T2V: "cogvideox15",
+    files.COGVIDEOX15_5B_I2V: "cogvideox15_i2v",
+}
+"""The tiny model that stands in for each file."""
+
+_LORA_KEYS = {
+    "wan": ("diffusion_model.blocks.0.self_attn.q", WAN_DIM),
+    "cogvideox": ("transformer.transformer_blocks.0.attn1.to_q", COG_DIM),
+}
+_REMOVED = {
+    *("CLIPLoader", "CLIPVisionLoader", "CLIPVisionEncode", "VAELoader", "LoadImage", "ImageScale"),
+    *("LatentCut", "VAEDecode", "CreateVideo", "SaveVideo", "PSACompare"),
+}
+# Two more than the longest warm-up.
+_MOST_STEPS = 17
+_SAMPLERS = ("KSampler", "KSamplerAdvanced")
+
+
+def write_stand_ins(wanted: Iterable[ModelFile], base_directory: Path) -> None:
+    """Put a file under each name into ComfyUI's model folders: models and LoRAs; of others only the name counts."""
+    for file in wanted:
+        target = base_directory / "models" / file.folder / file.widget
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if file in MODELS:
+            _write_parts(HOSTS[MODELS[file]], target, file.parts)
+        elif file.folder == "loras":
+            key, dim = _LORA_KEYS["cogvideox" if "cogvideox" in file.widget else "wan"]
+            halves = {"lora_A": torch.randn(4, dim), "lora_B": 0.01 * torch.randn(dim, 4)}
+            save_file({f"{key}.{half}.weight": x for half, x in halves.items()}, target)
+        else:
+            target.touch()
+    picture = base_directory / "input" / EXAMPLE_IMAGE
+    picture.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (64, 48), "teal").save(picture)
+
+
+def host_of(graph: dict[str, Any]) -> Host:
+    """The tiny model that stands in for the first model of a graph."""
+    names = {file.widget: host for file, host in MODELS.items()}
+    return next(HOSTS[names[node["inputs"]["unet_name"]]] for node in graph.values() if "unet_name" in node["inputs"])
+
+
+def cut_down(graph: dict[str, Any]) -> Graph:
+    """A workflow's API JSON without text encoders and autoencoders, for clips of a few tokens on the CPU."""
+    host, small = host_of(graph), Graph(copy.deepcopy(graph))
+    frames, height, width = host.latent
+    size = {"frames": frames, "height": height, "width": width}
+    latent = {"channels": host.channels, "batch_size": 1, "first_frame": False, "nonce": 0, **size}
+    for key, node in list(small.items()):
+        kind, inputs = node["class_type"], node["inputs"]
+        if kind in _REMOVED:
+            del small[key]
+        elif kind == "CLIPTextEncode":
+            small[key] = _node("PSATestText", tokens=host.text_tokens, dim=TEXT_DIM, seed=int(key))
+        elif kind in ("EmptyHunyuanLatentVideo", "Wan22ImageToVideoLatent"):
+            small[key] = _node("PSATestLatent", **latent)
+        elif kind == "WanImageToVideo":
+            pair = {name: inputs[name] for name in ("positive", "negative")}
+            small[key] = _node("PSATestImage", clip_vision=host.clip_vision, seed=3, **pair, **size)
+            _redirect(small, [key, 2], _append(small, "PSATestLatent", **latent))
+        elif kind == "InstructPixToPixConditioning":
+            for slot, name in enumerate(("positive", "negative")):
+                _redirect(small, [key, slot], inputs[name])
+            del small[key]
+        elif kind == "KSampler":
+            inputs["steps"] = min(inputs["steps"], _MOST_STEPS)
+        elif kind == "PSARadialMask":
+            # More than the tiny models have layers.
+            inputs["dense_layers"] = 0
+        elif kind == "PSAAttentionPatch":
+            inputs |= {"min_tokens": 0, "backend": "torch"}
+    last = max((key for key, node in small.items() if node["class_type"] in _SAMPLERS), key=int)
+    _append(small, "SaveLatent", samples=[last, 0], filename_prefix="psa_test/workflow")
+    return small
+
+
+def _write_parts(host: Host, target: Path, parts: int) -> None:
+    """A checkpoint, cut into as many files as the real one has."""
+    if parts == 1:
+        host.write(target)
+        return
+    whole = target.with_name("whole.safetensors")
+    host.write(whole)
+    weights = list(load_file(whole).items())
+    whole.unlink()
+    for part in range(parts):
+        name = target.name.replace("-00001-", f"-{part + 1:05d}-")
+        save_file(dict(weights[part::parts]), target.with_name(name))
+
+
+def _node(class_type: str, **inputs: Any) -> dict[str, Any]:
+    return {"class_type": class_type, "inputs": inputs}
+
+
+def _append(graph: Graph, class_type: str, **inputs: Any) -> Link:
+    """Add a node to a graph whose ids have gaps."""
+    key = str(max(map(int, graph)) + 1)
+    graph[key] = _node(class_type, **inputs)
+    return [key, 0]
+
+
+def _redirect(graph: Graph, old: Link, new: Link) -> None:
+    """Connect what an output fed to another."""
+    for node in graph.values():
+        for name, value in node["inputs"].items():
+            if value == old:
+                node["inputs"][name] = new

@@ -1,0 +1,150 @@
+"""A workflow in the making: nodes in columns, connected as in API JSON, with a note and titled groups."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from .model_files import ModelFile
+
+_NAMESPACE = uuid.uuid5(uuid.NAMESPACE_URL, "pyramid-sparse-attention/workflows")
+Presets = Mapping[str, Mapping[str, Any]]
+PSA_COLOUR, OTHER_COLOUR = "#2a6f8f", "#3f789e"
+
+
+@dataclass(frozen=True)
+class Output:
+    """A node's output; the front end finds the input by name and the output by place."""
+
+    node: int
+    slot: int = 0
+
+
+@dataclass
+class Canvas:
+    """What a workflow's builder fills. Column 0 holds the note, the others are groups from left to right.
+
+    Attributes:
+        presets: numbers of every preset by model and name, as the server tells them.
+    """
+
+    presets: Presets
+    nodes: list[dict[str, Any]] = field(default_factory=list)
+    links: list[dict[str, Any]] = field(default_factory=list)
+    groups: list[str] = field(default_factory=list)
+    files: list[ModelFile] = field(default_factory=list)
+
+    def group(self, title: str) -> None:
+        """Begin a column; nodes added from here on stand in it."""
+        self.groups.append(f"{len(self.groups) + 1} {title}")
+
+    def add(
+        self,
+        node_type: str,
+        title: str | None = None,
+        size: tuple[int, int] = (0, 0),
+        last: bool = False,
+        **inputs: Any,
+    ) -> Output:
+        """Add a node. Inputs that are outputs of other nodes become links, model files and plain values widgets.
+
+        Args:
+            size: least width and height.
+            last: stands below the others of its column, because it is tall.
+        """
+        number = len(self.nodes) + 1
+        widgets: dict[str, Any] = {}
+        files: list[ModelFile] = []
+        for name, value in inputs.items():
+            if isinstance(value, Output):
+                self.links.append({"from": value.node, "slot": value.slot, "to": number, "input": name})
+            elif isinstance(value, ModelFile):
+                files.append(value)
+                widgets[name] = value.widget
+            else:
+                widgets[name] = value
+        self.files += [file for file in files if file not in self.files]
+        # What the front end offers to download, which knows no subfolders.
+        plain = [file for file in files if not file.subfolder]
+        self.nodes.append(
+            {
+                "id": number,
+                "type": node_type,
+                "title": title,
+                "column": len(self.groups),
+                "size": size,
+                "last": last,
+                "widgets": widgets,
+                "models": [{"name": file.widget, "url": file.url, "directory": file.folder} for file in plain],
+            }
+        )
+        return Output(number)
+
+    def preset(self, model: str, name: str, title: str | None = None, **changed: Any) -> Output:
+        """A Preset Loader that shows a preset's numbers."""
+        numbers = {**self.presets[model]["presets"][name], **changed}
+        return self.add("PSAPresetLoader", title, last=True, model=model, preset=name, **numbers)
+
+    def sampler(self, node_type: str, title: str | None = None, **inputs: Any) -> Output:
+        """A sampler whose seed stays, so that settings can be compared."""
+        return self.add(node_type, title, control_after_generate="fixed", **inputs)
+
+
+Build = Callable[[Canvas], None]
+
+
+@dataclass(frozen=True)
+class Workflow:
+    """One bundled workflow.
+
+    Attributes:
+        name: file name without its ending.
+        title: heading of its note.
+        summary: what it makes, in a sentence or two of Markdown.
+        advice: settings to try, a line of Markdown each.
+        build: adds the nodes.
+        runs_here: it needs no file beyond the pack, and runs on a CPU.
+    """
+
+    name: str
+    title: str
+    summary: str
+    advice: Sequence[str]
+    build: Build
+    runs_here: bool = False
+
+    def files(self, presets: Presets) -> list[ModelFile]:
+        """The model files that its nodes name."""
+        return self._canvas(presets).files
+
+    def specification(self, presets: Presets) -> dict[str, Any]:
+        """Nodes, links, groups and note, for the script that puts them on the front end's canvas."""
+        canvas = self._canvas(presets)
+        return {
+            "id": str(uuid.uuid5(_NAMESPACE, self.name)),
+            "nodes": canvas.nodes,
+            "links": canvas.links,
+            "groups": [{"title": title, "colour": _colour(title)} for title in canvas.groups],
+            "note": self._note(canvas.files),
+        }
+
+    def _canvas(self, presets: Presets) -> Canvas:
+        canvas = Canvas(presets)
+        self.build(canvas)
+        return canvas
+
+    def _note(self, files: Sequence[ModelFile]) -> str:
+        parts = [f"## {self.title}", self.summary]
+        if files:
+            rows = [f"- `{file.folder}/{file.widget}` from [{file.repository}]({file.page})" for file in files]
+            parts.append("**Files**, in `ComfyUI/models`:\n\n" + "\n".join(rows))
+        else:
+            parts.append("**Files**: none. Model and autoencoder come with the pack.")
+        parts.append("**To try**\n\n" + "\n".join(f"- {line}" for line in self.advice))
+        return "\n\n".join(parts)
+
+
+def _colour(title: str) -> str:
+    return PSA_COLOUR if "PSA" in title else OTHER_COLOUR

@@ -1,0 +1,81 @@
+"""Puts a workflow's nodes on the canvas of ComfyUI's front end, which then saves it in its own format."""
+
+from __future__ import annotations
+
+from typing import Any
+
+# Sizes come from the nodes themselves, so columns are laid out once all have been made.
+PUT = """async (spec) => {
+    const GAP = 40, TITLE = 34, HEADING = 50, NOTE_WIDTH = 430, LEAST = 300;
+    await app.loadGraphData({ version: 0.4, nodes: [], links: [], groups: [], last_node_id: 0, last_link_id: 0 });
+    const graph = app.graph, nodes = {};
+    for (const each of spec.nodes) {
+        const node = LiteGraph.createNode(each.type);
+        if (!node) throw new Error(`no node ${each.type}`);
+        node.id = each.id;
+        graph.add(node);
+        nodes[each.id] = node;
+        if (each.title) node.title = each.title;
+        if (each.models.length) node.properties.models = each.models;
+    }
+    // What a node fetches when it is made is there before its values are.
+    await new Promise((done) => setTimeout(done, 300));
+    for (const each of spec.nodes) {
+        for (const [name, value] of Object.entries(each.widgets)) {
+            const widget = nodes[each.id].widgets.find((w) => w.name === name);
+            if (!widget) throw new Error(`${each.type} has no widget ${name}`);
+            widget.value = value;
+        }
+    }
+    for (const link of spec.links) {
+        const target = nodes[link.to], slot = target.findInputSlot(link.input);
+        if (slot < 0) throw new Error(`${target.type} has no input ${link.input}`);
+        if (!nodes[link.from].connect(link.slot, target, slot)) throw new Error(`${target.type}.${link.input} refuses`);
+    }
+    const note = LiteGraph.createNode("MarkdownNote");
+    graph.add(note);
+    note.widgets[0].value = spec.note;
+    note.title = "Read me";
+    note.color = "#432";
+    note.bgcolor = "#653";
+    note.pos = [0, HEADING];
+    // A line of the note holds about 60 characters.
+    const lines = spec.note.split("\\n").reduce((sum, line) => sum + 1 + Math.floor(line.length / 60), 0);
+    note.size = [NOTE_WIDTH, 120 + 17 * lines];
+    let x = NOTE_WIDTH + 2 * GAP;
+    spec.groups.forEach((heading, column) => {
+        const members = spec.nodes.filter((each) => each.column === column + 1).sort((a, b) => a.last - b.last);
+        const sizes = members.map(({ id, size }) => nodes[id].computeSize().map((own, i) => Math.max(own, size[i])));
+        const width = Math.max(LEAST, ...sizes.map((size) => size[0]));
+        let y = HEADING + TITLE;
+        members.forEach(({ id }, i) => {
+            const node = nodes[id];
+            node.pos = [x, y];
+            node.setSize([width, sizes[i][1]]);
+            y += node.size[1] + TITLE + GAP / 2;
+        });
+        const group = new LiteGraph.LGraphGroup(heading.title);
+        group.color = heading.colour;
+        graph.add(group);
+        group.pos = [x - GAP / 2, 0];
+        group.size = [width + GAP, y - TITLE + GAP / 4];
+        x += width + 2 * GAP;
+    });
+    await new Promise((done) => setTimeout(done, 200));
+    // As it would stand in a file: what is undefined goes.
+    const saved = JSON.parse(JSON.stringify(graph.serialize()));
+    saved.id = spec.id;
+    saved.extra = {};
+    return saved;
+}"""
+
+
+def put(page: Any, specification: dict[str, Any]) -> dict[str, Any]:
+    """Build a workflow in the browser and return it in the front end's format.
+
+    Args:
+        page: the front end, with an empty canvas or one that may go.
+        specification: of :meth:`Workflow.specification`.
+    """
+    saved: dict[str, Any] = page.evaluate(PUT, specification)
+    return saved

@@ -1,0 +1,107 @@
+"""The model files that workflows name: where they come from and where they go."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+_HUB = "https://huggingface.co"
+
+
+@dataclass(frozen=True)
+class ModelFile:
+    """A file of a repository on Hugging Face.
+
+    Attributes:
+        repository: owner and name.
+        path: of the file in the repository.
+        folder: of ``ComfyUI/models`` that it goes into.
+        subfolder: of that folder, where the file's own name says too little.
+        parts: how many files it is; the others lie beside it.
+    """
+
+    repository: str
+    path: str
+    folder: str
+    subfolder: str = ""
+    parts: int = 1
+
+    @property
+    def widget(self) -> str:
+        """The name as loaders list it."""
+        name = self.path.rsplit("/", 1)[-1]
+        return f"{self.subfolder}/{name}" if self.subfolder else name
+
+    @property
+    def url(self) -> str:
+        return f"{_HUB}/{self.repository}/resolve/main/{self.path}"
+
+    @property
+    def page(self) -> str:
+        """Where to download it: its folder, if it has parts."""
+        return f"{_HUB}/{self.repository}/tree/main/{self.path.rsplit('/', 1)[0]}" if self.parts > 1 else self.url
+
+
+def _wan21(folder: str, name: str) -> ModelFile:
+    return ModelFile("Comfy-Org/Wan_2.1_ComfyUI_repackaged", f"split_files/{folder}/{name}", folder)
+
+
+def _wan22(folder: str, name: str) -> ModelFile:
+    return ModelFile("Comfy-Org/Wan_2.2_ComfyUI_Repackaged", f"split_files/{folder}/{name}", folder)
+
+
+UMT5 = _wan21("text_encoders", "umt5_xxl_fp8_e4m3fn_scaled.safetensors")
+CLIP_VISION = _wan21("clip_vision", "clip_vision_h.safetensors")
+WAN21_VAE = _wan21("vae", "wan_2.1_vae.safetensors")
+WAN21_1_3B = _wan21("diffusion_models", "wan2.1_t2v_1.3B_fp16.safetensors")
+WAN21_14B_T2V = _wan21("diffusion_models", "wan2.1_t2v_14B_fp8_scaled.safetensors")
+WAN21_14B_I2V = _wan21("diffusion_models", "wan2.1_i2v_480p_14B_fp8_scaled.safetensors")
+
+WAN22_VAE = _wan22("vae", "wan2.2_vae.safetensors")
+WAN22_5B = _wan22("diffusion_models", "wan2.2_ti2v_5B_fp16.safetensors")
+WAN22_T2V = (
+    _wan22("diffusion_models", "wan2.2_t2v_high_noise_14B_fp8_scaled.safetensors"),
+    _wan22("diffusion_models", "wan2.2_t2v_low_noise_14B_fp8_scaled.safetensors"),
+)
+WAN22_I2V = (
+    _wan22("diffusion_models", "wan2.2_i2v_high_noise_14B_fp8_scaled.safetensors"),
+    _wan22("diffusion_models", "wan2.2_i2v_low_noise_14B_fp8_scaled.safetensors"),
+)
+WAN22_T2V_4STEPS = (
+    _wan22("loras", "wan2.2_t2v_lightx2v_4steps_lora_v1.1_high_noise.safetensors"),
+    _wan22("loras", "wan2.2_t2v_lightx2v_4steps_lora_v1.1_low_noise.safetensors"),
+)
+WAN22_I2V_4STEPS = (
+    _wan22("loras", "wan2.2_i2v_lightx2v_4steps_lora_v1_high_noise.safetensors"),
+    _wan22("loras", "wan2.2_i2v_lightx2v_4steps_lora_v1_low_noise.safetensors"),
+)
+
+T5 = ModelFile("comfyanonymous/flux_text_encoders", "t5xxl_fp8_e4m3fn_scaled.safetensors", "text_encoders")
+COGVIDEOX_VAE = ModelFile("Comfy-Org/void-model", "vae/cogvideox_vae.safetensors", "vae")
+
+
+def _cogvideox(name: str) -> ModelFile:
+    return ModelFile("Kijai/CogVideoX-comfy", name, "diffusion_models")
+
+
+COGVIDEOX_5B_T2V = ModelFile(
+    "zai-org/CogVideoX-5b",
+    "transformer/diffusion_pytorch_model-00001-of-00002.safetensors",
+    "diffusion_models",
+    subfolder="CogVideoX-5b",
+    parts=2,
+)
+COGVIDEOX_5B_I2V = ModelFile(
+    "zai-org/CogVideoX-5b-I2V",
+    "transformer/diffusion_pytorch_model-00001-of-00003.safetensors",
+    "diffusion_models",
+    subfolder="CogVideoX-5b-I2V",
+    parts=3,
+)
+COGVIDEOX15_5B_T2V = _cogvideox("CogVideoX_1_5_5b_T2V_bf16.safetensors")
+COGVIDEOX15_5B_I2V = _cogvideox("CogVideoX_1_5_5b_I2V_bf16.safetensors")
+COGVIDEOX_PSA_LORA = ModelFile(
+    "GYP666/BLADE",
+    "cogvideox-5b-psa-lora/pytorch_lora_weights.safetensors",
+    "loras",
+    subfolder="cogvideox-5b-psa-lora",
+)

@@ -1,0 +1,182 @@
+"""Wan 2.2: the 5B model, and A14B's two experts, each with its own patch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .canvas import Build, Canvas, Output, Workflow
+from .model_files import (
+    UMT5,
+    WAN21_VAE,
+    WAN22_5B,
+    WAN22_I2V,
+    WAN22_I2V_4STEPS,
+    WAN22_T2V,
+    WAN22_T2V_4STEPS,
+    WAN22_VAE,
+    ModelFile,
+)
+from .parts import (
+    IMAGE_PROMPT,
+    PROMPT,
+    empty_video,
+    load,
+    load_unet,
+    prompts,
+    psa,
+    report,
+    sample,
+    save_video,
+    start_image,
+)
+
+Experts = tuple[ModelFile, ModelFile]
+
+FAMILY = "Wan2.2_A14B"
+SIZE = (832, 480, 81)
+FPS, FPS_5B = 16, 24
+SHIFT = 5.0
+# Of 20 steps; presets count on 40 and 50.
+WARMUP = 6
+FULL = {"steps": 20, "switch": 10, "cfg": 3.5}
+DISTILLED = {"steps": 4, "switch": 2, "cfg": 1.0}
+
+BASELINE = "`attention`: `dense` in the Preset Loader, same seed: the baseline to compare with."
+FASTER = "Faster: lower the levels with the bar. Nearer to dense: raise them, or `warmup_steps`."
+BOTH = "Steps are counted over both samplers: the warm-up ends where it says, whichever expert is at work."
+FEW = "Of four steps the first stays dense: it decides what the video shows."
+
+
+def _experts(canvas: Canvas, files: Experts, loras: Experts | None) -> tuple[list[Output], Output, Output]:
+    canvas.group("Models")
+    high_lora, low_lora = loras or (None, None)
+    models = [load_unet(canvas, files[0], SHIFT, high_lora), load_unet(canvas, files[1], SHIFT, low_lora)]
+    clip = canvas.add("CLIPLoader", clip_name=UMT5, type="wan", device="default")
+    return models, clip, canvas.add("VAELoader", vae_name=WAN21_VAE)
+
+
+def _a14b(files: Experts, loras: Experts | None, preset: str, prefix: str, from_image: bool) -> Build:
+    def build(canvas: Canvas) -> None:
+        models, clip, vae = _experts(canvas, files, loras)
+        patched = psa(canvas, models, FAMILY, preset, None if loras else WARMUP)
+        conditioning = prompts(canvas, clip, IMAGE_PROMPT if from_image else PROMPT)
+        if from_image:
+            *pair, latent = _image(canvas, conditioning, vae)
+            conditioning = pair[0], pair[1]
+        else:
+            latent = empty_video(canvas, *SIZE)
+        canvas.group("Sample and save")
+        samples = _two_samplers(canvas, patched, conditioning, latent, **(DISTILLED if loras else FULL))
+        save_video(canvas, samples, vae, FPS, prefix)
+        report(canvas, samples, *patched)
+
+    return build
+
+
+def _image(canvas: Canvas, conditioning: tuple[Output, Output], vae: Output) -> tuple[Output, Output, Output]:
+    width, height, length = SIZE
+    node = canvas.add(
+        "WanImageToVideo",
+        positive=conditioning[0],
+        negative=conditioning[1],
+        vae=vae,
+        start_image=start_image(canvas),
+        width=width,
+        height=height,
+        length=length,
+        batch_size=1,
+    )
+    return node, Output(node.node, 1), Output(node.node, 2)
+
+
+def _two_samplers(
+    canvas: Canvas,
+    models: list[Output],
+    conditioning: tuple[Output, Output],
+    latent: Output,
+    steps: int,
+    switch: int,
+    cfg: float,
+) -> Output:
+    shared: dict[str, Any] = {
+        "positive": conditioning[0],
+        "negative": conditioning[1],
+        "noise_seed": 0,
+        "steps": steps,
+        "cfg": cfg,
+        "sampler_name": "euler",
+        "scheduler": "simple",
+    }
+    high = canvas.sampler(
+        "KSamplerAdvanced",
+        "KSampler (high noise)",
+        model=models[0],
+        add_noise="enable",
+        latent_image=latent,
+        start_at_step=0,
+        end_at_step=switch,
+        return_with_leftover_noise="enable",
+        **shared,
+    )
+    return canvas.sampler(
+        "KSamplerAdvanced",
+        "KSampler (low noise)",
+        model=models[1],
+        add_noise="disable",
+        latent_image=high,
+        start_at_step=switch,
+        end_at_step=steps,
+        return_with_leftover_noise="disable",
+        **shared,
+    )
+
+
+def _ti2v_5b(canvas: Canvas) -> None:
+    model, clip, vae = load(canvas, WAN22_5B, UMT5, WAN22_VAE, "wan", 8.0)
+    (patched,) = psa(canvas, [model], "Wan2.2_5B", "psa_balanced", WARMUP)
+    conditioning = prompts(canvas, clip, PROMPT)
+    latent = canvas.add("Wan22ImageToVideoLatent", vae=vae, width=1280, height=704, length=121, batch_size=1)
+    canvas.group("Sample and save")
+    samples = sample(canvas, patched, conditioning, latent, steps=20, cfg=5.0, sampler="uni_pc")
+    save_video(canvas, samples, vae, FPS_5B, "psa_wan22_5b")
+    report(canvas, samples, patched)
+
+
+WAN22 = (
+    Workflow(
+        "wan22_ti2v_5b",
+        "Wan 2.2 5B, text or image to video",
+        "1280 x 704, 121 frames at 24 a second (27,280 tokens), 20 steps. For image to video connect a Load Image to "
+        "`start_image`.",
+        (BASELINE, FASTER, "Its autoencoder packs 16 x 16 pixels: clips have a quarter of Wan 2.1's tokens."),
+        _ti2v_5b,
+    ),
+    Workflow(
+        "wan22_t2v_a14b",
+        "Wan 2.2 A14B, text to video",
+        "Both experts patched with one preset; 832 x 480, 81 frames, 20 steps, the second half by the low-noise one.",
+        (BASELINE, FASTER, BOTH),
+        _a14b(WAN22_T2V, None, "psa_balanced", "psa_wan22_t2v", from_image=False),
+    ),
+    Workflow(
+        "wan22_t2v_a14b_4steps",
+        "Wan 2.2 A14B, text to video in 4 steps",
+        "Both experts with their 4-step LoRAs, both patched; 832 x 480, 81 frames.",
+        (BASELINE, FEW, BOTH),
+        _a14b(WAN22_T2V, WAN22_T2V_4STEPS, "psa_few_steps", "psa_wan22_t2v_4steps", from_image=False),
+    ),
+    Workflow(
+        "wan22_i2v_a14b",
+        "Wan 2.2 A14B, image to video",
+        "Both experts patched with one preset; a start image, 832 x 480, 81 frames, 20 steps.",
+        (BASELINE, FASTER, BOTH, "Give `WanImageToVideo` the proportions of your image."),
+        _a14b(WAN22_I2V, None, "psa_balanced", "psa_wan22_i2v", from_image=True),
+    ),
+    Workflow(
+        "wan22_i2v_a14b_4steps",
+        "Wan 2.2 A14B, image to video in 4 steps",
+        "Both experts with their 4-step LoRAs, both patched; a start image, 832 x 480, 81 frames.",
+        (BASELINE, FEW, BOTH, "Give `WanImageToVideo` the proportions of your image."),
+        _a14b(WAN22_I2V, WAN22_I2V_4STEPS, "psa_few_steps", "psa_wan22_i2v_4steps", from_image=True),
+    ),
+)
