@@ -78,7 +78,7 @@ class PSASavePreset(io.ComfyNode):
             said = _save(preset, model, name, overwrite)
         except ConfigError as error:
             # A file that is not valid has to be named.
-            raise error.at(f"Save Preset: {error.source}" if error.source else "Save Preset") from None
+            raise error.at("Save Preset") from None
         PromptServer.instance.send_progress_text(said, cls.hidden.unique_id)
         return io.NodeOutput()
 

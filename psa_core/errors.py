@@ -25,7 +25,7 @@ class ConfigError(ValueError):
 
     def at(self, source: str) -> ConfigError:
         """The same error with the place it came from put in front."""
-        return ConfigError(self.key, self.value, self.allowed, source)
+        return ConfigError(self.key, self.value, self.allowed, f"{source}: {self.source}" if self.source else source)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.key, self.value, self.allowed, self.source)
