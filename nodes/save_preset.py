@@ -23,8 +23,8 @@ class PSASavePreset(io.ComfyNode):
             display_name="Save Preset",
             category="PSA",
             description=(
-                "Writes the numbers of a Preset Loader as a preset of your own, into ComfyUI/user/psa_presets. Press R "
-                "afterwards, and the Preset Loader lists it."
+                "Writes the numbers of a Preset Loader as a preset of your own, into ComfyUI/user/psa_presets. Preset "
+                "Loaders list it after the run."
             ),
             search_aliases=["psa save", "store preset", "export settings", "save settings"],
             inputs=[
@@ -109,7 +109,7 @@ def _save(config: PSAConfig, model: str, name: str, overwrite: bool) -> str:
     min_tokens = family.presets[family.default].min_tokens
     whole = config.replace(text_length=text_length, min_tokens=min_tokens, description=_DESCRIPTION)
     file = save_preset(model, name, whole, user_presets_dir())
-    return f'Saved "{name}" of {model} in {file.parent.name}/{file.name}; press R to list it'
+    return f'Saved "{name}" of {model} in {file.parent.name}/{file.name}; Preset Loaders list it'
 
 
 def _own_family(model: str) -> ModelFamily | None:

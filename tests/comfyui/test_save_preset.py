@@ -36,7 +36,7 @@ def test_every_model_s_presets_are_listed_at_once_and_load_with_the_same_numbers
 
         said = comfyui.client.run(graph).texts[node(graph)]
 
-        assert said == f'Saved "mine" of {model} in psa_presets/{model}.yaml; press R to list it'
+        assert said == f'Saved "mine" of {model} in psa_presets/{model}.yaml; Preset Loaders list it'
         after = listed(comfyui.server.address)
         assert after["errors"] == []
         presets = after["models"][model]["presets"]
