@@ -15,6 +15,8 @@ PROMPT = (
 IMAGE_PROMPT = "The subject turns its head slowly and looks into the camera, a light wind moves the background."
 NEGATIVE = "blurry, low quality, distorted, static, subtitles, watermark"
 EXAMPLE_IMAGE = "example.png"
+# With room for the report's line, and for the video.
+PATCH_SIZE, VIDEO_SIZE = (320, 250), (320, 400)
 
 
 def load(
@@ -38,7 +40,7 @@ def load_unet(canvas: Canvas, model: ModelFile, shift: float | None = None, lora
 def patch(canvas: Canvas, model: Output, title: str | None = None, **inputs: Any) -> Output:
     """PSA Attention Patch with its own defaults."""
     widgets = {"enabled": True, "backend": "auto", "min_tokens": 8192} | inputs
-    return canvas.add("PSAAttentionPatch", title, model=model, **widgets)
+    return canvas.add("PSAAttentionPatch", title, size=PATCH_SIZE, model=model, **widgets)
 
 
 def psa(
@@ -112,5 +114,5 @@ def save_video(canvas: Canvas, samples: Output, vae: Output, fps: int, prefix: s
     """Decode and save; the frames go on."""
     frames = canvas.add("VAEDecode", samples=samples, vae=vae)
     video = canvas.add("CreateVideo", images=frames, fps=float(fps))
-    canvas.add("SaveVideo", title, video=video, filename_prefix=f"video/{prefix}")
+    canvas.add("SaveVideo", title, size=VIDEO_SIZE, video=video, filename_prefix=f"video/{prefix}")
     return frames

@@ -60,8 +60,8 @@ TINY = (
     Workflow(
         "tiny_video",
         "Tiny model: see PSA at work in a minute",
-        "A video model of 17 million parameters comes with the pack. Press Run: a CPU takes a minute or two. It shows how "
-        "the nodes go together; only long clips of large models gain speed.",
+        "A video model of 17 million parameters comes with the pack. Press Run: a CPU takes a minute or two. It shows "
+        "how the nodes go together; only long clips of large models gain speed.",
         (
             WORDS,
             "Drag the borders of the bar in the Preset Loader and run again: watch the picture and the report.",

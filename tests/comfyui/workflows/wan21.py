@@ -122,7 +122,14 @@ def compare(canvas: Canvas, dense: Output, sparse: Output, patched: Output, vae:
     report(canvas, sparse, patched)
     compared = canvas.add("PSACompare", size=(560, 420), reference=reference, video=video, gain=4.0)
     difference = canvas.add("CreateVideo", images=Output(compared.node, 1), fps=float(fps))
-    canvas.add("SaveVideo", "Save Video (difference)", video=difference, filename_prefix="video/psa_compare_difference")
+    size = 560, 600
+    canvas.add(
+        "SaveVideo",
+        "Save Video (difference)",
+        size=size,
+        video=difference,
+        filename_prefix="video/psa_compare_difference",
+    )
 
 
 WAN21 = (
