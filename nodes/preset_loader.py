@@ -114,7 +114,10 @@ def _widgets(default: dict[str, Any]) -> list[io.Input]:
         choice(
             "mask_mode",
             MASK_MODES,
-            "What the bounds are shares of: thresholdbound, of each row's importance; topk, of its blocks.",
+            (
+                "What bounds are shares of: thresholdbound, of each row's importance; topk, of its blocks; timestep, "
+                "of the steps."
+            ),
             False,
         ),
         choice("block_n", BLOCK_N, "Keys a block. Smaller blocks choose more finely.", False),
