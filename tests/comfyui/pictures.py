@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import io
+import textwrap
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
 # No first-run dialog, no map and no numbers in a corner.
 _SETTINGS = {"Comfy.TutorialCompleted": True, "Comfy.Minimap.Visible": False, "Comfy.Graph.CanvasInfo": False}
@@ -36,6 +36,9 @@ _SHOW = """async ([x, y, scale]) => {
     await new Promise((done) => setTimeout(done, 400));
 }"""
 _MARGIN = 14
+# Of cards: pixels, letters in a line of the title, colours.
+_CARD, _TITLE, _LETTERS = (512, 512), 38, 24
+_PAPER, _ACCENT, _INK = "#1b1d21", "#2a6f8f", "#f2f2f2"
 _LARGEST = 4000
 
 
@@ -66,11 +69,18 @@ def take(page: Any, nodes: Sequence[int] = (), scale: float = 1.0) -> Image.Imag
     return Image.open(io.BytesIO(shot)).convert("RGB")
 
 
-def save_jpeg(picture: Image.Image, file: Path, size: tuple[int, int]) -> None:
-    """Write the upper left part of a picture that has the proportions of a size, scaled to it."""
-    width, height = size
-    part = min(picture.width, picture.height * width // height), min(picture.height, picture.width * height // width)
-    picture.crop((0, 0, *part)).resize(size, Image.Resampling.LANCZOS).save(file, quality=85, optimize=True)
+def thumbnail(picture: Image.Image, title: str) -> Image.Image:
+    """A card for the template browser: the upper left part of a picture, with a title below it."""
+    width, height = _CARD
+    shown = height * 5 // 8
+    part = min(picture.width, picture.height * width // shown), min(picture.height, picture.width * shown // width)
+    card = Image.new("RGB", _CARD, _PAPER)
+    card.paste(picture.crop((0, 0, *part)).resize((width, shown), Image.Resampling.LANCZOS))
+    draw, font = ImageDraw.Draw(card), ImageFont.load_default(_TITLE)
+    draw.rectangle((0, shown, width, shown + 6), fill=_ACCENT)
+    lines = textwrap.wrap(title, _LETTERS)
+    draw.multiline_text((24, (shown + height) // 2 + 3), "\n".join(lines), _INK, font, anchor="lm", spacing=10)
+    return card
 
 
 def has_content(picture: Image.Image) -> bool:

@@ -21,7 +21,6 @@ from .workflows.layout import put
 FOLDER = PACK_ROOT / "workflows"
 EXPORTS = Path(__file__).parent / "workflow_exports"
 PICTURES = PACK_ROOT / "web" / "docs" / "pictures"
-THUMBNAIL = (640, 400)
 NAMES = list(WORKFLOWS)
 RUN_HERE = [name for name, workflow in WORKFLOWS.items() if workflow.runs_here]
 # In the front end only: it is drawn, and no part of a prompt.
@@ -30,6 +29,7 @@ DRAWN_ONLY = {"MarkdownNote"}
 Presets = dict[str, Any]
 PROBLEMS = """() => app.graph.nodes
     .filter((node) => node.has_errors || !LiteGraph.registered_node_types[node.type]).map((node) => node.type)"""
+BROWSE = "() => app.extensionManager.command.execute('Comfy.BrowseTemplates')"
 QUEUE = "() => app.queuePrompt(0)"
 # A clip that shows nothing, for a test that need not wait a minute.
 SHORTEN = """() => {
@@ -70,7 +70,8 @@ def _written(request: pytest.FixtureRequest, presets: Presets) -> None:
         _write(FOLDER / f"{name}.json", put(page, specification))
         _write(EXPORTS / f"{name}.json", page.evaluate(EXPORT))
         begin = [node["id"] for node in specification["nodes"] if node["column"] <= 3]
-        pictures.save_jpeg(pictures.take(page, begin), FOLDER / f"{name}.jpg", THUMBNAIL)
+        card = pictures.thumbnail(pictures.take(page, begin), workflow.title)
+        card.save(FOLDER / f"{name}.jpg", quality=85, optimize=True)
 
 
 def test_every_workflow_has_its_files() -> None:
@@ -84,6 +85,7 @@ def test_loads_and_exports(name: str, front_end: Any) -> None:
 
     assert front_end.evaluate(PROBLEMS) == []
     assert front_end.evaluate(EXPORT) == exported(name)
+    assert pictures.has_content(pictures.take(front_end, scale=0.6))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -142,9 +144,21 @@ def test_templates_are_listed_with_thumbnails(comfyui: ComfyUI) -> None:
         with opener.open(f"{address}.json", timeout=30) as response:
             assert json.loads(response.read()) == saved(name)
         with opener.open(f"{address}.jpg", timeout=30) as response:
-            picture = Image.open(response)
-            assert picture.size == THUMBNAIL
-            assert pictures.has_content(picture.convert("RGB"))
+            assert pictures.has_content(Image.open(response).convert("RGB"))
+
+
+def test_opens_from_the_template_browser(front_end: Any) -> None:
+    front_end.evaluate(LOAD, saved(RUN_HERE[1]))
+    front_end.evaluate(BROWSE)
+    dialog = front_end.get_by_role("dialog")
+    # Under "Extensions" by the name of the pack's folder.
+    dialog.get_by_text("psa", exact=True).click()
+
+    dialog.locator(f"[data-testid='template-workflow-{RUN_HERE[0]}']").click()
+
+    expected = exported(RUN_HERE[0])
+    front_end.wait_for_function("(count) => app.graph.nodes.length === count", arg=len(expected) + 1, timeout=20_000)
+    assert front_end.evaluate(EXPORT) == expected
 
 
 @pytest.mark.parametrize("name", RUN_HERE)

@@ -138,7 +138,9 @@ class Workflow:
     def _note(self, files: Sequence[ModelFile]) -> str:
         parts = [f"## {self.title}", self.summary]
         if files:
-            rows = [f"- `{file.folder}/{file.widget}` from [{file.repository}]({file.page})" for file in files]
+            rows = [
+                f"- `{file.folder}/{file.widget}`{file.others} from [{file.repository}]({file.page})" for file in files
+            ]
             parts.append("**Files**, in `ComfyUI/models`:\n\n" + "\n".join(rows))
         else:
             parts.append("**Files**: none. Model and autoencoder come with the pack.")

@@ -15,8 +15,8 @@ PROMPT = (
 IMAGE_PROMPT = "The subject turns its head slowly and looks into the camera, a light wind moves the background."
 NEGATIVE = "blurry, low quality, distorted, static, subtitles, watermark"
 EXAMPLE_IMAGE = "example.png"
-# With room for the report's line, and for the video.
-PATCH_SIZE, VIDEO_SIZE = (320, 250), (320, 400)
+# With room for the report's line, the video and the image.
+PATCH_SIZE, VIDEO_SIZE, IMAGE_SIZE = (320, 250), (320, 400), (320, 380)
 
 
 def load(
@@ -76,7 +76,7 @@ def report(canvas: Canvas, samples: Output, model: Output, model_2: Output | Non
 
 
 def start_image(canvas: Canvas) -> Output:
-    return canvas.add("LoadImage", "Start image", image=EXAMPLE_IMAGE)
+    return canvas.add("LoadImage", "Start image", size=IMAGE_SIZE, image=EXAMPLE_IMAGE)
 
 
 def sample(

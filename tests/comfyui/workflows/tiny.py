@@ -59,7 +59,7 @@ def _tiny_compare(canvas: Canvas) -> None:
 TINY = (
     Workflow(
         "tiny_video",
-        "Tiny model: see PSA at work in a minute",
+        "Tiny model: PSA at work, nothing to download",
         "A video model of 17 million parameters comes with the pack. Press Run: a CPU takes a minute or two. It shows "
         "how the nodes go together; only long clips of large models gain speed.",
         (
