@@ -11,10 +11,12 @@ from typing import Any
 import numpy as np
 import torch
 from matplotlib import colormaps
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
+from PIL import Image
 
 from .levels import density
 from .report import AttentionError, Report
@@ -145,10 +147,17 @@ def draw_cells(axis: Any, table: np.ndarray, most: float, numbers: bool = True) 
     image = axis.imshow(table, cmap="YlGnBu", vmin=0, vmax=most or 1.0, aspect="auto", origin="lower")
     axis.hlines(np.arange(1, layers) - 0.5, -0.5, steps - 0.5, color=PAPER, linewidth=1 if few else 0.4)
     axis.vlines(np.arange(1, steps) - 0.5, -0.5, layers - 0.5, color=PAPER, linewidth=1 if few else 0.4)
-    whole_ticks(axis)
+    _whole_ticks(axis)
     if few and numbers:
         _write_numbers(axis, table, most)
     return image
+
+
+def as_image(figure: Figure) -> Image.Image:
+    """A figure as an RGB image of its own size."""
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3].copy())
 
 
 def _evenly(values: Sequence[int], most: int) -> list[int]:
@@ -171,11 +180,10 @@ def _draw_levels(axis: Any, levels: torch.Tensor, colours: dict[int, Any]) -> No
         picture[levels.numpy() == level] = colour
     axis.imshow(picture, aspect="auto", interpolation="nearest")
     axis.tick_params(labelsize=8)
-    whole_ticks(axis)
+    _whole_ticks(axis)
 
 
-def whole_ticks(axis: Any) -> None:
-    """Number both sides of an axis in whole numbers."""
+def _whole_ticks(axis: Any) -> None:
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     axis.yaxis.set_major_locator(MaxNLocator(integer=True))
 

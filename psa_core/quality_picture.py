@@ -6,12 +6,11 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
+from .pictures import as_image
 from .quality import IDENTICAL, Quality, psnr_text
 
 _PSNR, _SSIM, _EQUAL = "#1f2d7a", "#1a8a6e", "#c98a1b"
@@ -39,9 +38,7 @@ def quality_picture(quality: Quality) -> Image.Image:
     below.ticklabel_format(useOffset=False)
     below.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     figure.suptitle(quality_title(quality), fontsize=13)
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()
-    return Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3].copy())
+    return as_image(figure)
 
 
 def quality_title(quality: Quality) -> str:

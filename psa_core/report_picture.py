@@ -8,13 +8,12 @@ from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.gridspec import GridSpec
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from PIL import Image
 
-from .pictures import DENSE, INK, PAPER, by_layer_and_step, draw_cells, level_colours, level_name
+from .pictures import DENSE, INK, PAPER, as_image, by_layer_and_step, draw_cells, level_colours, level_name
 from .report import Report
 
 _WIDTH, _DPI = 9.2, 100
@@ -65,9 +64,7 @@ def report_picture(models: Sequence[Report]) -> Image.Image:
                 axis.axvline(step - 0.5, color=INK, linewidth=1.3, linestyle=(0, (4, 2)))
     counts, times = grid[-1].subgridspec(1, 2, wspace=0.04).subplots(squeeze=False, sharey=True)[0]
     _draw_rows(counts, times, rows, whole)
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()
-    return Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3].copy())
+    return as_image(figure)
 
 
 def _draw_density(axis: Any, report: Report, note: str) -> None:

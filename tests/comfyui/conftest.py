@@ -13,6 +13,7 @@ import pytest
 
 from .browser import find_browser, opened
 from .client import ComfyClient
+from .level_bar import LISTED, RENDERERS, rendered, show
 from .server import ComfyServer, ComfyUINotFoundError, Installation
 
 # Loaded by ComfyUI, not by pytest: it imports ComfyUI's own modules.
@@ -72,3 +73,18 @@ def page(comfyui: ComfyUI) -> Iterator[Any]:
         pytest.skip("no Chromium on this machine")
     with playwright.sync_playwright() as driver, opened(driver, browser_path, comfyui.server.address) as page:
         yield page
+
+
+@pytest.fixture(scope="module", params=RENDERERS)
+def canvas(page: Any, request: pytest.FixtureRequest) -> Iterator[Any]:
+    """The page in one of the renderers."""
+    with rendered(page, request.param) as shown:
+        yield shown
+
+
+@pytest.fixture
+def loader(canvas: Any) -> Any:
+    """A Preset Loader whose presets have arrived; its numbers are 0.5, 0.6, 0.7, 0.8."""
+    show(canvas, "PSAPresetLoader")
+    canvas.wait_for_function(LISTED, timeout=20_000)
+    return canvas

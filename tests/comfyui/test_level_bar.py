@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from random import Random
 from typing import Any
 
@@ -11,7 +10,7 @@ import pytest
 from psa_core.mask_ratios import mask_ratios_from_bounds, quota_density
 
 from .browser import CHOOSE, EXPORT, SAVE, SELECT, VALUES, reload_graph
-from .level_bar import FRAME, LISTED, PLACE, RENDERERS, bounds, caption, drag, handle, rendered, show, widths
+from .level_bar import FRAME, PLACE, bounds, caption, drag, handle, show, widths
 from .psa import PRESET_NUMBERS, SCHEDULE_WIDGETS
 
 SET_VALUE = "([name, value]) => { window.psaNode.widgets.find((w) => w.name === name).value = value; }"
@@ -65,21 +64,6 @@ MOVES = """async ([starts, moves]) => {
 }"""
 
 
-@pytest.fixture(scope="module", params=RENDERERS)
-def canvas(page: Any, request: pytest.FixtureRequest) -> Iterator[Any]:
-    """The page in one of the renderers."""
-    with rendered(page, request.param) as shown:
-        yield shown
-
-
-@pytest.fixture
-def loader(canvas: Any) -> Any:
-    """A Preset Loader whose presets have arrived; its numbers are 0.5, 0.6, 0.7, 0.8."""
-    show(canvas, "PSAPresetLoader")
-    canvas.wait_for_function(LISTED, timeout=20_000)
-    return canvas
-
-
 @pytest.fixture
 def schedule(canvas: Any) -> Any:
     """A Sparsity Schedule that uses both of its sets."""
@@ -91,7 +75,10 @@ def schedule(canvas: Any) -> Any:
 def test_renderer_is_the_one_asked_for(loader: Any, request: pytest.FixtureRequest) -> None:
     vue = request.node.callspec.params["canvas"] == "vue"
 
-    assert (loader.locator(".lg-node").count() > 0, loader.locator(".dom-widget").count() > 0) == (vue, not vue)
+    assert (loader.locator(".lg-node").count() > 0, loader.locator(".dom-widget").count() > 0) == (
+        vue,
+        not vue,
+    )
 
 
 def test_bar_shows_the_numbers(loader: Any) -> None:

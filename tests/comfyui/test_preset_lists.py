@@ -11,7 +11,7 @@ import pytest
 
 from .browser import CHOOSE
 from .conftest import ComfyUI
-from .level_bar import LISTED, RENDERERS, bounds, rendered, show
+from .level_bar import bounds
 
 NAMES = "(name) => [...window.psaNode.widgets.find((w) => w.name === name).options.values]"
 REFRESH = "async () => { await app.refreshComboInNodes(); }"
@@ -29,21 +29,6 @@ Wan2.1_1.3b:
     {name}:
       mask_ratios: {{1: [0.0, 0.25], 0: [0.25, 1.0]}}
 """
-
-
-@pytest.fixture(scope="module", params=RENDERERS)
-def canvas(page: Any, request: pytest.FixtureRequest) -> Iterator[Any]:
-    """The page in one of the renderers."""
-    with rendered(page, request.param) as shown:
-        yield shown
-
-
-@pytest.fixture
-def loader(canvas: Any) -> Any:
-    """A Preset Loader whose presets have arrived."""
-    show(canvas, "PSAPresetLoader")
-    canvas.wait_for_function(LISTED, timeout=20_000)
-    return canvas
 
 
 def listed(page: Any) -> list[str]:

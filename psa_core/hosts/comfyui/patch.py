@@ -1,8 +1,8 @@
 """The patch: wrappers around sampling and around each forward, and the attention override that they install.
 
 A MODEL carries one immutable :class:`Patch`. Every sampler call gives birth to a :class:`~psa_core.hosts.run.Run`
-(MODELs are cached and sampled again, so nothing of a run may live on them), and every forward puts an override in
-front of whatever override is on the hook by then.
+(MODELs are cached and sampled again, so of a run only its report stays on them, until the next prompt samples), and
+every forward puts an override in front of whatever override is on the hook by then.
 """
 
 from __future__ import annotations
