@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from psa_core.cli import main
+from psa_core.apps.cli import main
 
 if __name__ == "__main__":
     sys.exit(main(["bench", "--model", *sys.argv[1:]]))

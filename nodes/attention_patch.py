@@ -9,9 +9,9 @@ from comfy_api.latest import io
 from server import PromptServer
 
 from .. import psa_core as core
-from ..psa_core.backends import BACKENDS
 from ..psa_core.hosts.comfyui import Patch, patch_model, recognise
-from ..psa_core.presets import bundled_dir, load_preset
+from ..psa_core.ops.backends import BACKENDS
+from ..psa_core.settings.presets import bundled_dir, load_preset
 from .sockets import Mask, Preset, Schedule
 
 log = logging.getLogger(__name__)

@@ -8,7 +8,7 @@ import comfy.utils
 import torch
 from comfy_api.latest import io
 
-from ..psa_core.errors import ConfigError
+from ..psa_core.settings.errors import ConfigError
 from .needs import require
 from .previews import as_image, preview
 
@@ -54,8 +54,8 @@ class PSACompare(io.ComfyNode):
     @classmethod
     def execute(cls, reference: torch.Tensor, video: torch.Tensor, gain: float) -> io.NodeOutput:
         require("matplotlib", "skimage")
-        from ..psa_core.difference import compare_videos
-        from ..psa_core.quality_picture import quality_picture
+        from ..psa_core.report.difference import compare_videos
+        from ..psa_core.report.pictures.quality import quality_picture
 
         progress = comfy.utils.ProgressBar(len(reference))
         try:

@@ -9,11 +9,11 @@ from typing import Any
 import folder_paths
 from comfy_api.latest import io
 
-from ..psa_core.config import IMPORTANCE_ESTIMATORS, MASK_MODES, REARRANGE_METHODS, SIM_LEVELS, PSAConfig
-from ..psa_core.errors import ConfigError
-from ..psa_core.mask_ratios import bounds_from_mask_ratios, mask_ratios_from_bounds
-from ..psa_core.presets import ModelFamily, load_families
-from ..psa_core.sizes import BLOCK_M, BLOCK_N
+from ..psa_core.settings.config import IMPORTANCE_ESTIMATORS, MASK_MODES, REARRANGE_METHODS, SIM_LEVELS, PSAConfig
+from ..psa_core.settings.errors import ConfigError
+from ..psa_core.settings.mask_ratios import bounds_from_mask_ratios, mask_ratios_from_bounds
+from ..psa_core.settings.presets import ModelFamily, load_families
+from ..psa_core.settings.sizes import BLOCK_M, BLOCK_N
 from .sockets import Preset
 
 DEFAULT_FAMILY = "Wan2.1_1.3b"

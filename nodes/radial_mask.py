@@ -8,12 +8,11 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from ..psa_core.errors import ConfigError
-from ..psa_core.masks.radial import SPARSITY_TYPES
-from ..psa_core.masks.settings import MODEL_TYPES, RADIAL_MODES, RadialMask
 from ..psa_core.masks.static import static_levels
-from ..psa_core.presets import bundled_dir, load_preset
-from ..psa_core.previews import draw_levels
+from ..psa_core.report.pictures.previews import draw_levels
+from ..psa_core.settings.errors import ConfigError
+from ..psa_core.settings.presets import bundled_dir, load_preset
+from ..psa_core.settings.radial import MODEL_TYPES, RADIAL_MODES, SPARSITY_TYPES, RadialMask
 from .preset_loader import DEFAULT_FAMILY
 from .previews import preview
 from .sockets import Mask

@@ -7,9 +7,9 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from ..psa_core.errors import ConfigError
 from ..psa_core.hosts.comfyui import reports_of
-from ..psa_core.report import as_document
+from ..psa_core.report.report import as_document
+from ..psa_core.settings.errors import ConfigError
 from .needs import require
 from .previews import as_image, preview
 
@@ -51,7 +51,7 @@ class PSAReport(io.ComfyNode):
     @classmethod
     def execute(cls, model: Any, samples: Any, model_2: Any = None) -> io.NodeOutput:
         require("matplotlib")
-        from ..psa_core.report_picture import report_picture
+        from ..psa_core.report.pictures.run import report_picture
 
         try:
             reports = reports_of(model=model, model_2=model_2)

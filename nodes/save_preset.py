@@ -5,9 +5,9 @@ from __future__ import annotations
 from comfy_api.latest import io
 from server import PromptServer
 
-from ..psa_core.config import PSAConfig
-from ..psa_core.errors import ConfigError
-from ..psa_core.presets import ModelFamily, check_name, read_preset_file, save_preset
+from ..psa_core.settings.config import PSAConfig
+from ..psa_core.settings.errors import ConfigError
+from ..psa_core.settings.presets import ModelFamily, check_name, read_preset_file, save_preset
 from .preset_loader import DEFAULT_FAMILY, families, user_presets_dir, widgets_from_config
 from .sockets import Preset
 

@@ -6,10 +6,11 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from ..psa_core.errors import ConfigError
-from ..psa_core.mask_ratios import DEFAULT_MASK_RATIOS, bounds_from_mask_ratios, mask_ratios_from_bounds
-from ..psa_core.previews import draw_schedule
-from ..psa_core.schedule import CURVES, Schedule
+from ..psa_core.report.pictures.previews import draw_schedule
+from ..psa_core.settings.at_step import step_densities
+from ..psa_core.settings.errors import ConfigError
+from ..psa_core.settings.mask_ratios import DEFAULT_MASK_RATIOS, bounds_from_mask_ratios, mask_ratios_from_bounds
+from ..psa_core.settings.schedule import CURVES, Schedule
 from .previews import preview
 from .sockets import Schedule as ScheduleSocket
 
@@ -87,7 +88,7 @@ class PSASparsitySchedule(io.ComfyNode):
             )
         except ConfigError as error:
             raise error.at("Sparsity Schedule") from None
-        picture = draw_schedule(schedule.densities(preview_steps), f"{preview_steps} steps, mask_ratios: {curve}")
+        picture = draw_schedule(step_densities(schedule, preview_steps), f"{preview_steps} steps, mask_ratios: {curve}")
         return io.NodeOutput(schedule, ui=preview(picture, cls))
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..psa_core.errors import ConfigError
-from ..psa_core.tiny_video.vocabulary import COLOURS, GROUNDS, MOTIONS, PATTERNS, SHAPES, embed, read_prompt
+from ..psa_core.models.tiny_video.vocabulary import COLOURS, GROUNDS, MOTIONS, PATTERNS, SHAPES, embed, read_prompt
+from ..psa_core.settings.errors import ConfigError
 
 
 class PSATinyVideoPrompt(io.ComfyNode):

@@ -1,15 +1,16 @@
 """Pyramid Sparse Attention for video diffusion models, on plain tensors, diffusers pipelines and ComfyUI models."""
 
-from .attention import AttentionInfo, PSAAttention, attention_from_levels, pyramid_sparse_attention
-from .backends import BackendError
-from .config import PSAConfig
-from .errors import ConfigError
-from .levels import compose
+from .attention.call import PSAAttention, attention_from_levels, pyramid_sparse_attention
+from .attention.steps import AttentionInfo
 from .masks.radial import radial_levels
 from .masks.scene import scene_levels
-from .masks.settings import RadialMask
-from .presets import load_preset, load_presets, save_preset
-from .schedule import Schedule
+from .ops.backends import BackendError
+from .ops.levels.rules import compose
+from .settings.config import PSAConfig
+from .settings.errors import ConfigError
+from .settings.presets import load_preset, load_presets, save_preset
+from .settings.radial import RadialMask
+from .settings.schedule import Schedule
 
 __version__ = "0.1.0"
 

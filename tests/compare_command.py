@@ -11,7 +11,7 @@ from urllib.parse import unquote
 import pytest
 import torch
 
-from psa_core.cli import main
+from psa_core.apps.cli import main
 
 from . import tiny_pipelines
 

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 import torch
 
-from psa_core.cli import main
-from psa_core.generate.command import add_options, read_settings
-from psa_core.generate.pipeline import load_pipeline
+from psa_core.apps.cli import main
+from psa_core.apps.generate.command import add_options, read_settings
+from psa_core.apps.generate.pipeline import load_pipeline
 
 from . import tiny_pipelines
 

@@ -24,9 +24,9 @@ from triton.experimental.gluon._runtime import GluonASTSource, GluonJITFunction
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from psa_core.ops.attention import hopper
-from psa_core.ops.attention.block_list_triton import LANES, ORDER_BLOCK, RUN, _list_blocks, _order_by_size
 from psa_core.ops.attention.hopper.kernel import pyramid_attention_kernel
 from psa_core.ops.attention.triton import _pyramid_attention
+from psa_core.ops.block_list.triton import LANES, ORDER_BLOCK, RUN, _list_blocks, _order_by_size
 from psa_core.ops.importance.triton import _sampled_max
 from psa_core.ops.launch import AMD, Launch, attention_launch, importance_launch
 from psa_core.ops.levels.triton import _select_levels, launch_for

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hypothesis.strategies as st
 
 from psa_core import PSAConfig, RadialMask, Schedule
-from psa_core.mask_ratios import allowed_levels
+from psa_core.settings.mask_ratios import allowed_levels
 
 
 @st.composite

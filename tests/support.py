@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import torch
 
-from psa_core.pyramid import Pyramid
+from psa_core.ops.pyramid.rows import Pyramid
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 

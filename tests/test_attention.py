@@ -8,16 +8,13 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from psa_core import (
-    ConfigError,
-    attention_from_levels,
-)
-from psa_core.backends import triton_installed
-from psa_core.ops.attention.block_list import build_block_list
+from psa_core import ConfigError, attention_from_levels
 from psa_core.ops.attention.naive import pyramid_attention_naive
+from psa_core.ops.backends import triton_installed
+from psa_core.ops.block_list.build import build_block_list
 from psa_core.ops.importance.naive import mean_naive
 from psa_core.ops.launch import Launch
-from psa_core.pyramid import build_pyramid
+from psa_core.ops.pyramid.rows import build_pyramid
 
 from .support import DEVICE, Shape, random_levels, random_qkv, relative_error, softmax_attention
 

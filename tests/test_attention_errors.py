@@ -11,7 +11,7 @@ import torch
 
 from psa_core import PSAConfig
 from psa_core.hosts.run import Place, Run
-from psa_core.report import AttentionError, Report
+from psa_core.report.report import AttentionError, Report
 
 from .support import DEVICE, Shape, random_qkv, relative_error, softmax_attention
 
@@ -62,7 +62,7 @@ def test_it_is_measured_only_where_it_is_asked_for(monkeypatch: pytest.MonkeyPat
 
 
 def test_a_picture_of_errors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pictures = pytest.importorskip("psa_core.pictures", exc_type=ImportError)
+    pictures = pytest.importorskip("psa_core.report.pictures.heat_maps", exc_type=ImportError)
     drawn = []
     monkeypatch.setattr(pictures, "_draw_heat_map", lambda *given: drawn.append(given))
     errors = [AttentionError(1, 0, 0.1), AttentionError(1, 0, 0.3), AttentionError(2, 1, 0.8)]

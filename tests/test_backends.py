@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from psa_core import BackendError, ConfigError, backends, pyramid_sparse_attention
-from psa_core.backends import choose_backend, triton_installed, triton_refusal
+from psa_core import BackendError, ConfigError, pyramid_sparse_attention
+from psa_core.ops import backends
+from psa_core.ops.backends import choose_backend, triton_installed, triton_refusal
 
 ROOT = Path(__file__).parent.parent
 CPU, CUDA = torch.device("cpu"), torch.device("cuda", 0)
@@ -125,7 +126,7 @@ x = torch.randn(1, 2, 300, 64)
 out, info = psa_core.pyramid_sparse_attention(x, x, x, grid=(3, 10, 10), return_info=True)
 assert info.backend == "torch" and out.isfinite().all()
 assert "psa_core.ops.attention.triton" not in sys.modules
-print(psa_core.backends.triton_refusal(torch.device("cuda"), torch.float16, 64))
+print(psa_core.ops.backends.triton_refusal(torch.device("cuda"), torch.float16, 64))
 try:
     psa_core.pyramid_sparse_attention(x, x, x, backend="triton")
 except psa_core.BackendError as error:

@@ -12,20 +12,28 @@ import torch
 from hypothesis import assume, given
 
 from psa_core import PSAConfig, pyramid_sparse_attention
-from psa_core.bench import run
-from psa_core.bench.cases import CASES, DENSITIES, DENSITY, PARTS, WAN_720P, Case, length_cases, mask_ratios
-from psa_core.bench.checks import WrongResultError, error_from_levels, judge, relative_error
-from psa_core.bench.crossover import crossover, crossovers
-from psa_core.bench.inputs import Inputs, video_inputs
-from psa_core.bench.ours import SETTINGS, Setting
-from psa_core.bench.parts import benchmark_jobs, target_jobs
-from psa_core.bench.results import WHOLE_OP, Machine, Results, Row, file_stem
-from psa_core.bench.rivals import CUDNN, FLEX, RefusalError, flex_block_mask, int8_contender, sol_contender, top_blocks
-from psa_core.bench.stages import BLOCK_LIST, KERNEL, LEVEL_1_SUFFIX, PYRAMID, REST, SELECTION, stage_rows
-from psa_core.bench.table import tables
-from psa_core.bench.targets import MODEL_TARGETS, TARGETS, Target, target_table
-from psa_core.bench.timing import Contender, Timing
-from psa_core.cli import main
+from psa_core.apps.bench import run
+from psa_core.apps.bench.cases import CASES, DENSITIES, DENSITY, PARTS, WAN_720P, Case, length_cases, mask_ratios
+from psa_core.apps.bench.checks import WrongResultError, error_from_levels, judge, relative_error
+from psa_core.apps.bench.crossover import crossover, crossovers
+from psa_core.apps.bench.inputs import Inputs, video_inputs
+from psa_core.apps.bench.ours import SETTINGS, Setting
+from psa_core.apps.bench.parts import benchmark_jobs, target_jobs
+from psa_core.apps.bench.results import WHOLE_OP, Machine, Results, Row, file_stem
+from psa_core.apps.bench.rivals import (
+    CUDNN,
+    FLEX,
+    RefusalError,
+    flex_block_mask,
+    int8_contender,
+    sol_contender,
+    top_blocks,
+)
+from psa_core.apps.bench.stages import BLOCK_LIST, KERNEL, LEVEL_1_SUFFIX, PYRAMID, REST, SELECTION, stage_rows
+from psa_core.apps.bench.table import tables
+from psa_core.apps.bench.targets import MODEL_TARGETS, TARGETS, Target, target_table
+from psa_core.apps.bench.timing import Contender, Timing
+from psa_core.apps.cli import main
 
 CPU = torch.device("cpu")
 SMALL = Case("small", 2, 64, (3, 12, 14), 20)

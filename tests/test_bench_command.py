@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from psa_core.bench import run
-from psa_core.bench.cases import WAN_720P, Case
-from psa_core.bench.checks import WrongResultError, relative_error
-from psa_core.bench.ours import SETTINGS, Setting
-from psa_core.bench.results import PSA, WHOLE_OP, Results
-from psa_core.bench.stages import BLOCK_LIST, KERNEL, PYRAMID, SELECTION
-from psa_core.cli import main
+from psa_core.apps.bench import run
+from psa_core.apps.bench.cases import WAN_720P, Case
+from psa_core.apps.bench.checks import WrongResultError, relative_error
+from psa_core.apps.bench.ours import SETTINGS, Setting
+from psa_core.apps.bench.results import PSA, WHOLE_OP, Results
+from psa_core.apps.bench.stages import BLOCK_LIST, KERNEL, PYRAMID, SELECTION
+from psa_core.apps.cli import main
 
 CPU = torch.device("cpu")
 
@@ -48,7 +48,7 @@ def test_options_that_do_not_go_together(arguments: list[str], capsys) -> None:
 @pytest.mark.parametrize("rotary", [False, True])
 def test_forward_passes_of_whole_models_run_sparse(rotary: bool) -> None:
     pytest.importorskip("diffusers")
-    from psa_core.bench.model import Transformer, forward_pass
+    from psa_core.apps.bench.model import Transformer, forward_pass
     from psa_core.hosts.diffusers import patch
 
     from .diffusers_models import TEXT, cogvideox, wan
@@ -70,7 +70,7 @@ def test_forward_passes_of_whole_models_run_sparse(rotary: bool) -> None:
 
 def test_whole_models_have_the_tokens_of_their_cases() -> None:
     pytest.importorskip("diffusers")
-    from psa_core.bench.model import TRANSFORMERS
+    from psa_core.apps.bench.model import TRANSFORMERS
 
     for transformer in TRANSFORMERS:
         case = transformer.case

@@ -7,9 +7,10 @@ import hypothesis.strategies as st
 import pytest
 import torch
 
-from psa_core.backends import triton_installed
-from psa_core.levels import level_shares
-from psa_core.ops.attention.block_list import TOKEN_BITS, TOKEN_MASK, BlockList, build_block_list
+from psa_core.ops.backends import triton_installed
+from psa_core.ops.block_list.build import BlockList, build_block_list
+from psa_core.ops.block_list.packing import TOKEN_BITS, TOKEN_MASK
+from psa_core.ops.levels.rules import level_shares
 
 from .support import DEVICE, Shape, random_levels
 

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from psa_core import RadialMask, Schedule, __version__, load_presets
-from psa_core.cli import main
-from psa_core.presets import PRESETS_DIR_VARIABLE
+from psa_core.apps.cli import main
+from psa_core.settings.presets import PRESETS_DIR_VARIABLE
 
 
 @pytest.fixture(autouse=True)
@@ -89,7 +89,7 @@ def test_demo_hands_its_options_on_and_prints_one_line(capsys, monkeypatch: pyte
     pytest.importorskip("diffusers")
     pytest.importorskip("matplotlib")
     pytest.importorskip("imageio_ffmpeg")
-    run = pytest.importorskip("psa_core.demo.run")
+    run = pytest.importorskip("psa_core.apps.demo.run")
     given = []
     monkeypatch.setattr(run, "run_demo", lambda settings: given.append(settings) or "density 0.5")
     words = ["--output", str(tmp_path), "--steps", "5", "--width", "64", "--seed", "7"]

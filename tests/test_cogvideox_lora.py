@@ -16,8 +16,8 @@ pytest.importorskip("diffusers", minversion="0.35")
 pytest.importorskip("peft")
 
 from psa_core import ConfigError
-from psa_core.lora import Layers, MappedLoRA, map_lora
-from psa_core.lora.layers import diffusers_name
+from psa_core.models.cogvideox.lora import Layers, MappedLoRA, map_lora
+from psa_core.models.cogvideox.lora.layers import diffusers_name
 
 from .comfyui.cogvideox_loras import (
     EVERY,

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from psa_core.cogvideox_names import core_name, core_parameter, diffusers_name
+from psa_core.models.cogvideox.names import core_name, core_parameter, diffusers_name
 
 
 @pytest.mark.parametrize(

@@ -17,11 +17,11 @@ pytest.importorskip("matplotlib")
 pytest.importorskip("jinja2")
 pytest.importorskip("imageio_ffmpeg")
 
-from psa_core.compare import run as compare_run
-from psa_core.compare.machine import dense_attention
-from psa_core.compare.results import ClipResult, Comparison, Take, summaries
-from psa_core.compare.settings import Clip
-from psa_core.compare.table import rows
+from psa_core.apps.compare import run as compare_run
+from psa_core.apps.compare.machine import dense_attention
+from psa_core.apps.compare.results import ClipResult, Comparison, Take, summaries
+from psa_core.apps.compare.settings import Clip
+from psa_core.apps.compare.table import rows
 
 from .compare_command import (
     FOX,
@@ -202,7 +202,7 @@ def test_the_dense_attention_is_named(processor, chosen: str | None, name: str, 
 
 
 def test_the_same_seed_gives_what_psa_generate_gives(compare: Compare, tmp_path, monkeypatch) -> None:
-    from psa_core.generate import run as generate_run
+    from psa_core.apps.generate import run as generate_run
 
     frames: dict[str, list[np.ndarray]] = {"generate": [], "compare": []}
     for name, module in (("generate", generate_run), ("compare", compare_run)):
@@ -216,7 +216,7 @@ def test_the_same_seed_gives_what_psa_generate_gives(compare: Compare, tmp_path,
         monkeypatch.setattr(module, "sample", kept)
     words = ["--seeds", "4", "--presets", "coarse it", "--no-errors"]
     assert compare(*words) == 0
-    from psa_core.cli import main
+    from psa_core.apps.cli import main
 
     where = ["--path", str(compare.folder / "wan"), "--presets-file", str(compare.folder / "mine.yaml")]
     size = ["--width", "128", "--height", "96", "--frames", "5", "--steps", str(STEPS), "--model", "Wan2.1_1.3b"]

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from psa_core import RadialMask, Schedule, load_presets
-from psa_core.cli import main
-from psa_core.compare.command import add_options, read_settings
-from psa_core.compare.settings import Clip, CompareSettings, for_warm_up
-from psa_core.presets import PRESETS_DIR_VARIABLE
+from psa_core.apps.cli import main
+from psa_core.apps.compare.command import add_options, read_settings
+from psa_core.apps.compare.settings import Clip, CompareSettings, for_warm_up
+from psa_core.settings.presets import PRESETS_DIR_VARIABLE
 
 ROOT = Path(__file__).parent.parent
 
@@ -128,7 +128,8 @@ def test_without_its_packages_it_says_how_to_install_them(capsys, monkeypatch: p
 
 def test_the_command_line_is_read_without_its_packages() -> None:
     code = (
-        "import sys, psa_core.cli; print(sorted({'diffusers', 'skimage', 'matplotlib', 'imageio'} & set(sys.modules)))"
+        "import sys, psa_core.apps.cli; "
+        "print(sorted({'diffusers', 'skimage', 'matplotlib', 'imageio'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"

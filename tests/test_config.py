@@ -13,8 +13,8 @@ import hypothesis.strategies as st
 import pytest
 
 from psa_core import ConfigError, PSAConfig
-from psa_core.mask_ratios import allowed_levels, bounds_from_mask_ratios, mask_ratios_from_bounds
-from psa_core.validation import FrozenMap
+from psa_core.settings.mask_ratios import allowed_levels, bounds_from_mask_ratios, mask_ratios_from_bounds
+from psa_core.settings.validation import FrozenMap
 
 from .strategies import configs, ratio_tilings
 

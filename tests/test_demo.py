@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from psa_core import ConfigError
-from psa_core.demo.settings import DemoSettings
-from psa_core.report import Report
-from psa_core.schedule import Schedule
+from psa_core.apps.demo.settings import DemoSettings
+from psa_core.report.report import Report
+from psa_core.settings.schedule import Schedule
 
 pytest.importorskip("diffusers", minversion="0.35")
 pytest.importorskip("transformers")
@@ -22,8 +22,8 @@ pytest.importorskip("skimage")
 iio = pytest.importorskip("imageio.v3")
 pytest.importorskip("imageio_ffmpeg")
 
-from psa_core.demo.run import run_demo  # noqa: E402
-from psa_core.pictures import density_picture, levels_picture  # noqa: E402
+from psa_core.apps.demo.run import run_demo  # noqa: E402
+from psa_core.report.pictures.heat_maps import density_picture, levels_picture  # noqa: E402
 
 LAYERS = 12
 FILES = {"dense.mp4", "psa.mp4", "side_by_side.mp4", "levels.png", "density.png", "report.json"}

@@ -13,9 +13,9 @@ pytest.importorskip("skimage")
 pytest.importorskip("matplotlib")
 
 from psa_core import ConfigError
-from psa_core.difference import compare_videos
-from psa_core.quality import Quality, measure_quality
-from psa_core.quality_picture import quality_picture, quality_title
+from psa_core.report.difference import compare_videos
+from psa_core.report.pictures.quality import quality_picture, quality_title
+from psa_core.report.quality import Quality, measure_quality
 
 SHAPE = (3, 12, 16, 3)
 

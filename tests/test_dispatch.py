@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from psa_core import PSAConfig, pyramid_sparse_attention
-from psa_core.backends import triton_installed
+from psa_core.ops.backends import triton_installed
 
 from .support import Shape, random_levels, random_qkv
 
@@ -18,9 +18,9 @@ if not triton_installed():
     pytest.skip("Triton is not installed", allow_module_level=True)
 
 from psa_core.ops.attention import dispatch
-from psa_core.ops.attention.block_list import build_block_list
 from psa_core.ops.attention.dispatch import hopper_refusal, pyramid_attention
-from psa_core.pyramid import build_pyramid
+from psa_core.ops.block_list.build import build_block_list
+from psa_core.ops.pyramid.rows import build_pyramid
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda", 0)
 

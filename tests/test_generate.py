@@ -15,7 +15,7 @@ pytest.importorskip("peft")
 iio = pytest.importorskip("imageio.v3")
 pytest.importorskip("imageio_ffmpeg")
 
-from psa_core.generate.files import next_number, write_video  # noqa: E402
+from psa_core.apps.generate.files import next_number, write_video  # noqa: E402
 
 from .generate_command import (  # noqa: E402
     FOLDERS,

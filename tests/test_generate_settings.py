@@ -10,11 +10,11 @@ import pytest
 import torch
 
 from psa_core import RadialMask, Schedule, load_presets
-from psa_core.cli import main
-from psa_core.generate.command import add_options, read_settings
-from psa_core.generate.models import MODELS
-from psa_core.generate.settings import GenerateSettings
-from psa_core.presets import PRESETS_DIR_VARIABLE
+from psa_core.apps.cli import main
+from psa_core.apps.generate.command import add_options, read_settings
+from psa_core.apps.generate.models import MODELS
+from psa_core.apps.generate.settings import GenerateSettings
+from psa_core.settings.presets import PRESETS_DIR_VARIABLE
 
 NAMES = ", ".join(MODELS)
 
@@ -90,7 +90,7 @@ def test_a_preset_file_of_ones_own(tmp_path: Path) -> None:
 
 def test_weights_are_in_half_precision_on_a_gpu_and_wans_decoder_is_not() -> None:
     pytest.importorskip("diffusers", minversion="0.35")
-    from psa_core.generate.pipeline import dtypes
+    from psa_core.apps.generate.pipeline import dtypes
 
     gpu, half = torch.device("cuda"), torch.bfloat16
     assert dtypes(settings_of("Wan2.1_14b"), gpu) == {"default": half, "vae": torch.float32}

@@ -11,7 +11,7 @@ pytest.importorskip("diffusers", minversion="0.35")
 for module in ("transformers", "ftfy", "imageio_ffmpeg", "matplotlib", "skimage", "jinja2"):
     pytest.importorskip(module)
 
-from psa_core.cli import main  # noqa: E402
+from psa_core.apps.cli import main  # noqa: E402
 
 LAYERS, GUIDED = 12, 2
 SMALL = ["--width", "96", "--height", "64", "--frames", "5", "--steps", "3", "--backend", "torch"]

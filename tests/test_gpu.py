@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from psa_core import PSAConfig, attention_from_levels, compose, pyramid_sparse_attention
-from psa_core.importance import ESTIMATORS, Estimator, sampled_max
+from psa_core.attention.plan import plan_levels
 from psa_core.ops.attention import dispatch
+from psa_core.ops.importance.estimators import ESTIMATORS, Estimator, sampled_max
 from psa_core.ops.pyramid.triton import block_means_triton
-from psa_core.plan import plan_levels
-from psa_core.reorder import reorder_index
+from psa_core.ops.reorder import reorder_index
 
 from .support import Shape, random_levels, random_qkv, relative_error
 

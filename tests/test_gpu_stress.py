@@ -16,13 +16,14 @@ import pytest
 import torch
 
 from psa_core import PSAConfig, pyramid_sparse_attention
-from psa_core.levels import COMPOSITIONS, levels_from_importance
-from psa_core.ops.attention.block_list import TOKEN_BITS, build_block_list
 from psa_core.ops.attention.dispatch import pyramid_attention
 from psa_core.ops.attention.triton import pyramid_attention_triton
+from psa_core.ops.block_list.build import build_block_list
+from psa_core.ops.block_list.packing import TOKEN_BITS
+from psa_core.ops.levels.rules import COMPOSITIONS, levels_from_importance
+from psa_core.ops.pyramid.rows import build_pyramid
 from psa_core.ops.pyramid.triton import block_means_triton
-from psa_core.pyramid import build_pyramid
-from psa_core.similarity import similarity_cap
+from psa_core.ops.similarity.cap import similarity_cap
 
 from .support import DEVICE, Shape, group_means, pyramid_oracle, random_levels, random_qkv
 from .test_levels_from_importance import random_importance, random_map, tied_importance

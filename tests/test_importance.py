@@ -11,10 +11,11 @@ import hypothesis.strategies as st
 import pytest
 import torch
 
-from psa_core import importance
-from psa_core.backends import triton_installed
-from psa_core.importance import ESTIMATORS, mean, sample_positions, sampled_max
+from psa_core.ops.backends import triton_installed
+from psa_core.ops.importance import estimators as importance
+from psa_core.ops.importance.estimators import ESTIMATORS, mean, sampled_max
 from psa_core.ops.importance.naive import mean_naive, sampled_max_naive
+from psa_core.ops.importance.sampling import sample_positions
 from psa_core.ops.launch import Launch
 from psa_core.ops.pyramid.naive import pooled_rows
 

@@ -11,13 +11,8 @@ import pytest
 import torch
 
 from psa_core import PSAConfig
-from psa_core.levels import (
-    density,
-    full_resolution_text,
-    repair_empty_rows,
-    select_levels,
-)
 from psa_core.ops.levels.naive import select_levels_naive
+from psa_core.ops.levels.rules import density, full_resolution_text, repair_empty_rows, select_levels
 
 LEVELS = (1, 2, 4, 8, 16, 32)
 

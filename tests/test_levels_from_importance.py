@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from psa_core import PSAConfig
-from psa_core.backends import triton_installed
-from psa_core.levels import COMPOSITIONS, levels_from_importance
+from psa_core.ops.backends import triton_installed
 from psa_core.ops.levels.naive import levels_from_importance_naive
+from psa_core.ops.levels.rules import COMPOSITIONS, levels_from_importance
 
 from .strategies import ratio_tilings
 from .support import DEVICE

@@ -15,17 +15,17 @@ from psa_core import (
     RadialMask,
     attention_from_levels,
     compose,
-    plan,
     pyramid_sparse_attention,
     radial_levels,
     scene_levels,
 )
-from psa_core.backends import triton_installed, triton_refusal
-from psa_core.importance import sample_positions
-from psa_core.levels import density, repair_empty_rows
+from psa_core.attention import plan
 from psa_core.ops.attention.naive import pyramid_attention_naive
+from psa_core.ops.backends import triton_installed, triton_refusal
 from psa_core.ops.importance.naive import sampled_max_naive
+from psa_core.ops.importance.sampling import sample_positions
 from psa_core.ops.levels.naive import levels_from_importance_naive
+from psa_core.ops.levels.rules import density, repair_empty_rows
 
 from .support import DEVICE, Shape, random_qkv, relative_error
 

@@ -13,18 +13,10 @@ import pytest
 import torch
 from torch._dynamo.testing import CompileCounterWithBackend
 
-from psa_core import (
-    BackendError,
-    ConfigError,
-    PSAAttention,
-    PSAConfig,
-    RadialMask,
-    Schedule,
-    operator,
-    pyramid_sparse_attention,
-)
-from psa_core.backends import triton_installed
-from psa_core.operator import attention_operator
+from psa_core import BackendError, ConfigError, PSAAttention, PSAConfig, RadialMask, Schedule, pyramid_sparse_attention
+from psa_core.attention import operator
+from psa_core.attention.operator import attention_operator
+from psa_core.ops.backends import triton_installed
 
 from .strategies import configs
 from .support import DEVICE, Shape, random_levels, random_qkv
@@ -263,7 +255,7 @@ class TestSettings:
         assert one.replace(description="x" + one.description).as_text != one.as_text
 
     def test_all_reach_the_steps(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        from psa_core import attention
+        from psa_core.attention import call as attention
 
         defaults = PSAConfig()
         for field in dataclasses.fields(PSAConfig):

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from psa_core import ConfigError, RadialMask, Schedule
-from psa_core.options import add_sparsity_options, read_sparsity_options
+from psa_core.apps.options import add_sparsity_options, read_sparsity_options
 
 
 def read(*words: str) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from psa_core import ConfigError, PSAConfig, RadialMask, load_preset, load_presets
-from psa_core.presets import PRESETS_DIR_VARIABLE, load_families, read_preset_file
+from psa_core.settings.presets import PRESETS_DIR_VARIABLE, load_families, read_preset_file
 
 from .preset_files import FAMILIES, LARGE, UPSTREAM_FILE, write
 

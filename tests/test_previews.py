@@ -15,9 +15,9 @@ pytest.importorskip("PIL")
 
 from PIL import Image, ImageFont
 
-from psa_core import card, previews
-from psa_core.card import LEFT, SIDE
-from psa_core.previews import (
+from psa_core.report.pictures import card, previews
+from psa_core.report.pictures.card import LEFT, SIDE
+from psa_core.report.pictures.previews import (
     BARS,
     DENSE,
     LEVEL_COLOURS,
@@ -289,7 +289,8 @@ def test_a_pillow_with_one_small_font_will_do(monkeypatch: pytest.MonkeyPatch, w
 def test_matplotlib_is_not_needed() -> None:
     code = (
         "import sys; sys.modules['matplotlib'] = None; import torch; "
-        "from psa_core.previews import draw_levels, draw_schedule; draw_schedule([1.0, 0.5, None], 'x'); "
+        "from psa_core.report.pictures.previews import draw_levels, draw_schedule; "
+        "draw_schedule([1.0, 0.5, None], 'x'); "
         "draw_levels(torch.ones(4, 4, dtype=torch.uint8), (4, 8, 16), 0, 'x', 128, 128)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[1])

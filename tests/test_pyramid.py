@@ -7,9 +7,9 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from psa_core.backends import triton_installed
+from psa_core.ops.backends import triton_installed
 from psa_core.ops.pyramid.naive import pooled_rows
-from psa_core.pyramid import build_pyramid
+from psa_core.ops.pyramid.rows import build_pyramid
 
 from .support import DEVICE, Shape, random_qkv, relative_error
 

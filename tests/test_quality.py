@@ -14,7 +14,7 @@ import torch
 
 pytest.importorskip("skimage")
 
-from psa_core.quality import load_lpips, measure_quality
+from psa_core.report.quality import load_lpips, measure_quality
 
 SHAPE = (3, 24, 32, 3)
 

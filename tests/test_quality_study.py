@@ -7,15 +7,15 @@ import math
 import pytest
 import torch
 
-from psa_core.bench.study.estimators import SAMPLED_SUM, TRUE_MASS, effective_keys, importance
-from psa_core.bench.study.measure import Heads, measure
-from psa_core.bench.study.settings import DENSITIES, QUESTIONS, Setting
-from psa_core.levels import density, select_levels
+from psa_core.apps.bench.study.estimators import SAMPLED_SUM, TRUE_MASS, effective_keys, importance
+from psa_core.apps.bench.study.measure import Heads, measure
+from psa_core.apps.bench.study.settings import DENSITIES, QUESTIONS, Setting
+from psa_core.ops.levels.rules import density, select_levels
 
 pytest.importorskip("diffusers")
 
-from psa_core.bench.study.capture import GRID, Call
-from psa_core.bench.study.run import _table
+from psa_core.apps.bench.study.capture import GRID, Call
+from psa_core.apps.bench.study.run import _table
 
 TOKENS = math.prod(GRID)
 SETTINGS = list(dict.fromkeys(setting for columns in QUESTIONS.values() for setting in columns.values()))

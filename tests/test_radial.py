@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 import psa_core.masks.radial as radial
 from psa_core import ConfigError, radial_levels
 from psa_core.masks.radial import frame_window
-from psa_core.ops.radial.naive import radial_levels_naive
+from psa_core.masks.radial_naive import radial_levels_naive
 
 RULES = ("wan", "cogvideox")
 

@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from psa_core import PSAConfig
-from psa_core.reorder import METHODS, reorder_index, restore_index
-from psa_core.reorder.gilbert import gilbert_order
-from psa_core.reorder.tile import tile_order
+from psa_core.ops.reorder import METHODS, reorder_index, restore_index
+from psa_core.ops.reorder.gilbert import gilbert_order
+from psa_core.ops.reorder.tile import tile_order
 
 Grid = tuple[int, int, int]
 CPU = torch.device("cpu")

@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from psa_core import PSAConfig, RadialMask, pyramid_sparse_attention
-from psa_core.backends import triton_installed
 from psa_core.hosts.run import Place, Run
-from psa_core.levels import density, level_shares
-from psa_core.report import Report, as_document
+from psa_core.ops.backends import triton_installed
+from psa_core.ops.levels.rules import density, level_shares
+from psa_core.report.report import Report, as_document
 
 from .support import DEVICE, Shape, random_levels, random_qkv
 

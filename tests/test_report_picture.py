@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from psa_core.report import Report
+from psa_core.report.report import Report
 
-report_picture = pytest.importorskip("psa_core.report_picture", exc_type=ImportError)
+report_picture = pytest.importorskip("psa_core.report.pictures.run", exc_type=ImportError)
 
 CPU = torch.device("cpu")
 WARM_UP = "warm-up"

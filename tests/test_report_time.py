@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 import torch
 
-from psa_core import PSAConfig, clock
-from psa_core.clock import Clock
+from psa_core import PSAConfig
 from psa_core.hosts.run import Place, Run
-from psa_core.report import Report
+from psa_core.report import clock
+from psa_core.report.clock import Clock
+from psa_core.report.report import Report
 
 from .support import Shape, random_qkv
 

@@ -10,8 +10,8 @@ import hypothesis.strategies as st
 import pytest
 
 from psa_core import ConfigError, PSAConfig, RadialMask, Schedule
-from psa_core.mask_ratios import blend_mask_ratios, quota_density
-from psa_core.schedule import config_at, dense_reason, needs_steps
+from psa_core.settings.at_step import config_at, dense_reason, needs_steps, step_densities
+from psa_core.settings.mask_ratios import blend_mask_ratios, quota_density
 
 from .strategies import configs, ratio_tilings
 
@@ -165,13 +165,13 @@ class TestRatios:
 class TestPictureData:
     def test_densities(self) -> None:
         schedule = Schedule(warmup=1, last_dense="25%", curve="linear", start=START, end=END)
-        densities = schedule.densities(4)
+        densities = step_densities(schedule, 4)
         assert densities == [1.0, pytest.approx(0.4 + 0.05 + 0.3 / 8), pytest.approx(0.1 + 0.2 / 4), 1.0]
 
     def test_what_the_preset_decides_is_left_open(self) -> None:
-        assert Schedule(last_dense=1, dense_layers="0-3").densities(3) == [None, None, 1.0]
-        assert Schedule(curve="linear", end=END).densities(2) == [None, None]
-        assert Schedule(curve="timestep", start={1: (0, 0.5), 8: (0.5, 1)}).densities(2) == [1.0, 0.125]
+        assert step_densities(Schedule(last_dense=1, dense_layers="0-3"), 3) == [None, None, 1.0]
+        assert step_densities(Schedule(curve="linear", end=END), 2) == [None, None]
+        assert step_densities(Schedule(curve="timestep", start={1: (0, 0.5), 8: (0.5, 1)}), 2) == [1.0, 0.125]
 
 
 # Each with the key, the refused value and some words of what is allowed.

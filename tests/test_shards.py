@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from psa_core.errors import ConfigError
-from psa_core.shards import all_shards
+from psa_core.models.cogvideox.shards import all_shards
+from psa_core.settings.errors import ConfigError
 
 
 def _touch(folder: Path, *names: str) -> list[Path]:

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from psa_core import PSAConfig
-from psa_core.backends import triton_installed
+from psa_core.ops.backends import triton_installed
+from psa_core.ops.similarity.cap import similarity_cap
 from psa_core.ops.similarity.naive import similarity_cap_naive
-from psa_core.similarity import similarity_cap
 
 from .support import DEVICE
 

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from psa_core import ConfigError
-from psa_core.tiny_video import clips
-from psa_core.tiny_video.vocabulary import (
+from psa_core.models.tiny_video import clips
+from psa_core.models.tiny_video.vocabulary import (
     COLOURS,
     MOTIONS,
     NONE,
@@ -30,10 +30,10 @@ pytest.importorskip("diffusers", minversion="0.35")
 pytest.importorskip("skimage")
 safetensors = pytest.importorskip("safetensors")
 
-from psa_core.tiny_video.files import AUTOENCODER, TRANSFORMER, WEIGHTS  # noqa: E402
-from psa_core.tiny_video.model import load_pipeline  # noqa: E402
-from psa_core.tiny_video.score import read_clip  # noqa: E402
-from psa_core.tiny_video.text import PromptTokenizer  # noqa: E402
+from psa_core.models.tiny_video.files import AUTOENCODER, TRANSFORMER, WEIGHTS  # noqa: E402
+from psa_core.models.tiny_video.model import load_pipeline  # noqa: E402
+from psa_core.models.tiny_video.score import read_clip  # noqa: E402
+from psa_core.models.tiny_video.text import PromptTokenizer  # noqa: E402
 
 all_words = st.builds(Words, *(st.sampled_from((NONE, *slot)) for slot in SLOTS))
 

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 import psa_core
-from psa_core.backends import triton_installed
+from psa_core.ops.backends import triton_installed
 
 from .support import DEVICE, Shape, random_qkv
 
@@ -63,7 +63,7 @@ def test_both_compile(packed: ModuleType, backend: str) -> None:
     torch._dynamo.reset()
     for out, expected in zip(torch.compile(call, fullgraph=True, backend="aot_eager")(*qkv), call(*qkv), strict=True):
         assert torch.equal(out, expected)
-    names = {importlib.import_module(f"{copy_.__name__}.operator")._NAME for copy_ in (psa_core, packed)}
+    names = {importlib.import_module(f"{copy_.__name__}.attention.operator")._NAME for copy_ in (psa_core, packed)}
     assert len(names) == 2
 
 

@@ -8,7 +8,7 @@ import hypothesis
 import pytest
 
 from psa_core import ConfigError, PSAConfig, load_preset, load_presets, save_preset
-from psa_core.presets import PRESETS_DIR_VARIABLE, config_to_schema, load_families
+from psa_core.settings.presets import PRESETS_DIR_VARIABLE, config_to_schema, load_families
 
 from .preset_files import FAMILIES, UPSTREAM_FILE, write
 from .strategies import configs

@@ -10,7 +10,7 @@ import pytest
 iio = pytest.importorskip("imageio.v3")
 pytest.importorskip("imageio_ffmpeg")
 
-from psa_core.videos import as_bytes, side_by_side, write_video  # noqa: E402
+from psa_core.report.videos import as_bytes, side_by_side, write_video  # noqa: E402
 
 SIZE = 64
 

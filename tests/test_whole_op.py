@@ -9,20 +9,14 @@ import numpy as np
 import pytest
 import torch
 
-from psa_core import (
-    BackendError,
-    ConfigError,
-    PSAAttention,
-    PSAConfig,
-    pyramid_sparse_attention,
-)
-from psa_core.backends import triton_installed
-from psa_core.importance import sample_positions
+from psa_core import BackendError, ConfigError, PSAAttention, PSAConfig, pyramid_sparse_attention
 from psa_core.ops.attention.naive import pyramid_attention_naive
+from psa_core.ops.backends import triton_installed
 from psa_core.ops.importance.naive import mean_naive, sampled_max_naive
+from psa_core.ops.importance.sampling import sample_positions
 from psa_core.ops.levels.naive import select_levels_naive
+from psa_core.ops.reorder.gilbert import gilbert_order
 from psa_core.ops.similarity.naive import similarity_cap_naive
-from psa_core.reorder.gilbert import gilbert_order
 
 from .support import DEVICE, Shape, random_levels, random_qkv, relative_error, softmax_attention
 

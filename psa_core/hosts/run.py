@@ -9,15 +9,15 @@ from functools import lru_cache
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
-from ..attention import pyramid_sparse_attention
-from ..backends import choose_backend, triton_refusal
-from ..config import PSAConfig
-from ..errors import ConfigError
-from ..masks.scene import check_scenes
-from ..masks.settings import RadialMask
-from ..report import Report
-from ..schedule import config_at, dense_reason
-from ..sizes import Grid
+from ..attention.call import pyramid_sparse_attention
+from ..ops.backends import choose_backend, triton_refusal
+from ..report.report import Report
+from ..settings.at_step import config_at, dense_reason
+from ..settings.config import PSAConfig
+from ..settings.errors import ConfigError
+from ..settings.radial import RadialMask
+from ..settings.scenes import check_scenes
+from ..settings.sizes import Grid
 
 _TINY = torch.finfo(torch.float32).tiny
 

@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..errors import ConfigError
-from ..sizes import BLOCK_M, BLOCK_N, Grid
-from ..validation import check_choice, check_whole
+from ..settings.errors import ConfigError
+from ..settings.sizes import BLOCK_M, BLOCK_N, Grid
+from ..settings.validation import check_choice, check_whole
 
 
 class Blocks(NamedTuple):

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import math
-from typing import Any
-
 import numpy as np
 import torch
 
-from ..errors import ConfigError
-from ..sizes import Grid
-from ..validation import check_choice, check_whole
+from ..settings.radial import MASK_RULES, SPARSITY_TYPES, check_factor
+from ..settings.sizes import Grid
+from ..settings.validation import check_choice, check_whole
 from .blocks import Blocks, blocks_of, check_tokens
 
-MODEL_TYPES = ("wan", "cogvideox")
-SPARSITY_TYPES = ("radial", "dense")
 _SMALL_FRAME = 2**14
 """From here on int16 does not hold twice a frame's tokens. Below, half the bytes take half the time."""
 
@@ -62,7 +57,7 @@ def radial_levels(
         ConfigError: an argument is not allowed; the message names it.
     """
     check_tokens(grid, block_m, block_n, text_length)
-    check_choice("model_type", model_type, MODEL_TYPES)
+    check_choice("model_type", model_type, MASK_RULES)
     check_choice("sparsity_type", sparsity_type, SPARSITY_TYPES)
     check_choice("coarsen", coarsen, (False, True))
     check_whole("block_size", block_size, 1)
@@ -100,16 +95,6 @@ def frame_window(distance: int, frame_tokens: int, model_type: str, decay_factor
     if distance == 1:
         return frame_tokens if model_type == "wan" else frame_tokens // 2
     return max(decayed * decay_factor, block_size)
-
-
-def check_factor(factor: Any) -> None:
-    """See that a decay factor is one.
-
-    Raises:
-        ConfigError: it is no number above 0.
-    """
-    if isinstance(factor, bool) or not isinstance(factor, int | float) or not 0 < factor < math.inf:
-        raise ConfigError("decay_factor", factor, "must be a number above 0")
 
 
 def _reach(grid: Grid, model_type: str, decay_factor: float, block_size: int) -> np.ndarray:

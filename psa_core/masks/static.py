@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import torch
 
-from ..levels import compose
-from ..sizes import Grid
+from ..ops.levels.rules import compose
+from ..settings.radial import RadialMask
+from ..settings.sizes import Grid
 from .radial import radial_levels
 from .scene import scene_levels
-from .settings import RadialMask
 
 
 def static_levels(mask: RadialMask, grid: Grid, text_length: int, block_m: int, block_n: int) -> torch.Tensor:

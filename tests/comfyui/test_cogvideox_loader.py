@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 pytest.importorskip("diffusers", minversion="0.35")
 
-from psa_core.cogvideox_names import core_parameter
+from psa_core.models.cogvideox.names import core_parameter
 
 from .checkpoints import TEXT_DIM
 from .client import PromptFailedError

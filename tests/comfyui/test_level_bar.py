@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from psa_core.mask_ratios import mask_ratios_from_bounds, quota_density
+from psa_core.settings.mask_ratios import mask_ratios_from_bounds, quota_density
 
 from .browser import CHOOSE, EXPORT, SAVE, SELECT, VALUES, reload_graph
 from .level_bar import FRAME, PLACE, bounds, caption, drag, handle, show, widths

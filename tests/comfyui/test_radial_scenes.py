@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from psa_core import compose, radial_levels, scene_levels
-from psa_core.levels import density
+from psa_core.ops.levels.rules import density
 
 from .client import PromptFailedError, PromptRejectedError
 from .conftest import ComfyUI

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from psa_core.presets import bundled_dir, load_families, load_preset
+from psa_core.settings.presets import bundled_dir, load_families, load_preset
 
 from .client import PromptFailedError, PromptRejectedError
 from .conftest import ComfyUI

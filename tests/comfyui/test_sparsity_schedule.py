@@ -8,8 +8,9 @@ from collections import Counter
 import pytest
 
 from psa_core import PSAConfig, Schedule
-from psa_core.mask_ratios import mask_ratios_from_bounds
-from psa_core.schedule import CURVES, config_at
+from psa_core.settings.at_step import config_at
+from psa_core.settings.mask_ratios import mask_ratios_from_bounds
+from psa_core.settings.schedule import CURVES
 
 from .client import PromptFailedError, PromptRejectedError
 from .conftest import ComfyUI

@@ -9,9 +9,9 @@ import comfy.sd
 import comfy.utils
 import torch
 
-from ...cogvideox_names import core_parameter
-from ...errors import ConfigError
-from ...shards import all_shards
+from ...models.cogvideox.names import core_parameter
+from ...models.cogvideox.shards import all_shards
+from ...settings.errors import ConfigError
 from .cogvideox_positions import set_positions
 from .cogvideox_sampling import set_image_latents, set_sampling
 

@@ -8,8 +8,8 @@ import comfy.lora
 import comfy.model_patcher
 import comfy.utils
 
-from ...errors import ConfigError
-from ...lora import MappedLoRA, map_lora
+from ...models.cogvideox.lora import MappedLoRA, map_lora
+from ...settings.errors import ConfigError
 from .models import recognise
 
 log = logging.getLogger(__name__)

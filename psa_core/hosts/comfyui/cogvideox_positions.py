@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch.nn.functional import pad
 
-from ...errors import ConfigError
+from ...settings.errors import ConfigError
 
 # The only width of CogVideoX without rotary positions.
 _HEADS_OF_2B = 30

@@ -6,7 +6,7 @@ import threading
 
 from comfy_execution.utils import get_executing_context
 
-from ...report import Report
+from ...report.report import Report
 
 
 class LastPrompt:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from ...sizes import Grid
+from ...settings.sizes import Grid
 from ..run import Place, Run
 from .models import VideoModel
 

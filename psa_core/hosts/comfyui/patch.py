@@ -16,10 +16,10 @@ import comfy.model_patcher
 import torch
 from comfy.patcher_extension import WrappersMP
 
-from ...config import PSAConfig
-from ...errors import ConfigError
-from ...report import Report
-from ...sizes import Grid
+from ...report.report import Report
+from ...settings.config import PSAConfig
+from ...settings.errors import ConfigError
+from ...settings.sizes import Grid
 from ..run import Run
 from .last_prompt import LastPrompt
 from .models import VideoModel

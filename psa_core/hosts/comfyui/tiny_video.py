@@ -8,7 +8,7 @@ from typing import Any
 import comfy.sd
 import comfy.utils
 
-from ...tiny_video.files import AUTOENCODER, FLOW_SHIFT, TRANSFORMER
+from ...models.tiny_video.files import AUTOENCODER, FLOW_SHIFT, TRANSFORMER
 
 
 def load_tiny_video() -> tuple[Any, Any]:

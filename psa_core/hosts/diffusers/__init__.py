@@ -29,11 +29,11 @@ from typing import Any
 
 import torch
 
-from ...backends import BACKENDS
-from ...config import PSAConfig
-from ...errors import ConfigError
-from ...report import Report
-from ...schedule import needs_steps
+from ...ops.backends import BACKENDS
+from ...report.report import Report
+from ...settings.at_step import needs_steps
+from ...settings.config import PSAConfig
+from ...settings.errors import ConfigError
 from ..run import Run
 from .attention import Layer
 from .denoising import Denoising

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field, replace
 
 import torch
 
-from ...report import Report
-from ...sizes import Grid
+from ...report.report import Report
+from ...settings.sizes import Grid
 from ..run import Place, Run
 from .operators import number_of
 from .steps import Position, SchedulerSteps, TimestepSteps

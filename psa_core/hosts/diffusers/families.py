@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from diffusers import CogVideoXTransformer3DModel, WanTransformer3DModel
 
-from ...sizes import Grid
+from ...settings.sizes import Grid
 
 _COMPONENTS = ("transformer", "transformer_2")
 # The same in the autoencoders of all the models here.

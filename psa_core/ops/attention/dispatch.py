@@ -7,8 +7,8 @@ from functools import lru_cache
 
 import torch
 
-from ...pyramid import Pyramid
-from .block_list import BlockList
+from ..block_list.build import BlockList
+from ..pyramid.rows import Pyramid
 from .triton import pyramid_attention_triton
 
 log = logging.getLogger(__name__)
@@ -51,8 +51,8 @@ def hopper_refusal(device: torch.device, dtype: torch.dtype, head_dim: int) -> s
 
 def _trial(device: torch.device, dtype: torch.dtype, head_dim: int) -> None:
     """Run the kernel once, with and without an index."""
-    from ...pyramid import build_pyramid
-    from .block_list import build_block_list
+    from ..block_list.build import build_block_list
+    from ..pyramid.rows import build_pyramid
     from .hopper import pyramid_attention_hopper
 
     x = torch.ones(1, 1, 256, head_dim, device=device, dtype=dtype)

@@ -6,10 +6,10 @@ import torch
 import triton
 import triton.language as tl
 
-from ...pyramid import Pyramid
+from ..block_list.build import BlockList
+from ..block_list.triton import TOKEN_BITS, TOKEN_MASK
 from ..launch import Launch, attention_launch, capability_of
-from .block_list import BlockList
-from .block_list_triton import TOKEN_BITS, TOKEN_MASK
+from ..pyramid.rows import Pyramid
 
 LOG2_E = 1.4426950408889634
 

@@ -6,9 +6,9 @@ import torch
 import triton
 import triton.language as tl
 
-from ...importance import SAMPLE_STRIDE
 from ..launch import Launch, capability_of, importance_launch
 from ..pyramid.triton import gather_triton
+from .sampling import SAMPLE_STRIDE
 
 LOG2_E = 1.4426950408889634
 

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 
 import torch
 
-from ...config import PSAConfig
-from ...mask_ratios import pyramid_order
+from ...settings.config import PSAConfig
+from ...settings.mask_ratios import pyramid_order
 
 
 def levels_from_importance_naive(
@@ -19,7 +19,7 @@ def levels_from_importance_naive(
     static_rule: str = "intersect",
     text_length: int = 0,
 ) -> torch.Tensor:
-    """The level map that runs; arguments and result as of ``psa_core.levels.levels_from_importance``."""
+    """The level map that runs; arguments and result as of ``psa_core.ops.levels.rules.levels_from_importance``."""
     levels = select_levels_naive(importance, config.mask_ratios, config.mask_mode, config.min_full_ratio)
     static = torch.ones_like(levels) if static_levels is None else static_levels.expand(levels.shape)
     caps = torch.full_like(levels, 255) if cap is None else cap.expand(levels.shape)
@@ -43,7 +43,7 @@ def levels_from_importance_naive(
 def select_levels_naive(
     importance: torch.Tensor, mask_ratios: Mapping[int, tuple[float, float]], mask_mode: str, min_full_ratio: float
 ) -> torch.Tensor:
-    """The level of every block pair; arguments and result as of ``psa_core.levels.select_levels``."""
+    """The level of every block pair; arguments and result as of ``psa_core.ops.levels.rules.select_levels``."""
     rows = importance.reshape(-1, importance.shape[-1]).tolist()
     levels = [_select_row(row, mask_ratios, mask_mode, min_full_ratio) for row in rows]
     return torch.tensor(levels, dtype=torch.uint8).reshape(importance.shape)

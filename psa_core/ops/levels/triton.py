@@ -8,9 +8,9 @@ import torch
 import triton
 import triton.language as tl
 
-from ...config import PSAConfig
-from ...levels import level_bounds
+from ...settings.config import PSAConfig
 from ..constant import constant
+from .bounds import level_bounds
 
 # Importances that a thread holds, in registers; twice as many spill.
 _A_THREAD = 16
@@ -156,7 +156,7 @@ def select_levels_triton(
 
     Args:
         importance: ``[B, H, q_blocks, k_blocks]``, any floating dtype, not negative, rows summing to 1.
-        config, cap, static_levels, static_rule, text_length: as of ``psa_core.levels.levels_from_importance``.
+        config, cap, static_levels, static_rule, text_length: as of ``levels_from_importance``.
 
     Returns:
         uint8 ``[B, H, q_blocks, k_blocks]``, contiguous, in which every row keeps at least one block.

@@ -13,8 +13,8 @@ from typing import NamedTuple
 import torch
 import triton
 
-from ....pyramid import Pyramid
-from ..block_list import BlockList
+from ...block_list.build import BlockList
+from ...pyramid.rows import Pyramid
 from .kernel import pyramid_attention_kernel
 from .walk import BLOCK_M
 

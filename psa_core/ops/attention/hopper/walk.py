@@ -9,7 +9,7 @@ from __future__ import annotations
 from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
 
-from ..block_list_triton import TOKEN_BITS, TOKEN_MASK
+from ...block_list.triton import TOKEN_BITS, TOKEN_MASK
 
 BLOCK_M = gl.constexpr(128)
 

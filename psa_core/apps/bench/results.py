@@ -1,0 +1,150 @@
+"""Rows of numbers, the machine they come from, and the JSON file that keeps both."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import json
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ...settings.errors import ConfigError
+from .cases import Case
+
+PSA = "PSA"
+WHOLE_OP = "whole op"
+UNITS = {
+    "density": "share of dense attention's FLOPs that was asked for",
+    "reached_density": "share of dense attention's FLOPs that the level map has, text at full resolution included",
+    "ms": "milliseconds on the GPU, median",
+    "host_ms": "milliseconds until a call has been launched, median",
+    "ratio": "milliseconds of the dense backend by these",
+    "error": "relative error of norms: PSA, FlexAttention and the dense backend against float32 on the same level map, "
+    "others against dense attention in float32",
+    "extra_memory": "peak bytes beyond q, k, v and out, as a multiple of the bytes of k and v",
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One measurement; :data:`UNITS` says what the numbers are.
+
+    Attributes:
+        part: of the benchmark: cases, density, length, locality, first call, stages, masks, model.
+        case: model and size.
+        attention: who computed it; ``"PSA"`` is ours.
+        importance, block_n, density, tail: of our settings; None where they mean nothing. ``tail``: all other blocks
+            are pooled to one row instead of skipped.
+        stage: ``"whole op"``, or a part of it.
+        mask: the radial mask, if there is one.
+        refusal: why there are no numbers.
+    """
+
+    part: str
+    case: str
+    tokens: int
+    heads: int
+    head_dim: int
+    text_length: int
+    attention: str
+    importance: str | None = None
+    block_n: int | None = None
+    density: float | None = None
+    tail: bool = False
+    stage: str = WHOLE_OP
+    reached_density: float | None = None
+    ms: float | None = None
+    host_ms: float | None = None
+    ratio: float | None = None
+    error: float | None = None
+    extra_memory: float | None = None
+    refusal: str | None = None
+    mask: str | None = None
+
+    @classmethod
+    def of(cls, part: str, case: Case, attention: str, **more: Any) -> Row:
+        """A row of a case."""
+        return cls(part, case.name, case.tokens, case.heads, case.head_dim, case.text_length, attention, **more)
+
+    def replace(self, **changes: Any) -> Row:
+        """A copy with some fields changed."""
+        return dataclasses.replace(self, **changes)
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What was measured on; ``date`` is ISO's."""
+
+    gpu: str
+    driver: str | None
+    torch: str
+    triton: str | None
+    date: str
+
+    @classmethod
+    def here(cls) -> Machine:
+        """This one, today; needs a GPU."""
+        import triton
+
+        name = torch.cuda.get_device_name()
+        return cls(name, _driver(), torch.__version__, triton.__version__, datetime.date.today().isoformat())
+
+
+@dataclass(frozen=True)
+class Results:
+    """One run.
+
+    Attributes:
+        dense: the dense backend that ratios are against.
+    """
+
+    machine: Machine
+    dense: str
+    rows: Sequence[Row]
+
+    def caption(self) -> str:
+        """One line on where the numbers come from."""
+        machine = self.machine
+        return f"{machine.gpu}, {machine.date}, torch {machine.torch}, Triton {machine.triton}, dense = {self.dense}"
+
+    def save(self, file: Path) -> None:
+        """Write JSON."""
+        document = {**dataclasses.asdict(self), "units": UNITS}
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, file: Path) -> Results:
+        """Read what :meth:`save` has written.
+
+        Raises:
+            ConfigError: the file holds something else.
+            OSError: there is no such file.
+        """
+        try:
+            document = json.loads(file.read_text(encoding="utf-8"))
+            rows = [Row(**row) for row in document["rows"]]
+            return cls(Machine(**document["machine"]), document["dense"], rows)
+        except (ValueError, TypeError, KeyError) as error:
+            raise ConfigError(
+                "results", str(file), f"must be a JSON file that psa bench has written ({error})"
+            ) from None
+
+
+def file_stem(gpu: str, *parts: str) -> str:
+    """Name of a results file without its ending: ``NVIDIA_H200``, or ``NVIDIA_H200-quick`` for less than all."""
+    return "-".join(["_".join(gpu.split()), *("_".join(part.split()) for part in parts)])
+
+
+def _driver() -> str | None:
+    command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    try:
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return answer.split("\n", 1)[0].strip() or None

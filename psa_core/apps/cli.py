@@ -1,0 +1,124 @@
+"""The ``psa`` command."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import logging
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from .. import __version__
+from ..ops.backends import BackendError
+from ..settings.errors import ConfigError
+from .bench.checks import WrongResultError
+from .bench.command import add_options as add_bench_options
+from .compare.command import add_options as add_compare_options
+from .demo.settings import DemoSettings
+from .doctor import doctor_lines
+from .generate.command import add_options as add_generate_options
+from .generate.errors import FailedPromptsError
+from .options import add_sparsity_options, read_sparsity_options
+from .preset_table import preset_table
+
+_DEMO_NEEDS = ("diffusers", "transformers", "ftfy", "imageio", "imageio_ffmpeg", "matplotlib", "skimage")
+_DEMO_OPTIONS = {
+    "output": "the folder to write to",
+    "prompt": "what to show",
+    "steps": "denoising steps, the first of them dense",
+    "frames": "a multiple of 4 and one more",
+    "width": "pixels, a multiple of 16",
+    "height": "pixels, a multiple of 16",
+    "seed": "of the noise",
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run ``psa`` with these arguments, by default the command line's.
+
+    Returns:
+        The exit code: 0; 2 when the user has something to set right, which stderr then says in one line; 1 when a
+        benchmark finds a wrong result, or when prompts or parts of a comparison have failed.
+    """
+    parsed = _parser().parse_args(arguments)
+    with _log_to_stderr():
+        try:
+            parsed.run(parsed)
+        except (ConfigError, BackendError, OSError, ImportError) as error:
+            print(f"psa: {error}", file=sys.stderr)
+            return 2
+        except (WrongResultError, FailedPromptsError) as error:
+            print(f"psa: {error}", file=sys.stderr)
+            return 1
+        except KeyboardInterrupt:
+            return 130
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="psa", description="Pyramid Sparse Attention for video models.")
+    parser.add_argument("--version", action="version", version=f"psa {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    demo = commands.add_parser("demo", help="a tiny video with dense attention and with PSA, on a CPU")
+    for name, what in _DEMO_OPTIONS.items():
+        default = getattr(DemoSettings, name)
+        demo.add_argument(f"--{name}", type=type(default), default=default, help=f"{what}; default: {default}")
+    add_sparsity_options(demo)
+    demo.set_defaults(run=_demo)
+
+    generate = commands.add_parser("generate", help="videos from prompts, with Wan or CogVideoX")
+    add_generate_options(generate)
+
+    compare = commands.add_parser("compare", help="the same videos dense and with several presets, and how they differ")
+    add_compare_options(compare)
+
+    bench = commands.add_parser("bench", help="PSA against dense attention on this GPU: times, memory, targets")
+    add_bench_options(bench)
+
+    presets = commands.add_parser("presets", help="the presets by model")
+    presets.add_argument("--model", help="only this model's")
+    presets.add_argument("--path", type=Path, help="a preset file, or a folder of them; default: bundled and your own")
+    presets.set_defaults(run=_presets)
+
+    doctor = commands.add_parser("doctor", help="whether the kernels can run here, and if not, why")
+    doctor.set_defaults(run=_doctor)
+    return parser
+
+
+@contextmanager
+def _log_to_stderr() -> Iterator[None]:
+    """Show the package's warnings, such as odd keys in preset files, the way the command speaks."""
+    logger, handler = logging.getLogger(__name__.partition(".apps")[0]), logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("psa: %(message)s"))
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+
+
+def _demo(parsed: argparse.Namespace) -> None:
+    options = {name: getattr(parsed, name) for name in _DEMO_OPTIONS}
+    settings = DemoSettings(**options, **read_sparsity_options(parsed))
+    missing = [name for name in _DEMO_NEEDS if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ImportError(f'psa demo needs {", ".join(missing)}: pip install "pyramid-sparse-attention[demo]"')
+    import transformers
+
+    # diffusers makes it warn of image processors, none of which the demo uses.
+    transformers.logging.set_verbosity_error()
+    from .demo.run import run_demo
+
+    print(run_demo(settings))
+    print(f"videos and pictures are in {settings.output}")
+
+
+def _presets(parsed: argparse.Namespace) -> None:
+    print(preset_table(parsed.model, parsed.path))
+
+
+def _doctor(parsed: argparse.Namespace) -> None:
+    print("\n".join(doctor_lines()))

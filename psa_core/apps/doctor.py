@@ -1,0 +1,89 @@
+"""What this machine has, and whether the kernels can run on it."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import torch
+
+from .. import __version__
+from ..ops.backends import triton_installed, triton_refusal
+from ..settings.errors import ConfigError
+from ..settings.presets import PRESETS_DIR_VARIABLE, bundled_dir, load_families, user_dir
+
+_OPTIONAL = (
+    "diffusers",
+    "transformers",
+    "accelerate",
+    "matplotlib",
+    "imageio",
+    "imageio-ffmpeg",
+    "scikit-image",
+    "jinja2",
+    "lpips",
+)
+_KERNEL_DTYPES = (torch.bfloat16, torch.float16)
+_HEAD_DIM = 128
+
+
+def doctor_lines() -> list[str]:
+    """The findings, one a line; nothing raises, because what is missing is a finding."""
+    facts = [
+        ("psa", __version__),
+        ("python", f"{platform.python_version()} on {platform.platform()}"),
+        ("torch", f"{torch.__version__}, CUDA {torch.version.cuda or 'none'}"),
+        ("triton", _triton()),
+        *_gpus(),
+        *((name, _version(name)) for name in _OPTIONAL),
+        ("presets", _folder(bundled_dir())),
+        ("", _folder(own) if (own := user_dir()) else f"{PRESETS_DIR_VARIABLE} is not set: no folder of your own"),
+    ]
+    width = max(len(name) for name, _ in facts)
+    return [f"{name:<{width}}  {finding}" for name, finding in facts]
+
+
+def _triton() -> str:
+    # The name of the package differs between platforms; what matters is whether it can be imported.
+    if not triton_installed():
+        return "not installed, or it cannot be imported"
+    import triton
+
+    return triton.__version__
+
+
+def _gpus() -> Iterator[tuple[str, str]]:
+    """GPUs, and whether the kernels run on each."""
+    if not torch.cuda.is_available():
+        yield "GPU", "none that torch can see"
+        yield (
+            "kernels",
+            "cannot run without one: attention stays dense (backend 'torch' is for trying out)",
+        )
+    for index in range(torch.cuda.device_count()):
+        about = torch.cuda.get_device_properties(index)
+        memory = about.total_memory / 2**30
+        yield f"GPU {index}", f"{about.name}, compute capability {about.major}.{about.minor}, {memory:.0f} GiB"
+        for dtype in _KERNEL_DTYPES:
+            refusal = triton_refusal(torch.device("cuda", index), dtype, _HEAD_DIM)
+            answer = "can run" if refusal is None else f"cannot run: {refusal}"
+            yield "kernels", f"{str(dtype).removeprefix('torch.')} {answer}"
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def _folder(folder: Path) -> str:
+    if not folder.is_dir():
+        return f"{folder}: no such folder"
+    try:
+        families = load_families(folder)
+    except (ConfigError, OSError) as error:
+        return f"{folder}: {error}"
+    return f"{folder}: {sum(len(family.presets) for family in families.values())} presets of {len(families)} models"

@@ -1,0 +1,158 @@
+"""Options that the commands which make videos share, and the settings that they make."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ...ops.backends import BACKENDS
+from ...settings.config import PSAConfig
+from ...settings.errors import ConfigError
+from ...settings.presets import ModelFamily, load_families
+from ..options import add_sparsity_options, read_sparsity_options
+from .models import MODELS
+from .settings import GenerateSettings
+
+NEEDS = ("diffusers", "transformers", "accelerate", "ftfy", "imageio", "imageio_ffmpeg")
+
+
+class Pace(NamedTuple):
+    """How a model denoises: steps, and scale of the prompt's guidance."""
+
+    steps: int
+    guidance: float
+
+
+# What a distilled model was made for, by preset.
+_DISTILLED = {"psa_4steps": Pace(4, 1.0)}
+
+
+def add_prompt_options(group: Any, output: Path) -> None:
+    """What to show, and the folder to write to, which is ``output`` by default."""
+    group.add_argument("--prompt", action="append", default=[], help="may be given more than once, for more videos")
+    group.add_argument("--prompt-file", type=Path, help="one prompt a line; lines that begin with # are left out")
+    group.add_argument("--negative-prompt", help="what videos should not show")
+    group.add_argument("--width", type=int, help="pixels; default: the model's")
+    group.add_argument("--height", type=int, help="pixels; default: the model's")
+    group.add_argument("--frames", type=int, help="a multiple of 4 and one more; default: the model's")
+    group.add_argument("--output", type=Path, default=output, help=f"the folder to write to; default: {output}")
+
+
+def add_model_options(group: Any) -> None:
+    """Which model, and how it runs."""
+    group.add_argument("--model", required=True, help=", ".join(MODELS))
+    group.add_argument("--path", help="folder or hub id of weights in diffusers format; default: on the Hub")
+    group.add_argument("--steps", type=int, help="denoising steps; default: the model's")
+    group.add_argument("--guidance", type=float, help="scale of the prompt's guidance; default: the model's")
+    group.add_argument("--lora", type=Path, help="a LoRA in diffusers format; both experts of Wan2.2_A14B take it")
+    group.add_argument("--cpu-offload", action="store_true", help="less GPU memory, and more time")
+
+
+def add_attention_options(group: Any, parser: argparse.ArgumentParser) -> None:
+    """What changes a preset, and where presets come from."""
+    group.add_argument("--presets-file", type=Path, help="a preset file, or a folder of them")
+    group.add_argument("--backend", default="auto", help=f"{', '.join(BACKENDS)}; default: auto")
+    group.add_argument("--min-tokens", type=int, help="clips with fewer tokens stay dense; default: the preset's")
+    add_sparsity_options(parser)
+
+
+def check_packages(parsed: argparse.Namespace, command: str, needs: Sequence[str]) -> None:
+    """See that the packages of ``psa <command>`` are installed, and keep transformers from warning.
+
+    Raises:
+        ImportError: some are not; the message says how to install them.
+    """
+    needs = (*needs, "peft") if parsed.lora else needs
+    missing = [name for name in needs if importlib.util.find_spec(name) is None]
+    if missing:
+        install = f'pip install "pyramid-sparse-attention[{command}]"'
+        raise ImportError(f"psa {command} needs {', '.join(missing)}: {install}")
+    import transformers
+
+    # diffusers makes it warn of image processors, none of which these pipelines use.
+    transformers.logging.set_verbosity_error()
+
+
+def read_family(parsed: argparse.Namespace) -> ModelFamily:
+    """The presets of the model.
+
+    Raises:
+        ConfigError: there is no such model, or a preset file is not valid or has none of this model.
+        OSError: there is no such file.
+    """
+    if parsed.model not in MODELS:
+        raise ConfigError("--model", parsed.model, "must be one of " + ", ".join(MODELS))
+    families = load_families(parsed.presets_file)
+    if parsed.model not in families:
+        raise ConfigError("--presets-file", str(parsed.presets_file), f"holds no preset of {parsed.model}")
+    return families[parsed.model]
+
+
+def read_config(parsed: argparse.Namespace, family: ModelFamily, preset: str, option: str) -> PSAConfig:
+    """Settings of a preset, with what the command line changes of it; ``option`` has named the preset.
+
+    Raises:
+        ConfigError: there is no such preset, or an option is not allowed.
+    """
+    if preset not in family.presets:
+        raise ConfigError(option, preset, f"{parsed.model} has " + ", ".join(family.presets))
+    config = family.presets[preset]
+    changes = {key: value for key, value in read_sparsity_options(parsed).items() if value is not None}
+    if changes and config.type == "dense":
+        raise ConfigError(option, preset, f"is dense, so that --{' and --'.join(changes)} would do nothing")
+    if parsed.min_tokens is not None:
+        changes["min_tokens"] = parsed.min_tokens
+    return config.replace(**changes)
+
+
+def pace_of(model: str, preset: str) -> Pace:
+    """The steps and the guidance that suit a model with a preset."""
+    facts = MODELS[model]
+    return _DISTILLED.get(preset, Pace(facts.steps, facts.guidance))
+
+
+def read_generate_settings(
+    parsed: argparse.Namespace, preset: str, config: PSAConfig, pace: Pace, seed: int
+) -> GenerateSettings:
+    """The settings of one preset and seed, the model's defaults where the command line says nothing.
+
+    Raises:
+        ConfigError: an option is not allowed.
+        OSError: a file cannot be read.
+    """
+    model = MODELS[parsed.model]
+    # A guidance of one's own is for both experts.
+    own_guidance = parsed.guidance is not None
+    return GenerateSettings(
+        model=parsed.model,
+        path=model.hub_id if parsed.path is None else parsed.path,
+        prompts=_prompts(parsed),
+        negative_prompt=parsed.negative_prompt,
+        preset=preset,
+        config=config,
+        backend=parsed.backend,
+        steps=pace.steps if parsed.steps is None else parsed.steps,
+        guidance=parsed.guidance if own_guidance else pace.guidance,
+        guidance_2=parsed.guidance if own_guidance and model.guidance_2 is not None else model.guidance_2,
+        width=model.width if parsed.width is None else parsed.width,
+        height=model.height if parsed.height is None else parsed.height,
+        frames=model.frames if parsed.frames is None else parsed.frames,
+        seed=seed,
+        lora=parsed.lora,
+        cpu_offload=parsed.cpu_offload,
+        output=parsed.output,
+    )
+
+
+def _prompts(parsed: argparse.Namespace) -> tuple[str, ...]:
+    prompts = list(parsed.prompt)
+    if parsed.prompt_file is not None:
+        try:
+            lines = parsed.prompt_file.read_text(encoding="utf-8-sig").splitlines()
+        except UnicodeDecodeError:
+            raise ConfigError("--prompt-file", str(parsed.prompt_file), "must be a text file in UTF-8") from None
+        prompts += [line.strip() for line in lines if line.strip() and not line.strip().startswith("#")]
+    return tuple(prompts)

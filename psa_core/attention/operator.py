@@ -1,0 +1,116 @@
+"""The attention call as one operator, which ``torch.compile`` keeps whole, ``fullgraph=True`` included."""
+
+from __future__ import annotations
+
+import math
+import re
+from ast import literal_eval
+from collections.abc import Sequence
+from functools import lru_cache
+from operator import index
+
+import torch
+
+from ..ops.backends import BackendError, choose_backend_for
+from ..settings.config import PSAConfig
+from ..settings.errors import ConfigError
+from ..settings.sizes import Grid
+from .plan import coarsest_level
+
+# A name of its own for each copy of the package in a process: ComfyUI loads the pack's, pip may have installed one too.
+_NAME = re.sub(r"\W", "_", __package__ or "psa_core") + "::sparse_attention"
+# Spelled out, because not every torch reads all types of Python.
+_SCHEMA = (
+    "(Tensor q, Tensor k, Tensor v, str config, SymInt[]? grid, SymInt text_length, Tensor? static_levels, str backend)"
+    " -> (Tensor, Tensor, Tensor)"
+)
+
+
+def _attention(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    config: str,
+    grid: Sequence[int] | None,
+    text_length: int,
+    static_levels: torch.Tensor | None,
+    backend: str,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Output, level map and shares of levels of :func:`psa_core.pyramid_sparse_attention`.
+
+    Args:
+        config: ``PSAConfig.as_text``; the others as there, checked already.
+    """
+    from .steps import sparse_attention
+
+    size = None if grid is None else (grid[0], grid[1], grid[2])
+    settings = _config(config)
+    out, ask = sparse_attention(q, k, v, settings, size, text_length, static_levels, backend)
+    info = ask()
+    levels, shares = info.levels, info.level_shares
+    if settings.radial is not None:
+        # A mask's map is one for all heads and outlives the call; a graph gets one of its own.
+        levels, shares = levels.clone(memory_format=torch.contiguous_format), shares.clone()
+    return out, levels, shares
+
+
+# Triton's kernels and the choices made before them are no business of the compiler's.
+attention_operator = torch.library.custom_op(_NAME, _attention, mutates_args=(), schema=_SCHEMA)
+_outside_the_graph = torch.compiler.disable(_attention)
+
+
+# In a compiled graph the answer is a constant.
+@torch.compiler.assume_constant_result
+def _choose_backend(backend: str, device: torch.device, dtype: torch.dtype, head_dim: int) -> str:
+    try:
+        return choose_backend_for(backend, device, dtype, head_dim)
+    except (ConfigError, BackendError):
+        # The call itself says it better than a compiler.
+        return backend
+
+
+def compiled_attention(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    config: PSAConfig,
+    grid: Grid | None,
+    text_length: int,
+    static_levels: torch.Tensor | None,
+    backend: str,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, str]:
+    """Output, level map, shares of levels and backend of one call, for a graph that is being compiled."""
+    # A head size that the graph leaves open is settled here.
+    chosen = _choose_backend(backend, q.device, q.dtype, index(q.shape[-1]))
+    if chosen == "torch" and torch.is_grad_enabled() and any(x.requires_grad for x in (q, k, v)):
+        # An operator has no gradients; plain torch has, and they are worth a break in the graph.
+        run = _outside_the_graph
+    else:
+        run = attention_operator
+        q, k, v = (x.detach() for x in (q, k, v))
+    return *run(q, k, v, config.as_text, grid, text_length, static_levels, backend), chosen
+
+
+@attention_operator.register_fake
+def _shapes(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    config: str,
+    grid: Sequence[int] | None,
+    text_length: int,
+    static_levels: torch.Tensor | None,
+    backend: str,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    batch, heads, tokens, d = q.shape
+    settings = _config(config)
+    blocks = math.ceil(tokens / settings.block_m), math.ceil(k.shape[2] / settings.block_n)
+    out = q.new_empty((batch, tokens, heads, d)).transpose(1, 2)
+    levels = q.new_empty((batch, heads, *blocks), dtype=torch.uint8)
+    max_level = coarsest_level(settings, any_level=static_levels is not None)
+    return out, levels, q.new_empty(max_level.bit_length(), dtype=torch.float32)
+
+
+@lru_cache(maxsize=64)
+def _config(text: str) -> PSAConfig:
+    return PSAConfig(**literal_eval(text))

@@ -1,0 +1,170 @@
+"""The level map of one call: chosen by content, given by a static mask, or both."""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+
+import torch
+
+from ..masks.static import static_levels
+from ..ops.block_list.build import BlockList, build_block_list
+from ..ops.importance.estimators import ESTIMATORS
+from ..ops.levels.bounds import level_bounds
+from ..ops.levels.rules import full_resolution_text, level_shares, levels_from_importance
+from ..ops.similarity.cap import similarity_cap
+from ..settings.config import PSAConfig
+from ..settings.errors import ConfigError
+from ..settings.radial import RadialMask
+from ..settings.sizes import Grid
+
+# The coarsest level of a mask that decides alone.
+MASK_MAX_LEVEL = 8
+
+
+def plan_levels(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    config: PSAConfig,
+    text_length: int = 0,
+    static: torch.Tensor | None = None,
+    backend: str = "torch",
+    index: torch.Tensor | None = None,
+    static_rule: str = "intersect",
+) -> torch.Tensor:
+    """The level map of one call that chooses by content.
+
+    Args:
+        q: ``[B, H, Lq, D]``; k: ``[B, H, Lk, D]``; in the order in which blocks are cut, or with an index.
+        config, text_length: as of :func:`psa_core.pyramid_sparse_attention`.
+        static: uint8 ``[B | 1, H | 1, q_blocks, k_blocks]``, combined with what is chosen.
+        backend: ``"triton"`` or ``"torch"``.
+        index: with ``"triton"``, int64 ``[L]``: blocks are cut from ``q[:, :, index]`` and ``k[:, :, index]``.
+        static_rule: how they combine (:func:`psa_core.ops.levels.rules.compose`).
+
+    Returns:
+        uint8 ``[B, H, q_blocks, k_blocks]`` in which every row keeps at least one block.
+    """
+    cap = similarity_cap(k, config, backend, index) if config.use_sim_mask else None
+    only = _only_level(config, math.ceil(k.shape[2] / config.block_n))
+    if only and static is None:
+        return _one_level(only, q, k, config, cap, text_length)
+    importance = ESTIMATORS[config.importance](q, k, config.block_m, config.block_n, backend, index)
+    return levels_from_importance(importance, config, cap, static, static_rule, text_length, backend)
+
+
+def mask_levels(config: PSAConfig, grid: Grid, text_length: int, device: torch.device) -> torch.Tensor:
+    """The map of the config's mask, uint8 ``[1, 1, q_blocks, k_blocks]``, built once for each shape."""
+    assert config.radial is not None
+    return _mask_levels(_what_shapes(config.radial), tuple(grid), text_length, config.block_m, config.block_n, device)
+
+
+def mask_block_list(config: PSAConfig, grid: Grid, text_length: int, max_level: int, device: torch.device) -> BlockList:
+    """The block list of a mask that decides alone, one for all batches and heads, built once for each shape."""
+    assert config.radial is not None
+    sizes = config.block_m, config.block_n
+    return _mask_block_list(_what_shapes(config.radial), tuple(grid), text_length, *sizes, max_level, device)
+
+
+def mask_level_shares(config: PSAConfig, grid: Grid, text_length: int, device: torch.device) -> torch.Tensor:
+    """:func:`psa_core.ops.levels.rules.level_shares` of a mask that decides alone, counted once for each shape."""
+    assert config.radial is not None
+    sizes = config.block_m, config.block_n
+    max_level = coarsest_level(config)
+    return _mask_level_shares(_what_shapes(config.radial), tuple(grid), text_length, *sizes, max_level, device)
+
+
+def coarsest_level(config: PSAConfig, any_level: bool = False) -> int:
+    """The coarsest level that a call's map may hold; ``any_level``: with a map from outside, which may hold any."""
+    if any_level:
+        return config.block_n
+    if config.radial is not None and config.radial.decides_alone:
+        return MASK_MAX_LEVEL if config.radial.mode == "coarsen" else 1
+    return max(config.levels)
+
+
+def check_static(
+    config: PSAConfig, q: torch.Tensor, k: torch.Tensor, grid: Grid | None, static: torch.Tensor | None
+) -> None:
+    """See that a call can follow the settings that go beyond queries and keys.
+
+    Raises:
+        ConfigError: they cannot; the message names which.
+    """
+    if config.mask_mode == "timestep":
+        raise ConfigError(
+            "mask_mode", config.mask_mode, "needs the denoising step, which hosts know; config_at makes one of it"
+        )
+    if config.radial is not None and grid is None:
+        raise ConfigError("grid", None, "a radial mask needs (frames, height, width) of the video in tokens")
+    if static is None:
+        return
+    if config.radial is not None:
+        raise ConfigError("static_levels", list(static.shape), "must not be given beside the config's radial mask")
+    blocks = math.ceil(q.shape[2] / config.block_m), math.ceil(k.shape[2] / config.block_n)
+    check_levels(static, (*q.shape[:2], *blocks), "static_levels")
+
+
+def check_levels(levels: torch.Tensor, shape: tuple[int, ...], key: str) -> None:
+    """See that a level map serves a call.
+
+    Args:
+        shape: ``[B, H, q_blocks, k_blocks]`` of the call.
+
+    Raises:
+        ConfigError: it does not.
+    """
+    fits = levels.ndim == 4 and all(n in (1, m) for n, m in zip(levels.shape[:2], shape[:2], strict=True))
+    if levels.dtype != torch.uint8 or not fits or tuple(levels.shape[2:]) != tuple(shape[2:]):
+        raise ConfigError(key, f"{levels.dtype} {list(levels.shape)}", f"must be uint8 {list(shape)} (or 1 for B, H)")
+
+
+def _only_level(config: PSAConfig, k_blocks: int) -> int:
+    """The level of all blocks when the settings leave no choice; 0 when they do, or when all are skipped."""
+    levels, _, _ = level_bounds(config, k_blocks)
+    full_resolution = config.mask_mode == "thresholdbound" and config.min_full_ratio > 0
+    return levels[0] if len(levels) == 1 and (levels[0] == 1 or not full_resolution) else 0
+
+
+def _one_level(
+    level: int, q: torch.Tensor, k: torch.Tensor, config: PSAConfig, cap: torch.Tensor | None, text_length: int
+) -> torch.Tensor:
+    shape = *q.shape[:2], math.ceil(q.shape[2] / config.block_m), math.ceil(k.shape[2] / config.block_n)
+    levels = torch.full(shape, level, dtype=torch.uint8, device=q.device)
+    if cap is not None:
+        levels = torch.minimum(levels, cap)
+    return full_resolution_text(levels, text_length, config.block_m, config.block_n)
+
+
+@lru_cache(maxsize=64)
+def _what_shapes(radial: RadialMask) -> RadialMask:
+    """A mask without the settings that its map does not depend on."""
+    mode = "coarsen" if radial.mode == "coarsen" else "radial only"
+    return radial.replace(mode=mode, dense_layers=0, dense_timesteps=0, last_dense_timesteps=0)
+
+
+# A sampling run meets a handful of shapes (context windows, prompts of several lengths); 20 MB an entry at 130k tokens
+# and key blocks of 32. Made out of inference mode, which the caches outlive.
+@lru_cache(maxsize=8)
+@torch.inference_mode(False)
+def _mask_levels(
+    radial: RadialMask, grid: Grid, text_length: int, block_m: int, block_n: int, device: torch.device
+) -> torch.Tensor:
+    return static_levels(radial, grid, text_length, block_m, block_n).to(device)
+
+
+@lru_cache(maxsize=8)
+@torch.inference_mode(False)
+def _mask_block_list(
+    radial: RadialMask, grid: Grid, text_length: int, block_m: int, block_n: int, max_level: int, device: torch.device
+) -> BlockList:
+    levels = _mask_levels(radial, grid, text_length, block_m, block_n, device)
+    return build_block_list(levels, max_level, block_n, text_length + math.prod(grid), "triton")
+
+
+@lru_cache(maxsize=8)
+@torch.inference_mode(False)
+def _mask_level_shares(
+    radial: RadialMask, grid: Grid, text_length: int, block_m: int, block_n: int, max_level: int, device: torch.device
+) -> torch.Tensor:
+    return level_shares(_mask_levels(radial, grid, text_length, block_m, block_n, device), max_level)

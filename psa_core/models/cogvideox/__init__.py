@@ -1,0 +1,1 @@
+"""CogVideoX's files: names, parts, LoRAs."""

@@ -1,0 +1,1 @@
+"""Block list: the form of a level map that kernels read."""

@@ -1,0 +1,113 @@
+"""Importance: how much each key block matters to each query block. Estimators are registered by name."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+
+from .sampling import SAMPLE_STRIDE, sample_positions, sampled_tokens
+
+# q, k, block_m, block_n, backend, index
+Estimator = Callable[[torch.Tensor, torch.Tensor, int, int, str, torch.Tensor | None], torch.Tensor]
+
+# Sampled logits that exist at once; 256 MB in float32.
+_CHUNK_NUMBERS = 1 << 26
+
+
+def sampled_max(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    block_m: int,
+    block_n: int,
+    backend: str = "torch",
+    index: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """Largest softmax weight between sampled queries and keys of two blocks (paper, section 3.3).
+
+    A quarter of the tokens of each block is sampled, one from each run of four; the choice depends on the length only.
+
+    Args:
+        q: ``[B, H, Lq, D]``; k: ``[B, H, Lk, D]``; any strides.
+        block_m, block_n: tokens a query block and a key block.
+        backend: ``"triton"`` or ``"torch"``; the latter holds at most 2**26 logits at a time (or one query block's).
+        index: int64 ``[L]`` on the device: blocks are cut from ``q[:, :, index]`` and ``k[:, :, index]``, without a
+            copy of them; Lq and Lk are L then. None for the order they have.
+
+    Returns:
+        float32 ``[B, H, q_blocks, k_blocks]``; each row sums to 1.
+    """
+    if index is None:
+        q_sample, k_sample = (sample_positions(x.shape[2], x.device) for x in (q, k))
+    else:
+        q_sample = k_sample = sampled_tokens(index)
+    if backend == "triton":
+        from .triton import sampled_max_triton
+
+        scores = sampled_max_triton(q, k, q_sample, k_sample, block_m, block_n)
+    else:
+        scores = _sampled_max_torch(q, k, q_sample, k_sample, block_m, block_n)
+    return scores.div_(scores.sum(-1, keepdim=True))
+
+
+def mean(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    block_m: int,
+    block_n: int,
+    backend: str = "torch",
+    index: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """Softmax over key blocks of block-mean query times block-mean key: a cheap estimator.
+
+    A key block's logit gets the logarithm of its token count, as every pooled row does.
+    Args and result: as of :func:`sampled_max`, but ``"torch"`` takes no index.
+    """
+    if backend == "triton":
+        from ..pyramid.triton import block_means_triton
+
+        q_mean, k_mean = block_means_triton(q, block_m, index), block_means_triton(k, block_n, index)
+    else:
+        assert index is None, "torch cuts blocks from the order that tokens have"
+        q_mean, k_mean = _block_means(q, block_m), _block_means(k, block_n)
+    logits = (q_mean * q.shape[-1] ** -0.5) @ k_mean.mT
+    tail = k.shape[2] % block_n
+    if tail:
+        # What all logits share drops out of the softmax, so only a ragged last block needs its token count.
+        logits[..., -1] += math.log(tail / block_n)
+    return logits.softmax(-1)
+
+
+ESTIMATORS: dict[str, Estimator] = {"sampled_max": sampled_max, "mean": mean}
+
+
+def _sampled_max_torch(
+    q: torch.Tensor, k: torch.Tensor, q_sample: torch.Tensor, k_sample: torch.Tensor, block_m: int, block_n: int
+) -> torch.Tensor:
+    keys = k[:, :, k_sample].float().mT
+    per_block = block_m // SAMPLE_STRIDE
+    per_chunk = max(1, _CHUNK_NUMBERS // (q.shape[0] * q.shape[1] * len(k_sample) * per_block)) * per_block
+    chunks = []
+    for positions in q_sample.split(per_chunk):
+        weights = (q[:, :, positions].float() @ keys * q.shape[-1] ** -0.5).softmax(-1)
+        by_query_block = _block_max(weights.transpose(2, 3), per_block)
+        chunks.append(_block_max(by_query_block.transpose(2, 3), block_n // SAMPLE_STRIDE))
+    return torch.cat(chunks, 2)
+
+
+def _block_max(x: torch.Tensor, size: int) -> torch.Tensor:
+    """Maxima of runs of ``size`` along the last dimension; the last run may be shorter. Entries are not negative."""
+    blocks = math.ceil(x.shape[-1] / size)
+    padded = torch.nn.functional.pad(x, (0, blocks * size - x.shape[-1]))
+    return padded.unflatten(-1, (blocks, size)).amax(-1)
+
+
+def _block_means(x: torch.Tensor, size: int) -> torch.Tensor:
+    """Mean of each block of tokens ``[B, H, blocks, D]`` in float32."""
+    whole = x.shape[2] // size
+    means = x[:, :, : whole * size].unflatten(2, (whole, size)).mean(3, dtype=torch.float32)
+    if whole * size < x.shape[2]:
+        tail = x[:, :, whole * size :].mean(2, dtype=torch.float32)
+        means = torch.cat([means, tail[:, :, None]], 2)
+    return means

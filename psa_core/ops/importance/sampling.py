@@ -1,0 +1,33 @@
+"""Which tokens stand for their block."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import torch
+
+SAMPLE_STRIDE = 4
+
+_SEED = 20512
+
+
+# Out of inference mode, because the cache outlives it and autograd refuses tensors made there.
+@lru_cache(maxsize=32)
+@torch.inference_mode(False)
+def sample_positions(length: int, device: torch.device) -> torch.Tensor:
+    """One token from each run of four: int64 ``[ceil(length / 4)]``, ascending, the same for a length every time.
+
+    The choice comes from a generator of its own, so torch's global ones are left alone.
+    """
+    starts = torch.arange(0, length, SAMPLE_STRIDE, device="cpu")
+    generator = torch.Generator().manual_seed(_SEED)
+    draws = torch.randint(SAMPLE_STRIDE, starts.shape, generator=generator, device="cpu")
+    return (starts + draws % (length - starts).clamp(max=SAMPLE_STRIDE)).to(device)
+
+
+# A reorder index is cached and so the same object from call to call. Out of inference mode as above.
+@lru_cache(maxsize=16)
+@torch.inference_mode(False)
+def sampled_tokens(index: torch.Tensor) -> torch.Tensor:
+    """The sampled tokens of the sequence ``tokens[index]``."""
+    return index[sample_positions(len(index), index.device)]

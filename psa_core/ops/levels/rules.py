@@ -1,0 +1,139 @@
+"""Level maps: from importance, and the rules that change one (static map, cosine cap, text, repair)."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+from ...settings.config import PSAConfig
+from ...settings.errors import ConfigError
+from ..constant import constant
+from .bounds import level_bounds
+
+COMPOSITIONS = ("intersect", "finer wins")
+
+
+def levels_from_importance(
+    importance: torch.Tensor,
+    config: PSAConfig,
+    cap: torch.Tensor | None = None,
+    static_levels: torch.Tensor | None = None,
+    static_rule: str = "intersect",
+    text_length: int = 0,
+    backend: str = "torch",
+) -> torch.Tensor:
+    """The level map that runs: levels by importance, the static map, the cosine cap, text, and no row left empty.
+
+    Args:
+        importance: float ``[B, H, q_blocks, k_blocks]``, rows summing to 1.
+        config: settings.
+        cap: uint8 ``[B, H, 1, k_blocks]``, the coarsest level of each key block.
+        static_levels: uint8 ``[B | 1, H | 1, q_blocks, k_blocks]``, combined as :func:`compose` does. An empty row is
+            repaired from the blocks that it keeps, as long as it keeps any.
+        static_rule: ``"intersect"`` or ``"finer wins"``.
+        text_length: tokens in front whose blocks are at full resolution.
+        backend: ``"triton"`` (one launch) or ``"torch"``.
+
+    Returns:
+        uint8 ``[B, H, q_blocks, k_blocks]`` in which every row keeps at least one block.
+    """
+    if backend == "triton":
+        from .triton import select_levels_triton
+
+        return select_levels_triton(importance, config, cap, static_levels, static_rule, text_length)
+    levels = select_levels(importance, config)
+    if static_levels is not None:
+        levels = compose(levels, static_levels, static_rule)
+        importance = importance - 2.0 * (static_levels == 0)
+    if cap is not None:
+        levels = torch.minimum(levels, cap)
+    levels = full_resolution_text(levels, text_length, config.block_m, config.block_n)
+    return repair_empty_rows(levels, importance)
+
+
+def select_levels(importance: torch.Tensor, config: PSAConfig) -> torch.Tensor:
+    """Choose a level for every block pair (paper, section 3.3).
+
+    Args:
+        importance: float ``[B, H, q_blocks, k_blocks]``, rows summing to 1.
+        config: ``mask_ratios``, ``mask_mode`` and, for ``thresholdbound``, ``min_full_ratio``.
+
+    Returns:
+        uint8 of the same shape. Equal importances rank in the order of their blocks.
+    """
+    k_blocks = importance.shape[-1]
+    ranked = importance.sort(dim=-1, descending=True, stable=True)
+    levels, bounds, full_quota = level_bounds(config, k_blocks)
+    choice = constant(levels, torch.uint8, importance.device)
+    if config.mask_mode == "topk":
+        rank = torch.arange(k_blocks, device=importance.device)
+        edges = constant(bounds, rank.dtype, importance.device)
+        by_rank = choice[torch.bucketize(rank, edges, right=True)].expand(importance.shape)
+    else:
+        mass = ranked.values.cumsum(-1)
+        before = torch.nn.functional.pad(mass[..., :-1], (1, 0))
+        edges = constant(bounds, before.dtype, before.device)
+        by_rank = choice[torch.bucketize(before, edges, right=True)]
+        by_rank[..., :full_quota] = 1
+    return torch.empty_like(by_rank, memory_format=torch.contiguous_format).scatter_(-1, ranked.indices, by_rank)
+
+
+def compose(levels: torch.Tensor, other: torch.Tensor, rule: str = "intersect") -> torch.Tensor:
+    """Combine two level maps, block pair by block pair; skipped counts as coarser than every level.
+
+    Args:
+        levels, other: uint8 ``[B | 1, H | 1, q_blocks, k_blocks]``.
+        rule: ``"intersect"`` takes the coarser of the two, so that what either skips is skipped; ``"finer wins"`` the
+            finer, so that what either keeps is kept.
+
+    Returns:
+        uint8, broadcast over B and H.
+
+    Raises:
+        ConfigError: no such rule, or maps of other types or sizes.
+    """
+    if rule not in COMPOSITIONS:
+        raise ConfigError("rule", rule, "must be one of " + ", ".join(COMPOSITIONS))
+    if levels.dtype != torch.uint8 or other.dtype != torch.uint8 or levels.shape[-2:] != other.shape[-2:]:
+        kinds = " and ".join(f"{x.dtype} {list(x.shape)}" for x in (levels, other))
+        raise ConfigError("level maps", kinds, "must both be uint8 and have the same blocks")
+    # Unsigned wrap-around sends skipped (0 - 1 = 255) behind every level.
+    pick = torch.maximum if rule == "intersect" else torch.minimum
+    return pick(levels - 1, other - 1) + 1
+
+
+def full_resolution_text(levels: torch.Tensor, text_length: int, block_m: int, block_n: int) -> torch.Tensor:
+    """Put every block that holds text at level 1, as query and as key block. Changes ``levels`` and returns it."""
+    if text_length:
+        levels[:, :, : math.ceil(text_length / block_m)] = 1
+        levels[..., : math.ceil(text_length / block_n)] = 1
+    return levels
+
+
+def repair_empty_rows(levels: torch.Tensor, importance: torch.Tensor) -> torch.Tensor:
+    """Keep the most important block, at level 1, in every row that keeps nothing.
+
+    Args:
+        levels: uint8 ``[B | 1, H | 1, q_blocks, k_blocks]``.
+        importance: float ``[B, H, q_blocks, k_blocks]``.
+
+    Returns:
+        uint8 ``[B, H, q_blocks, k_blocks]``.
+    """
+    best = importance.argmax(-1, keepdim=True)
+    empty = (levels == 0).all(-1, keepdim=True).expand(best.shape)
+    levels = levels.expand(importance.shape)
+    return levels.scatter(-1, best, torch.where(empty, 1, levels.gather(-1, best)).to(torch.uint8))
+
+
+def level_shares(levels: torch.Tensor, max_level: int) -> torch.Tensor:
+    """The share of block pairs at level 1, 2, 4 ... up to ``max_level``; the rest is skipped. Float32, one a level."""
+    counts = [(levels == 1 << i).sum(dtype=torch.float32) for i in range(max_level.bit_length())]
+    return torch.stack(counts) / levels.numel()
+
+
+def density(levels: torch.Tensor) -> torch.Tensor:
+    """Share of dense attention's FLOPs: the mean of 1 / level over block pairs, 0 for skipped. A 0-dim tensor."""
+    cost = 1.0 / levels.float()
+    return cost.masked_fill_(levels == 0, 0.0).mean()

@@ -1,0 +1,68 @@
+"""The pyramid: keys and values mean-pooled by 2, 4, 8 ... up to the block size."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+
+
+class Pyramid(NamedTuple):
+    """Pooled rows of one tensor pair, level after level: those of level 2 first, then 4, and so on.
+
+    Row j of level r is the mean of tokens ``r * j .. r * j + r - 1`` that exist; it stands for
+    ``min(r, L - r * j)`` tokens and its logit gets the logarithm of that.
+
+    Attributes:
+        k, v: ``[B, H, rows, D]``, contiguous, in the dtype of the keys and values.
+        max_level: the coarsest level that is there.
+    """
+
+    k: torch.Tensor
+    v: torch.Tensor
+    max_level: int
+
+
+def build_pyramid(
+    k: torch.Tensor, v: torch.Tensor, max_level: int, backend: str = "torch", index: torch.Tensor | None = None
+) -> Pyramid:
+    """Pool keys and values (paper, section 3.2).
+
+    Adds less than one more copy of k and v; ``"torch"`` for the time of the call half a copy of one in float32, too.
+
+    Args:
+        k, v: ``[B, H, L, D]``, any strides.
+        max_level: a power of two up to 128; every level from 2 up to it is built. 1 builds none.
+        backend: ``"triton"`` or ``"torch"``.
+        index: int64 ``[L]`` on the device: the pyramid is that of ``k[:, :, index]`` and ``v[:, :, index]``, without
+            a copy of them. None for the order they have; ``"torch"`` takes no other.
+    """
+    if backend == "triton" and max_level > 1:
+        from .triton import pool_triton
+
+        return Pyramid(*pool_triton(k, v, max_level, index), max_level)
+    assert index is None or max_level == 1, "torch pools tokens in the order they have"
+    return Pyramid(_pool(k, max_level), _pool(v, max_level), max_level)
+
+
+def _pool(x: torch.Tensor, max_level: int) -> torch.Tensor:
+    length = x.shape[2]
+    levels = []
+    sums, level = x, 1
+    while level < max_level:
+        # Sums, not means, carry over to the next level: a ragged last group then needs no weights.
+        sums = _pair_sums(sums)
+        level *= 2
+        count = (length - level * torch.arange(sums.shape[2], device=x.device)).clamp(max=level)
+        levels.append((sums / count[:, None]).to(x.dtype))
+    # Keys whose innermost dimension is the heads would pass that layout on to the rows.
+    return torch.cat(levels, 2).contiguous() if levels else x.new_empty((*x.shape[:2], 0, x.shape[3]))
+
+
+def _pair_sums(x: torch.Tensor) -> torch.Tensor:
+    """Sums of neighbours along dimension 2, in float32 or wider; an odd last row stands alone."""
+    wide = torch.promote_types(x.dtype, torch.float32)
+    even, odd = x[:, :, ::2], x[:, :, 1::2]
+    sums = even.to(wide, copy=True)
+    sums[:, :, : odd.shape[2]] += odd
+    return sums

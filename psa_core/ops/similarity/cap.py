@@ -1,0 +1,35 @@
+"""The cosine cap: how far each key block may be pooled by the likeness of its keys."""
+
+from __future__ import annotations
+
+import torch
+
+from ...settings.config import SIM_LEVELS, PSAConfig
+from .torch import similarity_cap_torch
+
+
+def similarity_cap(
+    k: torch.Tensor, config: PSAConfig, backend: str = "torch", index: torch.Tensor | None = None
+) -> torch.Tensor:
+    """The coarsest level each key block may take by the likeness of its keys (``use_sim_mask``).
+
+    Level r is allowed where the mean cosine similarity of the key pairs (0, r - 1), (r, 2r - 1) ... of the block
+    exceeds its threshold; the highest allowed r counts, 1 if there is none. A block without a whole pair allows none.
+
+    Args:
+        k: ``[B, H, L, D]``, any strides.
+        config: ``block_n`` and ``sim_thresholds``.
+        backend: ``"triton"`` or ``"torch"``.
+        index: int64 ``[L]`` on the device: blocks are cut from ``k[:, :, index]``, without a copy of it. None for the
+            order that keys have; ``"torch"`` takes no other.
+
+    Returns:
+        uint8 ``[B, H, 1, k_blocks]``.
+    """
+    thresholds = {level: config.sim_thresholds[key] for key, level in SIM_LEVELS.items()}
+    if backend == "triton":
+        from .triton import similarity_cap_triton
+
+        return similarity_cap_triton(k, config.block_n, thresholds, index)
+    assert index is None, "torch cuts blocks from the order that keys have"
+    return similarity_cap_torch(k, config.block_n, thresholds)

@@ -1,0 +1,1 @@
+"""What a run did: counts, time, quality, and pictures of them."""

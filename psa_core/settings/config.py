@@ -1,0 +1,158 @@
+"""What a user may set: one frozen, validated dataclass."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from .errors import ConfigError
+from .mask_ratios import DEFAULT_MASK_RATIOS, pyramid_order, read_mask_ratios
+from .radial import RadialMask
+from .schedule import Schedule
+from .sizes import BLOCK_M, BLOCK_N
+from .validation import FrozenMap, check_choice, check_whole, nested, plain, share
+
+MASK_MODES = ("thresholdbound", "topk", "timestep")
+REARRANGE_METHODS = ("Gilbert", "Tile")
+IMPORTANCE_ESTIMATORS = ("sampled_max", "mean")
+ATTN_IMPLS = ("new_mask_type", "old_mask_type")
+SIM_LEVELS = {"x2": 2, "x4": 4, "x8": 8}
+
+DEFAULT_SIM_THRESHOLDS = {"x2": 0.7, "x4": 0.65, "x8": 0.6}
+
+
+@dataclass(frozen=True, kw_only=True)
+class PSAConfig:
+    """Settings of Pyramid Sparse Attention, validated on construction.
+
+    Attributes:
+        type: ``"psa"``, or ``"dense"`` for a baseline that leaves attention as it is.
+        block_m: queries a query block (64 or 128).
+        block_n: keys a key block (32, 64 or 128).
+        tile_n: accepted from upstream's files; kernels choose their own tiles.
+        mask_ratios: ``{level: (lo, hi)}`` with the levels 1, 2, 4 ... ``block_n`` and 0 (skipped) last; the intervals
+            tile [0, 1] in that order, an empty one (lo == hi) switches its level off. Shares of a row's importance
+            (``thresholdbound``) or of its blocks (``topk``), or parts of the denoising (``timestep``).
+        mask_mode: ``"thresholdbound"``, ``"topk"``, or ``"timestep"``, which gives all blocks of a step one level.
+            Hosts know the step; a bare call takes what :func:`psa_core.settings.at_step.config_at` makes of it.
+        min_full_ratio: least share of a row's blocks that stays at level 1 under ``thresholdbound``.
+        importance: estimator of block importance, ``"sampled_max"`` (the paper's) or ``"mean"``.
+        use_sim_mask: cap each key block's level by the cosine similarity of its keys.
+        sim_thresholds: ``{"x2", "x4", "x8"}``: mean similarity above which a block may be pooled that far.
+        use_rearrange: reorder video tokens before blocks are cut.
+        rearrange_method: ``"Gilbert"`` or ``"Tile"``.
+        tile_size: (frames, height, width) in tokens of a tile, for ``"Tile"``.
+        warmup_steps: denoising steps at the start that stay dense. Hosts apply it; a bare call has no steps.
+        min_tokens: sequences shorter than this stay dense. Hosts apply it; a bare call does what it is asked.
+        text_length: text tokens in front of the video tokens, for callers that do not say.
+        attn_impl: accepted from upstream's files; there is one kernel here and it takes every combination.
+        schedule: what changes over steps and layers, a :class:`~.schedule.Schedule` or a mapping of its
+            fields. Hosts apply it.
+        radial: a static mask, a :class:`~psa_core.settings.radial.RadialMask` or a mapping of its fields; its dense
+            steps and layers are the hosts' business.
+        verbose: log each run's settings.
+        description: shown to people.
+
+    Raises:
+        ConfigError: a setting is not allowed; the message names the key, the value and what is allowed.
+    """
+
+    type: str = "psa"
+    block_m: int = 128
+    block_n: int = 128
+    tile_n: int = 32
+    mask_ratios: Mapping[int, tuple[float, float]] = dataclasses.field(
+        default_factory=lambda: FrozenMap(DEFAULT_MASK_RATIOS)
+    )
+    mask_mode: str = "thresholdbound"
+    min_full_ratio: float = 0.06
+    importance: str = "sampled_max"
+    use_sim_mask: bool = False
+    sim_thresholds: Mapping[str, float] = dataclasses.field(default_factory=lambda: FrozenMap(DEFAULT_SIM_THRESHOLDS))
+    use_rearrange: bool = True
+    rearrange_method: str = "Gilbert"
+    tile_size: tuple[int, int, int] = (2, 8, 8)
+    warmup_steps: int = 0
+    # On an H200 sparse is faster from here on, 1.25x at the least, with 12 and 40 heads of 128 and with 48 of 64, up to
+    # density 0.4.
+    min_tokens: int = 8192
+    text_length: int = 0
+    attn_impl: str = "new_mask_type"
+    schedule: Schedule | None = None
+    radial: RadialMask | None = None
+    verbose: bool = False
+    description: str = ""
+    # The settings as a Python dictionary, for compiled graphs, which carry texts and no objects. Each object has its
+    # own; not a field, because a field would be one more setting.
+    as_text: ClassVar[str]
+
+    def __post_init__(self) -> None:
+        check_choice("type", self.type, ("psa", "dense"))
+        check_choice("block_m", self.block_m, BLOCK_M)
+        check_choice("block_n", self.block_n, BLOCK_N)
+        check_choice("mask_mode", self.mask_mode, MASK_MODES)
+        check_choice("importance", self.importance, IMPORTANCE_ESTIMATORS)
+        check_choice("rearrange_method", self.rearrange_method, REARRANGE_METHODS)
+        check_choice("attn_impl", self.attn_impl, ATTN_IMPLS)
+        for key in ("use_sim_mask", "use_rearrange", "verbose"):
+            check_choice(key, getattr(self, key), (True, False))
+        check_whole("tile_n", self.tile_n, 1)
+        for key in ("warmup_steps", "min_tokens", "text_length"):
+            check_whole(key, getattr(self, key), 0)
+        if not isinstance(self.description, str):
+            raise ConfigError("description", self.description, "must be a text")
+        set_field = object.__setattr__
+        set_field(self, "min_full_ratio", share("min_full_ratio", self.min_full_ratio))
+        set_field(self, "mask_ratios", read_mask_ratios(self.mask_ratios, self.block_n))
+        set_field(self, "sim_thresholds", _sim_thresholds(self.sim_thresholds))
+        set_field(self, "tile_size", _tile_size(self.tile_size))
+        set_field(self, "schedule", nested("schedule", self.schedule, Schedule))
+        set_field(self, "radial", nested("radial", self.radial, RadialMask))
+        if self.schedule is not None:
+            self.schedule.check_levels(self.block_n)
+        set_field(self, "as_text", repr(plain(self)))
+
+    @property
+    def levels(self) -> tuple[int, ...]:
+        """The pyramid levels that a row may use, finest first, skipped (0) last; level 1 is always among them."""
+        used = {level for level, (lo, hi) in self.mask_ratios.items() if hi > lo}
+        return tuple(sorted(used | {1}, key=pyramid_order))
+
+    def replace(self, **changes: Any) -> PSAConfig:
+        """A copy with some settings changed, validated again."""
+        return dataclasses.replace(self, **changes)
+
+    def notes(self) -> list[str]:
+        """What a user should know about settings that are accepted and change nothing."""
+        notes = []
+        if self.use_sim_mask and self.attn_impl == "new_mask_type" and self.type == "psa":
+            notes.append(
+                "attn_impl: new_mask_type has no effect: there is one kernel here and use_sim_mask works with it"
+            )
+        return notes
+
+
+def _sim_thresholds(thresholds: Any) -> FrozenMap:
+    if not isinstance(thresholds, Mapping):
+        raise ConfigError("sim_thresholds", thresholds, "must map x2, x4 and x8 to cosine similarities")
+    for key in thresholds:
+        if key not in SIM_LEVELS:
+            raise ConfigError("sim_thresholds", key, "must be one of x2, x4, x8")
+    values = {}
+    for key in SIM_LEVELS:
+        value = thresholds.get(key, DEFAULT_SIM_THRESHOLDS[key])
+        if isinstance(value, bool) or not isinstance(value, int | float) or not -1.0 <= value <= 1.0:
+            raise ConfigError(f"sim_thresholds.{key}", value, "must be a cosine similarity from -1 to 1")
+        values[key] = float(value)
+    return FrozenMap(values)
+
+
+def _tile_size(size: Any) -> tuple[int, int, int]:
+    if not isinstance(size, Sequence) or isinstance(size, str) or len(size) != 3:
+        raise ConfigError("tile_size", size, "must be three whole numbers: frames, height, width")
+    for extent in size:
+        check_whole("tile_size", extent, 1)
+    frames, height, width = size
+    return frames, height, width

@@ -1,0 +1,105 @@
+"""Step, layer -> config: what stays dense when, and how ``mask_ratios`` move over the denoising."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from .errors import ConfigError
+from .mask_ratios import read_mask_ratios
+from .validation import check_choice, check_whole
+
+if TYPE_CHECKING:
+    pass
+
+CURVES = ("constant", "linear", "cosine", "timestep")
+_MOST_LAYERS = 1000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Schedule:
+    """What changes over the steps and layers of a denoising, validated on construction.
+
+    Attributes:
+        warmup: steps at the start that stay dense, as a number or as a share of all steps (``"25%"``, rounded up);
+            None leaves it to the config's ``warmup_steps``.
+        last_dense: steps at the end that stay dense, alike.
+        dense_layers: transformer blocks that stay dense at every step, counted from 0, as a sequence or as text
+            (``"0, 1, 38-39"``).
+        curve: how ``mask_ratios`` move from ``start`` to ``end`` over the steps that run sparse: ``"constant"`` stays
+            at ``start``, ``"linear"`` and ``"cosine"`` (slow, fast, slow) move every bound. ``"timestep"`` reads
+            ``start`` as parts of the whole denoising: one level for all blocks of a step.
+        start, end: ``mask_ratios``; None for those of the config.
+
+    Raises:
+        ConfigError: a setting is not allowed; the message names the key, the value and what is allowed.
+    """
+
+    warmup: int | str | None = None
+    last_dense: int | str = 0
+    dense_layers: str | Sequence[int] = ()
+    curve: str = "constant"
+    start: Mapping[int, tuple[float, float]] | None = None
+    end: Mapping[int, tuple[float, float]] | None = None
+
+    def __post_init__(self) -> None:
+        check_choice("curve", self.curve, CURVES)
+        set_field = object.__setattr__
+        set_field(self, "warmup", None if self.warmup is None else _read_amount("warmup", self.warmup))
+        set_field(self, "last_dense", _read_amount("last_dense", self.last_dense))
+        set_field(self, "dense_layers", _read_layers(self.dense_layers))
+        for key in ("start", "end"):
+            ratios = getattr(self, key)
+            set_field(self, key, None if ratios is None else read_mask_ratios(ratios, 128, key))
+
+    def check_levels(self, block_n: int) -> None:
+        """See that key blocks of this size can take every level.
+
+        Raises:
+            ConfigError: they cannot.
+        """
+        for key in ("start", "end"):
+            if getattr(self, key) is not None:
+                read_mask_ratios(getattr(self, key), block_n, f"schedule.{key}")
+
+
+def _read_amount(key: str, value: Any) -> int | str:
+    """A number of steps as an int, a share of them as text such as ``"25%"``."""
+    allowed = "must be a number of steps such as 15, or a share of them such as 25%"
+    if not isinstance(value, str):
+        if type(value) is not int or value < 0:
+            raise ConfigError(key, value, allowed)
+        return value
+    text = value.strip()
+    if text.isdecimal():
+        return int(text)
+    try:
+        percent = float(text.removesuffix("%")) if text.endswith("%") else math.nan
+    except ValueError:
+        percent = math.nan
+    if not 0 <= percent <= 100:
+        raise ConfigError(key, value, allowed)
+    return f"{percent:g}%"
+
+
+def _read_layers(value: Any) -> tuple[int, ...]:
+    """Layers in ascending order, each once."""
+    allowed = "must be transformer blocks counted from 0, such as 0, 1, 38-39"
+    if isinstance(value, str):
+        layers: set[int] = set()
+        for word in re.sub(r"\s*-\s*", "-", value).replace(",", " ").replace(";", " ").split():
+            first, _, last = word.partition("-")
+            if not first.isdecimal() or not (last or first).isdecimal() or word.endswith("-"):
+                raise ConfigError("dense_layers", word, allowed)
+            if not int(first) <= int(last or first) < _MOST_LAYERS:
+                raise ConfigError("dense_layers", word, f"{allowed}, below {_MOST_LAYERS} and from low to high")
+            layers.update(range(int(first), int(last or first) + 1))
+        return tuple(sorted(layers))
+    if not isinstance(value, Sequence):
+        raise ConfigError("dense_layers", value, allowed)
+    for layer in value:
+        check_whole("dense_layers", layer, 0)
+    return tuple(sorted(set(value)))
