@@ -11,7 +11,7 @@ from diffusers.models.embeddings import get_3d_rotary_pos_embed
 from diffusers.pipelines.cogvideo.pipeline_cogvideox import get_resize_crop_region_for_grid
 
 from .checkpoints import TEXT_DIM
-from .hosts import LatentGrid
+from .tiny_models import LatentGrid
 
 TEXT_TOKENS = 226
 TIME_DIM = 64

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .checkpoints import TEXT_DIM
-from .hosts import HOSTS, Host, LatentGrid
+from .tiny_models import HOSTS, Host, LatentGrid
 
 Link = list[Any]
 """A connection: node id and output index."""

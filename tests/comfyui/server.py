@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from .hosts import write_checkpoints
+from .tiny_models import write_checkpoints
 
 HERE = Path(__file__).resolve().parent
 PACK_ROOT = HERE.parents[1]

@@ -11,12 +11,13 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+from tools.workflows import model_files as files
+from tools.workflows.model_files import ModelFile
+from tools.workflows.parts import EXAMPLE_IMAGE
+
 from .checkpoints import COG_DIM, TEXT_DIM, WAN_DIM
 from .graphs import Graph, Link
-from .hosts import HOSTS, Host
-from .workflows import model_files as files
-from .workflows.model_files import ModelFile
-from .workflows.parts import EXAMPLE_IMAGE
+from .tiny_models import HOSTS, Host
 
 MODELS: dict[ModelFile, str] = {
     files.WAN21_1_3B: "wan_t2v",

@@ -1,0 +1,125 @@
+"""Pictures of every node, with what it shows after a run. ``--write-pictures`` saves them for the help pages."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from tools.workflows.canvas import Canvas, Output, Workflow
+from tools.workflows.layout import put
+from tools.workflows.parts import empty_video, patch, sample
+from tools.workflows.tiny import TEXT
+
+from .. import pictures
+from ..browser import ADD, EXPORT
+from ..conftest import ComfyUI
+from ..server import PACK_ROOT
+
+FOLDER = PACK_ROOT / "web" / "docs" / "pictures"
+FRESH = (
+    "PSAAttentionPatch",
+    "PSAPresetLoader",
+    "PSACogVideoXLoader",
+    "PSACogVideoXLoRA",
+    "PSASavePreset",
+    "PSATinyVideoModel",
+    "PSATinyVideoPrompt",
+)
+SHOWING = ("PSASparsitySchedule", "PSARadialMask", "PSAReport", "PSACompare")
+SCALE = 1.25
+FRAMES_AND_STEPS = {False: (5, 3), True: (33, 6)}
+"""Of the clip behind Report and Compare: a short one, and one worth looking at for pictures that are kept."""
+
+IDS = "(type) => app.graph.nodes.filter((node) => node.type === type).map((node) => node.id)"
+WIDEN = """() => {
+    window.psaNode.setSize([Math.max(360, window.psaNode.size[0]), window.psaNode.computeSize()[1]]);
+}"""
+QUEUE = "() => app.queuePrompt(0)"
+DRAWN = """(types) => types.every(
+    (type) => app.graph.nodes.find((node) => node.type === type)?.imgs?.[0]?.naturalWidth > 200)"""
+
+
+@pytest.fixture(scope="module")
+def front_end(page: Any) -> Any:
+    pictures.prepare(page)
+    return page
+
+
+@pytest.fixture(scope="module")
+def keep(request: pytest.FixtureRequest) -> bool:
+    """Whether the pictures are to be saved."""
+    wanted: bool = request.config.getoption("--write-pictures")
+    if wanted:
+        FOLDER.mkdir(exist_ok=True)
+    return wanted
+
+
+@pytest.mark.parametrize("node_type", FRESH)
+def test_fresh_node(node_type: str, front_end: Any, keep: bool) -> None:
+    front_end.evaluate(ADD, node_type)
+    front_end.wait_for_timeout(500)
+    front_end.evaluate(WIDEN)
+
+    check(pictures.take(front_end, front_end.evaluate(IDS, node_type), SCALE), FOLDER / f"{node_type}.jpg", keep)
+
+
+def test_nodes_after_a_run(comfyui: ComfyUI, front_end: Any, keep: bool) -> None:
+    presets = comfyui.client.get_json("/psa/presets")["models"]
+    put(front_end, showcase(*FRAMES_AND_STEPS[keep]).specification(presets))
+    assert front_end.evaluate(EXPORT)
+    before = set(comfyui.client.get_json("/history"))
+    # Pictures are fetched when their nodes are drawn.
+    pictures.take(front_end, scale=0.7)
+
+    front_end.evaluate(QUEUE)
+
+    done = comfyui.client.wait_for_history(before, timeout=580)
+    assert done["status"]["status_str"] == "success"
+    pictures.take(front_end, scale=0.7)
+    front_end.wait_for_function(DRAWN, arg=list(SHOWING), timeout=30_000)
+    for node_type in SHOWING:
+        shot = pictures.take(front_end, front_end.evaluate(IDS, node_type), SCALE)
+        check(shot, FOLDER / f"{node_type}.jpg", keep)
+
+
+def test_every_help_page_has_its_picture() -> None:
+    assert {file.stem for file in FOLDER.glob("PSA*.jpg")} == {*FRESH, *SHOWING}
+    for file in FOLDER.glob("PSA*.jpg"):
+        assert pictures.has_content(Image.open(file).convert("RGB")), file.name
+
+
+def check(picture: Image.Image, file: Path, keep: bool) -> None:
+    assert pictures.has_content(picture), file.stem
+    if keep:
+        picture.save(file, quality=88, optimize=True)
+
+
+def showcase(frames: int, steps: int) -> Workflow:
+    """Every node that shows something, each with something to show."""
+
+    def build(canvas: Canvas) -> None:
+        canvas.group("Model")
+        model = canvas.add("PSATinyVideoModel")
+        vae = Output(model.node, 1)
+        text, nothing = (canvas.add("PSATinyVideoPrompt", text=words) for words in (TEXT, ""))
+        latent, little = empty_video(canvas, 384, 320, frames), empty_video(canvas, 64, 64, 1)
+        canvas.group("Settings")
+        preset = canvas.preset("tiny_video", "psa_balanced")
+        mask = canvas.add("PSARadialMask", size=(460, 760), decay_factor=0.5)
+        schedule = canvas.add("PSASparsitySchedule", size=(460, 820), warmup="25%", last_dense="2", curve="cosine")
+        chosen = patch(canvas, model, preset=preset, min_tokens=0, backend="torch")
+        masked = patch(canvas, model, mask=mask, schedule=schedule, min_tokens=0, backend="torch")
+        canvas.group("Samplers")
+        how: dict[str, Any] = {"cfg": 4.0, "sampler": "euler"}
+        dense = sample(canvas, model, (text, nothing), latent, steps=steps, **how)
+        sparse = sample(canvas, chosen, (text, nothing), latent, steps=steps, **how)
+        canvas.add("SaveLatent", samples=sample(canvas, masked, (text, nothing), little, steps=1, **how))
+        canvas.group("Results")
+        canvas.add("PSAReport", size=(640, 700), model=chosen, samples=sparse)
+        videos = [canvas.add("VAEDecode", samples=each, vae=vae) for each in (dense, sparse)]
+        canvas.add("PSACompare", size=(640, 520), reference=videos[0], video=videos[1], gain=4.0)
+
+    return Workflow("showcase", "Showcase", "", (), build, runs_here=True)

@@ -1,0 +1,210 @@
+"""The bundled workflows in ComfyUI's real front end: they load, export and open as a user would see them."""
+
+from __future__ import annotations
+
+import json
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from tools.workflows import WORKFLOWS
+from tools.workflows.layout import put
+
+from .. import pictures
+from ..browser import EXPORT, LOAD
+from ..conftest import ComfyUI
+from ..server import PACK_ROOT
+from ..stand_ins import write_stand_ins
+
+FOLDER = PACK_ROOT / "workflows"
+EXPORTS = Path(__file__).parents[1] / "workflow_exports"
+PICTURES = PACK_ROOT / "web" / "docs" / "pictures"
+NAMES = list(WORKFLOWS)
+RUN_HERE = [name for name, workflow in WORKFLOWS.items() if workflow.runs_here]
+# In the front end only: it is drawn, and no part of a prompt.
+DRAWN_ONLY = {"MarkdownNote"}
+
+Presets = dict[str, Any]
+PROBLEMS = """() => app.graph.nodes
+    .filter((node) => node.has_errors || !LiteGraph.registered_node_types[node.type]).map((node) => node.type)"""
+BROWSE = "() => app.extensionManager.command.execute('Comfy.BrowseTemplates')"
+QUEUE = "() => app.queuePrompt(0)"
+# A clip that shows nothing, for a test that need not wait a minute.
+SHORTEN = """() => {
+    const set = (type, name, value) => app.graph.nodes.filter((node) => node.type === type).forEach((node) => {
+        node.widgets.find((widget) => widget.name === name).value = value;
+    });
+    set("EmptyHunyuanLatentVideo", "length", 5);
+    set("KSampler", "steps", 3);
+}"""
+
+
+@pytest.fixture(scope="module")
+def presets(comfyui: ComfyUI) -> Presets:
+    models: Presets = comfyui.client.get_json("/psa/presets")["models"]
+    return models
+
+
+@pytest.fixture(scope="module")
+def front_end(comfyui: ComfyUI, presets: Presets, request: pytest.FixtureRequest) -> Any:
+    """The front end, opened when there is a file under every name that a workflow asks for."""
+    for workflow in WORKFLOWS.values():
+        write_stand_ins(workflow.files(presets), comfyui.server.base_directory)
+    page = request.getfixturevalue("page")
+    pictures.prepare(page)
+    return page
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _written(request: pytest.FixtureRequest, presets: Presets) -> None:
+    """With ``--write-workflows``: build every workflow anew, and save what is then tested."""
+    if not request.config.getoption("--write-workflows"):
+        return
+    page = request.getfixturevalue("front_end")
+    for folder in (FOLDER, EXPORTS):
+        folder.mkdir(exist_ok=True)
+    for name, workflow in WORKFLOWS.items():
+        specification = workflow.specification(presets)
+        _write(FOLDER / f"{name}.json", put(page, specification))
+        _write(EXPORTS / f"{name}.json", page.evaluate(EXPORT))
+        begin = [node["id"] for node in specification["nodes"] if node["column"] <= 3]
+        card = pictures.thumbnail(pictures.take(page, begin), workflow.title)
+        card.save(FOLDER / f"{name}.jpg", quality=85, optimize=True)
+
+
+def test_every_workflow_has_its_files() -> None:
+    assert {file.name for file in FOLDER.iterdir()} == {f"{name}.{end}" for name in NAMES for end in ("json", "jpg")}
+    assert {file.stem for file in EXPORTS.iterdir()} == set(NAMES)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_loads_and_exports(name: str, front_end: Any) -> None:
+    front_end.evaluate(LOAD, saved(name))
+
+    assert front_end.evaluate(PROBLEMS) == []
+    assert front_end.evaluate(EXPORT) == exported(name)
+    assert pictures.has_content(pictures.take(front_end, scale=0.6))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_server_takes_it(name: str, comfyui: ComfyUI, front_end: Any) -> None:
+    answer = comfyui.client.post("/psa_test/validate", exported(name))
+
+    assert (answer["node_errors"], answer["error"], answer["valid"]) == ({}, None, True)
+    assert answer["outputs"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_is_what_its_code_builds(name: str, presets: Presets, front_end: Any) -> None:
+    """Values set by name are those that a saved graph, which has them by position, brings back."""
+    built = put(front_end, WORKFLOWS[name].specification(presets))
+
+    assert front_end.evaluate(EXPORT) == exported(name)
+    assert [node["type"] for node in built["nodes"]] == [node["type"] for node in saved(name)["nodes"]]
+    assert note(built) == note(saved(name))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_uses_core_and_this_pack_alone(name: str, comfyui: ComfyUI) -> None:
+    for node_type in {node["type"] for node in saved(name)["nodes"]} - DRAWN_ONLY:
+        info = comfyui.client.object_info(node_type)
+        assert info is not None
+        module = info["python_module"]
+        assert module == "nodes" or module.startswith(("comfy_extras.", "custom_nodes.psa")), module
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_note_names_every_file(name: str, presets: Presets) -> None:
+    workflow, text = WORKFLOWS[name], note(saved(name))
+
+    for file in workflow.files(presets):
+        assert f"`{file.folder}/{file.widget}`" in text
+        assert file.page in text
+    assert workflow.runs_here == (not workflow.files(presets))
+
+
+def test_links_of_model_files_serve_the_front_ends_download() -> None:
+    """What loaders carry about a missing model: the name in the widget, and the folder to put it into."""
+    for name in NAMES:
+        for node in saved(name)["nodes"]:
+            for model in node["properties"].get("models", []):
+                assert model["name"] in node["widgets_values"]
+                assert model["url"].endswith("/" + model["name"])
+
+
+def test_templates_are_listed_with_thumbnails(comfyui: ComfyUI) -> None:
+    listed = comfyui.client.get_json("/workflow_templates")
+    (module,) = [module for module, names in listed.items() if set(names) == set(NAMES)]
+
+    for name in NAMES:
+        address = f"http://{comfyui.server.address}/api/workflow_templates/{module}/{name}"
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        with opener.open(f"{address}.json", timeout=30) as response:
+            assert json.loads(response.read()) == saved(name)
+        with opener.open(f"{address}.jpg", timeout=30) as response:
+            assert pictures.has_content(Image.open(response).convert("RGB"))
+
+
+def test_opens_from_the_template_browser(front_end: Any) -> None:
+    front_end.evaluate(LOAD, saved(RUN_HERE[1]))
+    front_end.evaluate(BROWSE)
+    dialog = front_end.get_by_role("dialog")
+    # Under "Extensions" by the name of the pack's folder.
+    dialog.get_by_text("psa", exact=True).click()
+
+    dialog.locator(f"[data-testid='template-workflow-{RUN_HERE[0]}']").click()
+
+    expected = exported(RUN_HERE[0])
+    front_end.wait_for_function("(count) => app.graph.nodes.length === count", arg=len(expected) + 1, timeout=20_000)
+    assert front_end.evaluate(EXPORT) == expected
+
+
+@pytest.mark.parametrize("name", RUN_HERE)
+def test_queued_from_the_front_end_it_finishes(
+    name: str, comfyui: ComfyUI, front_end: Any, request: pytest.FixtureRequest
+) -> None:
+    keep = request.config.getoption("--write-pictures")
+    front_end.evaluate(LOAD, saved(name))
+    if not keep:
+        front_end.evaluate(SHORTEN)
+    before = set(comfyui.client.get_json("/history"))
+
+    front_end.evaluate(QUEUE)
+
+    done = comfyui.client.wait_for_history(before, timeout=580)
+    assert done["status"]["status_str"] == "success"
+    graph = exported(name)
+    for key, node in graph.items():
+        if node["class_type"] in ("SaveVideo", "PSAReport", "PSACompare"):
+            assert done["outputs"][key]["images"], node["class_type"]
+    # Pictures are fetched when their nodes are drawn.
+    pictures.take(front_end, scale=0.75)
+    front_end.wait_for_timeout(1500)
+    picture = pictures.take(front_end, scale=0.75)
+    assert pictures.has_content(picture)
+    if keep:
+        picture.save(PICTURES / f"{name}.jpg", quality=88, optimize=True)
+
+
+def saved(name: str) -> dict[str, Any]:
+    """A workflow as it lies in the folder."""
+    document: dict[str, Any] = json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
+    return document
+
+
+def exported(name: str) -> dict[str, Any]:
+    """The prompt that it stands for, in ComfyUI's API format."""
+    document: dict[str, Any] = json.loads((EXPORTS / f"{name}.json").read_text(encoding="utf-8"))
+    return document
+
+
+def note(workflow: dict[str, Any]) -> str:
+    (text,) = [node["widgets_values"][0] for node in workflow["nodes"] if node["type"] == "MarkdownNote"]
+    return str(text)
+
+
+def _write(file: Path, document: dict[str, Any]) -> None:
+    file.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

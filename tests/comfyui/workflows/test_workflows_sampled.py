@@ -1,0 +1,42 @@
+"""The bundled workflows sample, with tiny random models in place of those that they name."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from tools.workflows import WORKFLOWS
+
+from ..conftest import ComfyUI
+from ..psa import lines
+from ..stand_ins import cut_down, write_stand_ins
+from .test_workflows import exported
+
+NAMES = [name for name, workflow in WORKFLOWS.items() if not workflow.runs_here]
+# Each would have another reason where a workflow were wired or set wrongly.
+EXPECTED = {"cross-attention", "warm-up"}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _stand_ins(comfyui: ComfyUI) -> None:
+    presets: dict[str, Any] = comfyui.client.get_json("/psa/presets")["models"]
+    for name in NAMES:
+        write_stand_ins(WORKFLOWS[name].files(presets), comfyui.server.base_directory)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_patched_model_runs_sparse(name: str, comfyui: ComfyUI) -> None:
+    graph = cut_down(exported(name))
+
+    result = comfyui.client.run(graph, timeout=120)
+
+    assert torch.isfinite(comfyui.client.latent(result)).all()
+    shown = lines(result, graph)
+    assert len(shown) == len(graph.nodes_of("PSAAttentionPatch"))
+    for line in shown:
+        assert line.sparse > 0
+        assert set(line.reasons) <= EXPECTED
+    (report,) = graph.nodes_of("PSAReport")
+    assert result.outputs[report]["images"]

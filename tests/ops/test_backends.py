@@ -1,0 +1,163 @@
+"""Which backend runs, and why one refuses."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from psa_core import BackendError, ConfigError, pyramid_sparse_attention
+from psa_core.ops import backends
+from psa_core.ops.backends import choose_backend, triton_installed, triton_refusal
+
+ROOT = Path(__file__).parents[2]
+CPU, CUDA = torch.device("cpu"), torch.device("cuda", 0)
+needs_triton = pytest.mark.skipif(not triton_installed(), reason="Triton is not installed")
+interpreted = pytest.mark.skipif(torch.cuda.is_available(), reason="kernels run on the GPU here, not interpreted")
+
+
+@pytest.fixture
+def gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
+    """A made-up GPU on which kernels build: compute capability 8.6, named Card."""
+    monkeypatch.setattr(backends, "triton_installed", lambda: True)
+    monkeypatch.setattr(backends, "_interpreted", lambda: False)
+    monkeypatch.setattr(backends, "_trial", lambda device, dtype, head_dim: None)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (8, 6))
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Card")
+    backends._device_refusal.cache_clear()
+    yield monkeypatch
+    backends._device_refusal.cache_clear()
+
+
+class TestRefusals:
+    @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+    @pytest.mark.parametrize("head_dim", [64, 128])
+    def test_none_for_what_the_kernels_take(self, gpu: object, dtype: torch.dtype, head_dim: int) -> None:
+        assert triton_refusal(CUDA, dtype, head_dim) is None
+
+    @pytest.mark.parametrize(
+        ("dtype", "head_dim", "reason"),
+        [
+            (torch.float16, 80, "head size 80 (kernels take 64 and 128)"),
+            (torch.float32, 64, "float32 (kernels take float16 and bfloat16)"),
+            (torch.float64, 128, "float64 (kernels take float16 and bfloat16)"),
+        ],
+    )
+    def test_say_what_the_kernels_take(self, gpu: object, dtype: torch.dtype, head_dim: int, reason: str) -> None:
+        assert triton_refusal(CUDA, dtype, head_dim) == reason
+
+    @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+    @pytest.mark.parametrize(("capability", "refused"), [((7, 5), True), ((8, 0), False), ((12, 0), False)])
+    def test_old_cards(
+        self, gpu: pytest.MonkeyPatch, capability: tuple[int, int], refused: bool, dtype: torch.dtype
+    ) -> None:
+        gpu.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+        reason = "Card is older than the kernels need (Ampere, compute capability 8.0)"
+        assert triton_refusal(CUDA, dtype, 64) == (reason if refused else None)
+
+    def test_a_compiler_that_fails_is_asked_once(self, gpu: pytest.MonkeyPatch) -> None:
+        calls = []
+
+        def trial(device: torch.device, dtype: torch.dtype, head_dim: int) -> None:
+            calls.append(device)
+            raise FileNotFoundError("cc")
+
+        gpu.setattr(backends, "_trial", trial)
+        for _ in range(3):
+            reason = triton_refusal(CUDA, torch.float16, 64)
+        assert reason == "Triton cannot run the kernels here (FileNotFoundError; the log has the details)"
+        assert len(calls) == 1
+
+    @needs_triton
+    @interpreted
+    def test_the_interpreter_takes_what_numpy_knows(self) -> None:
+        assert triton_refusal(CPU, torch.float32, 64) is None
+        assert triton_refusal(CPU, torch.float16, 64) is None
+        assert triton_refusal(CPU, torch.bfloat16, 64) == "the model runs on cpu, not on a GPU"
+
+
+class TestChoice:
+    def test_automatic_on_a_gpu_takes_triton_when_it_can(self, gpu: object) -> None:
+        x = torch.empty(1, 1, 1, 64, dtype=torch.float16, device="meta")
+        assert choose_backend("auto", FakeCuda(x)) == "triton"
+        assert choose_backend("auto", FakeCuda(x.float())) == "torch"
+        assert choose_backend("torch", FakeCuda(x)) == "torch"
+        with pytest.raises(BackendError, match=r"'triton': float32 \(kernels take .*use backend 'auto' or 'torch'"):
+            choose_backend("triton", FakeCuda(x.float()))
+
+    @pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
+    def test_automatic_on_a_cpu_is_torch(self, dtype: torch.dtype) -> None:
+        assert choose_backend("auto", torch.ones(1, 1, 1, 64, dtype=dtype)) == "torch"
+
+    def test_unknown_name(self) -> None:
+        with pytest.raises(ConfigError, match="backend = 'cuda': must be one of auto, triton, torch"):
+            choose_backend("cuda", torch.ones(1, 1, 1, 64))
+
+    @needs_triton
+    def test_a_refusal_reaches_the_caller(self) -> None:
+        x = torch.randn(1, 1, 40, 64, dtype=torch.bfloat16)
+        with pytest.raises(BackendError, match="the model runs on cpu"):
+            pyramid_sparse_attention(x, x, x, backend="triton")
+
+
+class FakeCuda:
+    """What a choice reads of a tensor, on a GPU."""
+
+    device = CUDA
+
+    def __init__(self, x: torch.Tensor) -> None:
+        self.dtype, self.shape = x.dtype, x.shape
+
+
+# Runs in a process of its own, where nothing has imported Triton yet.
+WITHOUT_TRITON = """
+import sys, types
+
+{absent}
+
+import torch
+import psa_core
+
+x = torch.randn(1, 2, 300, 64)
+out, info = psa_core.pyramid_sparse_attention(x, x, x, grid=(3, 10, 10), return_info=True)
+assert info.backend == "torch" and out.isfinite().all()
+assert "psa_core.ops.attention.triton" not in sys.modules
+print(psa_core.ops.backends.triton_refusal(torch.device("cuda"), torch.float16, 64))
+try:
+    psa_core.pyramid_sparse_attention(x, x, x, backend="triton")
+except psa_core.BackendError as error:
+    print(error)
+"""
+
+FINDER = """
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] == "triton":
+            {found}
+
+sys.meta_path.insert(0, Finder())
+"""
+
+
+@pytest.mark.parametrize(
+    ("absent", "warned"),
+    [
+        (FINDER.format(found="raise ModuleNotFoundError(name, name=name)"), False),
+        (FINDER.format(found="raise OSError('libtriton.so is missing')"), True),
+        ("sys.modules['triton'] = types.ModuleType('triton')", True),
+    ],
+    ids=["not installed", "broken", "an empty module in its place"],
+)
+def test_runs_without_triton(absent: str, warned: bool) -> None:
+    code = WITHOUT_TRITON.format(absent=absent)
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == [
+        "Triton is not installed",
+        "backend = 'triton': the model runs on cpu, not on a GPU; use backend 'auto' or 'torch'",
+    ]
+    assert ("Triton is installed and does not import" in done.stderr) == warned

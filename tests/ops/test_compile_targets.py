@@ -1,0 +1,52 @@
+"""The kernels compile for every GPU they are meant for, fit its shared memory and spill no registers; no GPU needed."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+# Shared memory that one block of threads may use, in KB, by compute capability or AMD's name.
+SHARED_LIMITS = {80: 163, 86: 99, 89: 99, 90: 227, 100: 227, 103: 227, 120: 99, "gfx942": 64, "gfx1201": 64}
+# Bytes a thread that attention may spill, by the versions 3.6 and 3.9 of Triton: mostly what waits for the loops' end.
+ATTENTION_SPILLS = 72
+# On an H200 these are faster than what spills nothing. Hopper's own kernel spills 64 bytes by Triton 3.6, 264 by 3.9.
+STATED_SPILLS = {("attention", 90, 128): 128, ("hopper attention", 90, 128): 264}
+# By every architecture; Hopper's own kernel only there.
+KERNELS = {"attention", "importance", "pyramid", "block means", "gather", "similarity", "levels", "block list"}
+KERNELS |= {"order by size"}
+
+
+@pytest.fixture(scope="module")
+def resources() -> list[dict[str, Any]]:
+    """What each kernel takes on each GPU."""
+    if importlib.util.find_spec("triton") is None:
+        pytest.skip("Triton is not installed")
+    environment = {key: value for key, value in os.environ.items() if key != "TRITON_INTERPRET"}
+    script = Path(__file__).parents[1] / "support" / "kernel_resources.py"
+    done = subprocess.run([sys.executable, script], env=environment, capture_output=True, text=True, check=False)
+    if done.returncode and "this Triton has no" in done.stderr:
+        pytest.skip(done.stderr.strip())
+    assert done.returncode == 0, done.stderr
+    found = [json.loads(line) for line in done.stdout.splitlines()]
+    for row in found:
+        print(*row.values(), sep="\t")
+    return found
+
+
+@pytest.mark.parametrize("architecture", SHARED_LIMITS)
+def test_fits(resources: list[dict[str, Any]], architecture: int | str) -> None:
+    found = [row for row in resources if row["architecture"] == architecture]
+    if not found:
+        pytest.skip(f"this Triton has no compiler for {architecture}")
+    assert {row["kernel"] for row in found} == KERNELS | ({"hopper attention"} if architecture == 90 else set())
+    for row in found:
+        assert row["shared"] <= SHARED_LIMITS[architecture] * 1024, row
+        spills = ATTENTION_SPILLS if row["kernel"] == "attention" else 0
+        assert row["stack"] <= STATED_SPILLS.get((row["kernel"], architecture, row["d"]), spills), row

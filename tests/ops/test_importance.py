@@ -1,0 +1,221 @@
+"""Importance of key blocks: sampling, and both estimators against their oracles."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable
+
+import hypothesis
+import hypothesis.strategies as st
+import pytest
+import torch
+
+from psa_core.ops.backends import triton_installed
+from psa_core.ops.importance import estimators as importance
+from psa_core.ops.importance.estimators import ESTIMATORS, mean, sampled_max
+from psa_core.ops.importance.naive import mean_naive, sampled_max_naive
+from psa_core.ops.importance.sampling import sample_positions
+from psa_core.ops.launch import Launch
+from psa_core.ops.pyramid.naive import pooled_rows
+
+from ..support.tensors import DEVICE, Shape, random_qkv, relative_error
+
+pytestmark = pytest.mark.usefixtures("poisoned_memory")
+
+CPU = torch.device("cpu")
+SHAPES = [
+    Shape(1, 1, 1, 1, 64, 128, 32),
+    Shape(2, 2, 130, 3, 64, 64, 32),
+    Shape(1, 3, 257, 161, 128, 128, 64),
+    Shape(2, 1, 70, 300, 64, 128, 128),
+    Shape(1, 1, 600, 1200, 64, 128, 32),
+]
+needs_triton = pytest.mark.skipif(not triton_installed(), reason="Triton is not installed")
+BACKENDS = ["torch", pytest.param("triton", marks=needs_triton)]
+VIEWS = [
+    lambda x: x.transpose(1, 2).contiguous().transpose(1, 2),
+    lambda x: x.mT.contiguous().mT,
+    lambda x: torch.stack([x, torch.full_like(x, float("nan"))], -1)[..., 0],
+    lambda x: x[:1].expand(x.shape),
+]
+any_view = pytest.mark.parametrize(
+    "view", VIEWS, ids=["heads after tokens", "tokens innermost", "every second number", "expanded batch"]
+)
+
+
+def by_definition(q: torch.Tensor, k: torch.Tensor, shape: Shape) -> torch.Tensor:
+    q_sample, k_sample = sample_positions(shape.q_tokens, q.device), sample_positions(shape.k_tokens, k.device)
+    return sampled_max_naive(q, k, q_sample, k_sample, shape.block_m, shape.block_n)
+
+
+def mean_by_definition(q: torch.Tensor, k: torch.Tensor, shape: Shape) -> torch.Tensor:
+    return mean_naive(q, k, shape.block_m, shape.block_n)
+
+
+class TestSample:
+    @hypothesis.given(st.integers(1, 5000))
+    def test_one_token_of_each_run_of_four(self, length: int) -> None:
+        sample = sample_positions(length, CPU)
+        assert sample.dtype == torch.int64
+        assert (sample // 4).tolist() == list(range(math.ceil(length / 4)))
+        assert sample.min() >= 0
+        assert sample.max() < length
+
+    def test_every_place_in_a_run_is_taken_about_as_often(self) -> None:
+        counts = sample_positions(40_000, CPU).remainder(4).bincount()
+        assert (counts - 2500).abs().max() < 250
+
+    @pytest.mark.parametrize("length", [1, 77, 4096])
+    def test_is_the_same_every_time(self, length: int) -> None:
+        first = sample_positions(length, CPU).clone()
+        sample_positions.cache_clear()
+        torch.manual_seed(length)
+        assert torch.equal(sample_positions(length, CPU), first)
+
+    def test_leaves_the_global_generator_alone(self) -> None:
+        sample_positions.cache_clear()
+        before = torch.get_rng_state()
+        sample_positions(1001, CPU)
+        assert torch.equal(torch.get_rng_state(), before)
+
+
+class TestSampledMax:
+    @pytest.mark.parametrize("backend", BACKENDS)
+    @pytest.mark.parametrize("shape", SHAPES)
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+    def test_equals_its_definition(self, shape: Shape, dtype: torch.dtype, backend: str) -> None:
+        if backend == "triton" and dtype == torch.float32 and DEVICE.type == "cuda":
+            pytest.skip("on a GPU the kernel takes half precision only")
+        q, k, _ = random_qkv(shape, dtype)
+        out = sampled_max(q, k, shape.block_m, shape.block_n, backend)
+        assert out.dtype == torch.float32
+        assert out.sum(-1).sub(1).abs().max() < 1e-5
+        assert relative_error(out, by_definition(q, k, shape)) < 1e-5
+
+    def test_maxima_and_softmax_by_hand(self) -> None:
+        shape = Shape(1, 1, 130, 70, 64, 64, 32)
+        q, k, _ = random_qkv(shape, device=CPU)
+        q_sample, k_sample = sample_positions(130, CPU).tolist(), sample_positions(70, CPU).tolist()
+        scores = torch.zeros(3, 3, dtype=torch.float64)
+        for i in q_sample:
+            exps = {j: math.exp(q[0, 0, i].double() @ k[0, 0, j].double() / 8) for j in k_sample}
+            for j in k_sample:
+                weight = exps[j] / sum(exps.values())
+                scores[i // 64, j // 32] = max(scores[i // 64, j // 32], weight)
+        expected = scores / scores.sum(-1, keepdim=True)
+        assert relative_error(by_definition(q, k, shape)[0, 0], expected) < 1e-12
+
+    @pytest.mark.parametrize("chunk", [1, 5000, 1 << 40])
+    def test_chunks_do_not_change_it(self, chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
+        shape = Shape(2, 2, 1000, 333, 64, 64, 32)
+        q, k, _ = random_qkv(shape, device=CPU)
+        monkeypatch.setattr(importance, "_CHUNK_NUMBERS", chunk)
+        assert relative_error(sampled_max(q, k, 64, 32), by_definition(q, k, shape)) < 1e-5
+
+    @pytest.mark.parametrize("backend", BACKENDS)
+    @any_view
+    def test_any_strides(self, view: Callable[[torch.Tensor], torch.Tensor], backend: str) -> None:
+        shape = Shape(2, 3, 70, 133, 64, 64, 32)
+        q, k, _ = random_qkv(shape, torch.float16)
+        for strided_q, strided_k in ((view(q), k), (q, view(k))):
+            expected = by_definition(strided_q, strided_k, shape)
+            assert relative_error(sampled_max(strided_q, strided_k, 64, 32, backend), expected) < 1e-5
+
+    @needs_triton
+    @pytest.mark.parametrize("launch", [Launch(32, 32, 4, 1), Launch(128, 64, 4, 2), Launch(128, 128, 8, 2)])
+    @pytest.mark.parametrize("block_n", [32, 128])
+    def test_tiles_do_not_matter(self, block_n: int, launch: Launch) -> None:
+        from psa_core.ops.importance.triton import sampled_max_triton
+
+        shape = Shape(2, 1, 300, 500, 64, 128, block_n)
+        q, k, _ = random_qkv(shape, torch.float16)
+        samples = sample_positions(300, q.device), sample_positions(500, k.device)
+        scores = sampled_max_triton(q, k, *samples, 128, block_n, launch)
+        assert relative_error(scores / scores.sum(-1, keepdim=True), by_definition(q, k, shape)) < 1e-5
+
+
+class TestThroughAnIndex:
+    """Blocks of the reordered sequence, from tensors in the order they have."""
+
+    @pytest.mark.parametrize("shape", [shape._replace(k_tokens=shape.q_tokens) for shape in SHAPES])
+    @pytest.mark.parametrize(
+        ("estimator", "backend"),
+        [("sampled_max", "torch"), *(pytest.param(name, "triton", marks=needs_triton) for name in ESTIMATORS)],
+    )
+    def test_equals_reordering_first(self, shape: Shape, estimator: str, backend: str) -> None:
+        q, k, _ = random_qkv(shape, torch.float16)
+        index = torch.randperm(shape.q_tokens, device=DEVICE)
+        out = ESTIMATORS[estimator](q, k, shape.block_m, shape.block_n, backend, index)
+        definition = {"sampled_max": by_definition, "mean": mean_by_definition}[estimator]
+        assert relative_error(out, definition(q[:, :, index], k[:, :, index], shape)) < 1e-5
+
+    @needs_triton
+    @any_view
+    @pytest.mark.parametrize("estimator", ESTIMATORS)
+    def test_any_strides(self, view: Callable[[torch.Tensor], torch.Tensor], estimator: str) -> None:
+        shape = Shape(2, 3, 133, 133, 64, 64, 32)
+        q, k, _ = random_qkv(shape, torch.float16)
+        index = torch.randperm(133, device=DEVICE)
+        definition = {"sampled_max": by_definition, "mean": mean_by_definition}[estimator]
+        for strided_q, strided_k in ((view(q), k), (q, view(k))):
+            out = ESTIMATORS[estimator](strided_q, strided_k, 64, 32, "triton", index)
+            assert relative_error(out, definition(strided_q[:, :, index], strided_k[:, :, index], shape)) < 1e-5
+
+    def test_an_index_tells_itself_from_another_as_long(self) -> None:
+        q, k, _ = random_qkv(Shape(1, 1, 300, 300, 64, 64, 32), torch.float16)
+        for _ in range(3):
+            index = torch.randperm(300, device=DEVICE)
+            expected = sampled_max(q[:, :, index], k[:, :, index], 64, 32)
+            assert relative_error(sampled_max(q, k, 64, 32, index=index), expected) < 1e-6
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16, torch.float64])
+def test_mean_equals_its_definition(shape: Shape, dtype: torch.dtype, backend: str) -> None:
+    if backend == "triton" and dtype != torch.float16:
+        pytest.skip("kernels take half precision only, their interpreter no bfloat16")
+    q, k, _ = random_qkv(shape, dtype)
+    out = mean(q, k, shape.block_m, shape.block_n, backend)
+    assert out.dtype == torch.float32
+    assert relative_error(out, mean_by_definition(q, k, shape)) < 1e-5
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_mean_of_equal_keys_follows_token_counts(backend: str) -> None:
+    q = torch.randn(1, 1, 64, 64, device=DEVICE).half()
+    k = torch.randn(1, 1, 1, 64, device=DEVICE).half().expand(1, 1, 80, 64)
+    expected = torch.tensor([0.4, 0.4, 0.2], device=DEVICE)
+    assert torch.allclose(mean(q, k, 64, 32, backend), expected, atol=1e-5)
+
+
+@needs_triton
+@pytest.mark.parametrize("tokens", [1, 31, 128, 333])
+@pytest.mark.parametrize("block", [32, 64, 128])
+def test_block_means_equal_their_definition(block: int, tokens: int) -> None:
+    from psa_core.ops.pyramid.triton import block_means_triton
+
+    x = torch.randn(2, 3, tokens, 128, device=DEVICE).half().transpose(1, 2).contiguous().transpose(1, 2)
+    index = torch.randperm(tokens, device=DEVICE)
+    for order, reordered in ((None, x), (index, x[:, :, index])):
+        means = block_means_triton(x, block, order)
+        assert means.dtype == torch.float32
+        assert means.is_contiguous()
+        assert relative_error(means, pooled_rows(reordered.double(), block)[0]) < 1e-6
+
+
+@pytest.mark.parametrize(
+    ("estimator", "dtype", "backend"),
+    [
+        *itertools.product(ESTIMATORS, [torch.float16, torch.bfloat16, torch.float32], ["torch"]),
+        *(pytest.param(name, torch.float16, "triton", marks=needs_triton) for name in ESTIMATORS),
+    ],
+)
+def test_huge_logits_stay_finite(estimator: str, dtype: torch.dtype, backend: str) -> None:
+    q, k, _ = random_qkv(Shape(1, 2, 130, 100), dtype)
+    # Logits of the order of 1e4, from numbers that float16 holds.
+    out = ESTIMATORS[estimator](q * 2000, k * 5, 64, 32, backend)
+    assert out.isfinite().all()
+    assert (out >= 0).all()
+    assert out.sum(-1).sub(1).abs().max() < 1e-5

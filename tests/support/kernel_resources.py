@@ -1,0 +1,180 @@
+"""Compile the kernels for GPUs that are not there and say what each takes; one JSON object a line.
+
+Runs in a process of its own, because Triton's interpreter and its compiler do not share one.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+import tempfile
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import triton
+from triton.backends import backends
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+from triton.experimental.gluon._runtime import GluonASTSource, GluonJITFunction
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+from psa_core.ops.attention import hopper
+from psa_core.ops.attention.hopper.kernel import pyramid_attention_kernel
+from psa_core.ops.attention.triton import _pyramid_attention
+from psa_core.ops.block_list.triton import LANES, ORDER_BLOCK, RUN, _list_blocks, _order_by_size
+from psa_core.ops.importance.triton import _sampled_max
+from psa_core.ops.launch import AMD, Launch, attention_launch, importance_launch
+from psa_core.ops.levels.triton import _select_levels, launch_for
+from psa_core.ops.pyramid.triton import GROUP, GROUPS, _gather, _pool, warps
+from psa_core.ops.similarity.triton import _similarity_cap
+
+ARCHITECTURES = (80, 86, 89, 90, 100, 103, 120)
+# MI300 and Radeon RX 9070, with the threads of a warp.
+AMD_WARPS = {"gfx942": 64, "gfx1201": 32}
+BINARIES = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
+DTYPES = {"bf16": "*bf16", "fp16": "*fp16"}
+# dtype, block_m, block_n
+VARIANTS = (("bf16", 128, 128), ("fp16", 64, 32))
+
+
+class Case(NamedTuple):
+    """One kernel as one GPU would run it."""
+
+    kernel: str
+    architecture: int | str
+    d: int
+    dtype: str
+    block_m: int
+    block_n: int
+    k_blocks: int = 0
+    reorder: bool = True
+
+    @property
+    def capability(self) -> tuple[int, int]:
+        return AMD if isinstance(self.architecture, str) else divmod(self.architecture, 10)
+
+    @property
+    def target(self) -> GPUTarget:
+        if isinstance(self.architecture, str):
+            return GPUTarget("hip", self.architecture, AMD_WARPS[self.architecture])
+        return GPUTarget("cuda", self.architecture, 32)
+
+
+def measure(case: Case) -> dict[str, Any]:
+    """Compile one case; shared memory and stack in bytes, registers a thread. Stack means that registers spilled."""
+    if case.kernel == "attention":
+        launch = attention_launch(case.capability, case.d, case.block_m)
+        constants = {"BLOCK_M": case.block_m, "LOG_BLOCK_N": case.block_n.bit_length() - 1, "N_LEVELS": 4}
+        constants |= {"REORDER": case.reorder, "ORDERED": True}
+        kernel = _pyramid_attention
+    elif case.kernel == "hopper attention":
+        rows, stages, loader_registers, group_registers = hopper.LAUNCHES[case.d]
+        launch, kernel = Launch(case.block_m, rows, 4, stages), pyramid_attention_kernel
+        constants = {"LOG_BLOCK_N": case.block_n.bit_length() - 1, "N_LEVELS": 4, "STAGES": stages}
+        constants |= {"REORDER": case.reorder, "ORDERED": True}
+        constants |= {"LOADER_REGISTERS": loader_registers, "GROUP_REGISTERS": group_registers}
+    elif case.kernel == "importance":
+        launch, kernel = importance_launch(case.capability), _sampled_max
+        constants = {"PER_M": case.block_m // 4, "PER_N": case.block_n // 4}
+    elif case.kernel == "levels":
+        block, num_warps = launch_for(case.k_blocks)
+        launch, kernel = Launch(1, block, num_warps, 1), _select_levels
+        constants = {"BY_MASS": True, "CAP": True, "STATIC": True, "INTERSECT": True, "BLOCK": block}
+    elif case.kernel == "block list":
+        launch, kernel = Launch(1, RUN * LANES, 1, 1), _list_blocks
+        constants = {"N_LEVELS": 8, "LOG_BLOCK_N": 7, "RUN": RUN, "LANES": LANES}
+    elif case.kernel == "order by size":
+        launch, kernel = Launch(1, ORDER_BLOCK, 4, 1), _order_by_size
+        constants = {"BLOCK": ORDER_BLOCK}
+    elif case.kernel == "gather":
+        launch, kernel = Launch(1, GROUP * GROUPS, 8, 1), _gather
+        constants = {"SPAN": GROUP * GROUPS}
+    elif case.kernel == "similarity":
+        launch, kernel = Launch(1, case.block_n, 4, 1), _similarity_cap
+        constants = {"BLOCK_N": case.block_n, "REORDER": True}
+    else:
+        launch, kernel = Launch(1, GROUP * GROUPS, warps(case.d), 1), _pool
+        last = case.block_n.bit_length() - 1
+        constants = {"GROUPS": GROUPS, "FIRST": 1, "LAST": last, "REORDER": True}
+        if case.kernel == "block means":
+            constants["FIRST"] = last
+    constants |= {"D": case.d, "TILE_M": launch.tile_m, "TILE_N": launch.tile_n}
+    options = {"num_warps": launch.num_warps, "num_stages": launch.num_stages}
+    source = _source(kernel, constants, DTYPES[case.dtype])
+    compiled = triton.compile(source, target=case.target, options=options)
+    usage = _cuda_usage(compiled.asm["cubin"]) if "cubin" in compiled.asm else _amd_usage(compiled.asm["amdgcn"])
+    return case._asdict() | {"launch": list(launch), "shared": compiled.metadata.shared} | usage
+
+
+def _source(kernel: Any, constants: dict[str, int], pointer: str) -> ASTSource:
+    """The kernel specialised as for a model's tensors: aligned, the head dimension innermost."""
+    others = {"blocks_ptr": "*i32", "spans_ptr": "*i32", "order_ptr": "*i32", "sizes_ptr": "*i8", "scores_ptr": "*fp32"}
+    others |= {"queue_ptr": "*i32"}
+    others |= {"importance_ptr": "*fp32", "bounds_ptr": "*fp32", "choices_ptr": "*i32"}
+    others |= {"static_ptr": "*u8", "levels_ptr": "*u8"}
+    others |= {"index_ptr": "*i64", "sample_ptr": "*i64", "cap_ptr": "*u8"}
+    others |= dict.fromkeys(("scale", "x2", "x4", "x8"), "fp32")
+    constants = {name: value for name, value in constants.items() if name in kernel.arg_names}
+    constants |= {name: 1 for name in kernel.arg_names if name.endswith("stride_d")}
+    left_out = [x.name for x in kernel.params if x.is_constexpr and x.name not in constants]
+    assert not left_out, f"{kernel.__name__}: no value for {', '.join(left_out)}"
+    signature, attributes = {}, {}
+    for i, name in enumerate(kernel.arg_names):
+        if name in constants:
+            signature[name] = "constexpr"
+            continue
+        signature[name] = others.get(name, pointer if name.endswith("_ptr") else "i32")
+        if name.endswith("_ptr") or re.match(r"([qkvxy]_|out_)?stride", name):
+            attributes[(i,)] = [["tt.divisibility", 16]]
+    kind = GluonASTSource if isinstance(kernel, GluonJITFunction) else ASTSource
+    return kind(kernel, signature, constants, attributes)
+
+
+def _cuda_usage(cubin: bytes) -> dict[str, int]:
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "kernel.cubin"
+        file.write_bytes(cubin)
+        command = [BINARIES / "cuobjdump", "--dump-resource-usage", file]
+        said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    found = dict(re.findall(r"(REG|STACK):(\d+)", said))
+    return {"registers": int(found["REG"]), "stack": int(found["STACK"])}
+
+
+def _amd_usage(assembly: str) -> dict[str, int]:
+    found = dict(re.findall(r"\.(vgpr_count|private_segment_fixed_size):\s+(\d+)", assembly))
+    return {"registers": int(found["vgpr_count"]), "stack": int(found["private_segment_fixed_size"])}
+
+
+def main() -> None:
+    missing = [name for name in ("ptxas", "cuobjdump") if not (BINARIES / name).exists()]
+    if missing:
+        sys.exit(f"this Triton has no {' and no '.join(missing)}")
+    architectures = [*ARCHITECTURES, *(AMD_WARPS if "amd" in backends else ())]
+    cases = [
+        Case(kernel, architecture, d, *variant)
+        for kernel in ("attention", "importance", "pyramid", "block means", "gather", "similarity")
+        for architecture in architectures
+        for d in (64, 128)
+        for variant in VARIANTS
+    ]
+    cases += [Case("hopper attention", 90, d, dtype, 128, block_n) for d in (64, 128) for dtype, _, block_n in VARIANTS]
+    cases += [case._replace(reorder=False) for case in cases if case.kernel.endswith("attention")]
+    cases += [Case("order by size", architecture, 128, *VARIANTS[0]) for architecture in architectures]
+    cases += [
+        Case(kernel, architecture, 128, *VARIANTS[0], k_blocks)
+        for kernel in ("levels", "block list")
+        for architecture in architectures
+        for k_blocks in (512, 4096)
+    ]
+    with ProcessPoolExecutor(2, get_context("spawn")) as pool:
+        for result in pool.map(measure, cases):
+            print(json.dumps(result), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,13 @@
+"""The bundled workflows as code: built here, laid out and saved by ComfyUI's front end.
+
+``pytest tests/comfyui/workflows/test_workflows.py --write-workflows`` writes ``workflows/`` and the API JSON beside the
+tests.
+"""
+
+from .canvas import Workflow
+from .cogvideox import COGVIDEOX
+from .tiny import TINY
+from .wan21 import WAN21
+from .wan22 import WAN22
+
+WORKFLOWS: dict[str, Workflow] = {workflow.name: workflow for workflow in (*TINY, *WAN21, *WAN22, *COGVIDEOX)}

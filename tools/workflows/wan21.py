@@ -1,0 +1,177 @@
+"""Wan 2.1: one model, one sampler."""
+
+from __future__ import annotations
+
+from .canvas import Canvas, Output, Workflow
+from .model_files import CLIP_VISION, UMT5, WAN21_1_3B, WAN21_14B_I2V, WAN21_14B_T2V, WAN21_VAE
+from .parts import IMAGE_PROMPT, PROMPT, empty_video, load, patch, prompts, psa, report, sample, save_video, start_image
+
+FPS = 16
+SHIFT = 8.0
+SIZE = (832, 480, 81)
+LONG = (832, 480, 161)
+
+RADIAL = {
+    "video_length": "long (over 50 frames)",
+    "mode": "radial only",
+    "decay_factor": 1.0,
+    "dense_layers": 3,
+    "dense_timesteps": 8,
+    "preview_width": LONG[0],
+    "preview_height": LONG[1],
+    "preview_frames": LONG[2],
+}
+
+SAMPLE = {"steps": 30, "cfg": 6.0, "sampler": "uni_pc"}
+# Of 30; presets count on 50.
+WARMUP = 9
+BASELINE = "`attention`: `dense` in the Preset Loader, same seed: the baseline to compare with."
+FASTER = "Faster: lower `level_1` to `level_8` with the bar, or `warmup_steps`. Nearer to dense: the other way."
+SHORT = "Clips under 8,192 tokens stay dense; at 832 x 480 that is up to 17 frames."
+LORA = "With a 4 to 8 step LoRA put its loader before the patch, choose `psa_few_steps`, and take its steps and cfg 1."
+
+
+def _t2v_1_3b(canvas: Canvas) -> None:
+    model, clip, vae = load(canvas, WAN21_1_3B, UMT5, WAN21_VAE, "wan", SHIFT)
+    (patched,) = psa(canvas, [model], "Wan2.1_1.3b", "psa_balanced", WARMUP)
+    _text_to_video(canvas, patched, clip, vae, SIZE, "psa_wan21_1_3b")
+
+
+def _t2v_14b(canvas: Canvas) -> None:
+    model, clip, vae = load(canvas, WAN21_14B_T2V, UMT5, WAN21_VAE, "wan", SHIFT)
+    canvas.group("PSA")
+    preset = canvas.preset("Wan2.1_14b", "psa_balanced")
+    schedule = canvas.add("PSASparsitySchedule", warmup="25%", last_dense="0", curve="preset", preview_steps=30)
+    patched = patch(canvas, model, preset=preset, schedule=schedule)
+    _text_to_video(canvas, patched, clip, vae, SIZE, "psa_wan21_14b")
+
+
+def _radial(canvas: Canvas) -> None:
+    model, clip, vae = load(canvas, WAN21_1_3B, UMT5, WAN21_VAE, "wan", SHIFT)
+    canvas.group("PSA")
+    mask = canvas.add("PSARadialMask", last=True, **RADIAL)
+    _text_to_video(canvas, patch(canvas, model, mask=mask), clip, vae, LONG, "psa_radial")
+
+
+def _text_to_video(
+    canvas: Canvas, patched: Output, clip: Output, vae: Output, size: tuple[int, int, int], prefix: str
+) -> None:
+    conditioning = prompts(canvas, clip, PROMPT)
+    latent = empty_video(canvas, *size)
+    canvas.group("Sample and save")
+    samples = sample(canvas, patched, conditioning, latent, **SAMPLE)
+    save_video(canvas, samples, vae, FPS, prefix)
+    report(canvas, samples, patched)
+
+
+def _image_to_video(canvas: Canvas) -> None:
+    model, clip, vae = load(canvas, WAN21_14B_I2V, UMT5, WAN21_VAE, "wan", SHIFT)
+    clip_vision = canvas.add("CLIPVisionLoader", clip_name=CLIP_VISION)
+    (patched,) = psa(canvas, [model], "Wan2.1_14b", "psa_balanced", WARMUP)
+    positive, negative = prompts(canvas, clip, IMAGE_PROMPT)
+    image = start_image(canvas)
+    seen = canvas.add("CLIPVisionEncode", clip_vision=clip_vision, image=image, crop="none")
+    width, height, length = SIZE
+    conditioned = canvas.add(
+        "WanImageToVideo",
+        positive=positive,
+        negative=negative,
+        vae=vae,
+        clip_vision_output=seen,
+        start_image=image,
+        width=width,
+        height=height,
+        length=length,
+        batch_size=1,
+    )
+    canvas.group("Sample and save")
+    conditioning = conditioned, Output(conditioned.node, 1)
+    samples = sample(canvas, patched, conditioning, Output(conditioned.node, 2), **SAMPLE)
+    save_video(canvas, samples, vae, FPS, "psa_wan21_i2v")
+    report(canvas, samples, patched)
+
+
+def _compare(canvas: Canvas) -> None:
+    model, clip, vae = load(canvas, WAN21_1_3B, UMT5, WAN21_VAE, "wan", SHIFT)
+    (patched,) = psa(canvas, [model], "Wan2.1_1.3b", "psa_balanced", WARMUP)
+    conditioning = prompts(canvas, clip, PROMPT)
+    latent = empty_video(canvas, *SIZE)
+    canvas.group("Sample twice, same seed")
+    dense = sample(canvas, model, conditioning, latent, **SAMPLE, title="KSampler (dense)")
+    sparse = sample(canvas, patched, conditioning, latent, **SAMPLE, title="KSampler (PSA)")
+    compare(canvas, dense, sparse, patched, vae, FPS)
+
+
+def compare(canvas: Canvas, dense: Output, sparse: Output, patched: Output, vae: Output, fps: int) -> None:
+    """Save both videos and their difference, and say how far they are from each other."""
+    canvas.group("Videos")
+    reference = save_video(canvas, dense, vae, fps, "psa_compare_dense", "Save Video (dense)")
+    video = save_video(canvas, sparse, vae, fps, "psa_compare_psa", "Save Video (PSA)")
+    report(canvas, sparse, patched)
+    compared = canvas.add("PSACompare", size=(560, 420), reference=reference, video=video, gain=4.0)
+    difference = canvas.add("CreateVideo", images=Output(compared.node, 1), fps=float(fps))
+    size = 560, 600
+    canvas.add(
+        "SaveVideo",
+        "Save Video (difference)",
+        size=size,
+        video=difference,
+        filename_prefix="video/psa_compare_difference",
+    )
+
+
+WAN21 = (
+    Workflow(
+        "wan21_t2v_1_3b",
+        "Wan 2.1 1.3B, text to video",
+        "832 x 480, 81 frames (32,760 tokens), 30 steps. The first 9 steps stay dense, the others run sparse.",
+        (BASELINE, FASTER, SHORT, LORA),
+        _t2v_1_3b,
+    ),
+    Workflow(
+        "wan21_t2v_14b",
+        "Wan 2.1 14B, text to video",
+        "832 x 480, 81 frames (32,760 tokens), 30 steps. A Sparsity Schedule keeps the first quarter of the steps "
+        "dense, however many there are.",
+        (
+            BASELINE,
+            FASTER,
+            "1280 x 720 (75,600 tokens): the larger the clip, the more of the time is attention, and the more there is "
+            "to gain.",
+            "`curve`: `linear` in the Sparsity Schedule makes the levels sparser from step to step.",
+            LORA,
+        ),
+        _t2v_14b,
+    ),
+    Workflow(
+        "wan21_i2v_14b",
+        "Wan 2.1 14B, image to video",
+        "A start image and a prompt; 832 x 480, 81 frames. Choose an image of your own in Load Image.",
+        (BASELINE, FASTER, "Give `WanImageToVideo` the proportions of your image.", LORA),
+        _image_to_video,
+    ),
+    Workflow(
+        "radial_mask_wan21",
+        "Radial Mask: a long clip with Wan 2.1 1.3B",
+        "832 x 480, 161 frames (63,960 tokens). A mask by distance of frames decides what is looked at; nothing is "
+        "estimated from the content. The node draws what it keeps.",
+        (
+            "`mode`: `coarsen` pools what `radial only` would cut, `intersect` lets PSA choose within the mask.",
+            "`decay_factor`: smaller is faster and sees less; 0.2 to 1 are usual.",
+            "`scene_boundaries`, such as `0, 80, 161`: scenes that see each other only as `scene_adjacency` says.",
+        ),
+        _radial,
+    ),
+    Workflow(
+        "compare_dense_and_psa",
+        "Dense beside PSA",
+        "One prompt and seed, sampled twice: as the model is, and patched. PSA Compare shows how near the two videos "
+        "are, PSA Report what attention did.",
+        (
+            "Any model will do: replace the loaders, and choose its name in the Preset Loader.",
+            "PSNR of 30 dB is hard to see; under 20 dB it is another video. Raise the levels or the warm-up.",
+            "The dense half is kept while you change the preset: only the PSA half runs again.",
+        ),
+        _compare,
+    ),
+)
