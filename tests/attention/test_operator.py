@@ -14,7 +14,7 @@ import torch
 from torch._dynamo.testing import CompileCounterWithBackend
 
 from psa_core import BackendError, ConfigError, PSAAttention, PSAConfig, RadialMask, Schedule, pyramid_sparse_attention
-from psa_core.attention import operator
+from psa_core.attention import operator, steps
 from psa_core.attention.operator import attention_operator
 from psa_core.ops.backends import triton_installed
 
@@ -255,19 +255,17 @@ class TestSettings:
         assert one.replace(description="x" + one.description).as_text != one.as_text
 
     def test_all_reach_the_steps(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        from psa_core.attention import call as attention
-
         defaults = PSAConfig()
         for field in dataclasses.fields(PSAConfig):
             assert getattr(EVERY_SETTING, field.name) != getattr(defaults, field.name)
         met = []
-        steps = attention.sparse_attention
+        run = steps.sparse_attention
 
         def noted(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, config: PSAConfig, *others: Any) -> Any:
             met.append(config)
-            return steps(q, k, v, config, *others)
+            return run(q, k, v, config, *others)
 
-        monkeypatch.setattr(attention, "sparse_attention", noted)
+        monkeypatch.setattr(steps, "sparse_attention", noted)
         compiled = torch.compile(pyramid_sparse_attention, fullgraph=True, backend="aot_eager")
         compiled(*random_qkv(SHAPE), EVERY_SETTING, grid=GRID, text_length=TEXT)
         assert met == [EVERY_SETTING]
