@@ -115,7 +115,7 @@ class FakeCuda:
 
 # Runs in a process of its own, where nothing has imported Triton yet.
 WITHOUT_TRITON = """
-import sys, types
+import importlib.abc, importlib.machinery, sys, types
 
 {absent}
 
@@ -134,6 +134,10 @@ except psa_core.BackendError as error:
 """
 
 FINDER = """
+class Broken(importlib.abc.Loader):
+    def exec_module(self, module):
+        raise OSError("libtriton.so is missing")
+
 class Finder:
     def find_spec(self, name, path=None, target=None):
         if name.partition(".")[0] == "triton":
@@ -147,7 +151,8 @@ sys.meta_path.insert(0, Finder())
     ("absent", "warned"),
     [
         (FINDER.format(found="raise ModuleNotFoundError(name, name=name)"), False),
-        (FINDER.format(found="raise OSError('libtriton.so is missing')"), True),
+        # Found and broken when it runs, as an installation is: torch looks for Triton without importing it.
+        (FINDER.format(found="return importlib.machinery.ModuleSpec(name, Broken())"), True),
         ("sys.modules['triton'] = types.ModuleType('triton')", True),
     ],
     ids=["not installed", "broken", "an empty module in its place"],
