@@ -38,7 +38,7 @@ class PSAConfig:
         mask_mode: ``"thresholdbound"``, ``"topk"``, or ``"timestep"``, which gives all blocks of a step one level.
             Hosts know the step; a bare call takes what :func:`psa_core.settings.at_step.config_at` makes of it.
         min_full_ratio: least share of a row's blocks that stays at level 1 under ``thresholdbound``.
-        importance: estimator of block importance, ``"sampled_max"`` (the paper's) or ``"mean"``.
+        importance: estimator of block importance, ``"sampled_max"`` (of arXiv 2512.04025) or ``"mean"``.
         use_sim_mask: cap each key block's level by the cosine similarity of its keys.
         sim_thresholds: ``{"x2", "x4", "x8"}``: mean similarity above which a block may be pooled that far.
         use_rearrange: reorder video tokens before blocks are cut.

@@ -1,4 +1,4 @@
-"""Pyramid attention from its definition, in float64 (paper, section 3.2). The oracle of this folder."""
+"""Pyramid attention from its definition, in float64 (arXiv 2512.04025, section 3.2). The oracle of this folder."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ def sampled_max(
     backend: str = "torch",
     index: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Largest softmax weight between sampled queries and keys of two blocks (paper, section 3.3).
+    """Largest softmax weight between sampled queries and keys of two blocks (arXiv 2512.04025, section 3.3).
 
     A quarter of the tokens of each block is sampled, one from each run of four; the choice depends on the length only.
 

@@ -1,4 +1,4 @@
-"""Importance from its definition, in float64 (paper, section 3.3). The oracle of this folder."""
+"""Importance from its definition, in float64 (arXiv 2512.04025, section 3.3). The oracle of this folder."""
 
 from __future__ import annotations
 

@@ -53,7 +53,7 @@ def levels_from_importance(
 
 
 def select_levels(importance: torch.Tensor, config: PSAConfig) -> torch.Tensor:
-    """Choose a level for every block pair (paper, section 3.3).
+    """Choose a level for every block pair (arXiv 2512.04025, section 3.3).
 
     Args:
         importance: float ``[B, H, q_blocks, k_blocks]``, rows summing to 1.

@@ -26,7 +26,7 @@ class Pyramid(NamedTuple):
 def build_pyramid(
     k: torch.Tensor, v: torch.Tensor, max_level: int, backend: str = "torch", index: torch.Tensor | None = None
 ) -> Pyramid:
-    """Pool keys and values (paper, section 3.2).
+    """Pool keys and values (arXiv 2512.04025, section 3.2).
 
     Adds less than one more copy of k and v; ``"torch"`` for the time of the call half a copy of one in float32, too.
 
