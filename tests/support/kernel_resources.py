@@ -73,11 +73,11 @@ def measure(case: Case) -> dict[str, Any]:
         constants |= {"REORDER": case.reorder, "ORDERED": True}
         kernel = _pyramid_attention
     elif case.kernel == "hopper attention":
-        rows, stages, loader_registers, group_registers = hopper.LAUNCHES[case.d]
+        rows, stages, producer_registers, consumer_registers = hopper.LAUNCHES[case.d]
         launch, kernel = Launch(case.block_m, rows, 4, stages), pyramid_attention_kernel
         constants = {"LOG_BLOCK_N": case.block_n.bit_length() - 1, "N_LEVELS": 4, "STAGES": stages}
         constants |= {"REORDER": case.reorder, "ORDERED": True}
-        constants |= {"LOADER_REGISTERS": loader_registers, "GROUP_REGISTERS": group_registers}
+        constants |= {"PRODUCER_REGISTERS": producer_registers, "CONSUMER_REGISTERS": consumer_registers}
     elif case.kernel == "importance":
         launch, kernel = importance_launch(case.capability), _sampled_max
         constants = {"PER_M": case.block_m // 4, "PER_N": case.block_n // 4}
@@ -114,7 +114,7 @@ def measure(case: Case) -> dict[str, Any]:
 def _source(kernel: Any, constants: dict[str, int], pointer: str) -> ASTSource:
     """The kernel specialised as for a model's tensors: aligned, the head dimension innermost."""
     others = {"blocks_ptr": "*i32", "spans_ptr": "*i32", "order_ptr": "*i32", "sizes_ptr": "*i8", "scores_ptr": "*fp32"}
-    others |= {"queue_ptr": "*i32"}
+    others |= {"counter_ptr": "*i32"}
     others |= {"importance_ptr": "*fp32", "bounds_ptr": "*fp32", "choices_ptr": "*i32"}
     others |= {"static_ptr": "*u8", "levels_ptr": "*u8"}
     others |= {"index_ptr": "*i64", "sample_ptr": "*i64", "cap_ptr": "*u8"}

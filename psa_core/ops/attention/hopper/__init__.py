@@ -1,9 +1,24 @@
-"""Pyramid attention for Hopper (sm_90) in Gluon.
+"""Pyramid attention for Hopper (sm_90) in Gluon: persistent and warp-specialised, after FlashAttention-3.
 
-Twelve warps share an item of work: one query block of one head. Four of them gather rows of keys and values into shared
-memory by asynchronous copies; two groups of four attend, each with 64 of the queries. A group's softmax overlaps its
-own product with the values and the other group's products. Items come from a queue, so that query blocks that keep
-much hold nobody up, and the rows of the next item are on their way while the last one is finished.
+Words, in the order in which data meet them:
+
+- work tile: one query block (128 queries) of one head. The tile scheduler is an atomic counter in global memory, from
+  which every program takes its next work tile, so that query blocks that keep much hold nobody up.
+- KV tile: ``tile_n`` rows of keys and values of one pyramid level, gathered from the blocks that the work tile keeps.
+- producer: the warpgroup (four warps) that copies Q and KV tiles to shared memory with ``cp.async``, for the next work
+  tile while the consumers still finish the last one.
+- consumers: two warpgroups, each with 64 of the queries. The softmax of one overlaps its own product P V of the tile
+  before, and the products of the other.
+- stage, phase: shared memory holds ``stages`` KV tiles, and Q twice. Each stage has two barriers, full (the producer
+  has copied) and empty (both consumers have read). The phase to wait for is the parity of the stage's uses so far.
+- S, P, O: ``S = Q K^T``, ``P = exp2(S * scale - row_max)``, ``O = P V``. O is rescaled when ``row_max`` rises, and
+  divided by ``row_sum`` at the end.
+
+Debugging takes a GPU, as Triton's interpreter does not run Gluon. The portable kernel takes the same arguments, and
+``tests/ops/test_gpu.py`` compares both with the oracle. A hang is a barrier whose arrivals do not add up to its count
+in ``kernel.py``. ``compute-sanitizer python tests/ops/sanitizer_case.py`` finds stray accesses. Of what ``--tool
+racecheck`` says, the four bytes by which Triton's own ``warp_specialize`` wakes its workers are a false alarm; a hazard
+in a buffer of ``kernel.py`` is real. Without a GPU, ``tests/support/kernel_resources.py`` shows registers and spills.
 """
 
 from __future__ import annotations
@@ -16,18 +31,18 @@ import triton
 from ...block_list.build import BlockList
 from ...pyramid.rows import Pyramid
 from .kernel import pyramid_attention_kernel
-from .walk import BLOCK_M
+from .kv_tiles import BLOCK_M
 
 LOG2_E = 1.4426950408889634
 
 
 class HopperLaunch(NamedTuple):
-    """Rows of a tile, stages of the ring of tiles, and registers a thread of the loading and the attending warps."""
+    """Rows of a KV tile, stages, and registers of a thread of the producer and of the consumers."""
 
     tile_n: int
     stages: int
-    loader_registers: int
-    group_registers: int
+    producer_registers: int
+    consumer_registers: int
 
 
 LAUNCHES = {64: HopperLaunch(128, 2, 88, 208), 128: HopperLaunch(128, 2, 120, 192)}
@@ -54,20 +69,20 @@ def pyramid_attention_hopper(
     out = q.new_empty((batch, q_tokens, heads, d)).transpose(1, 2)
     order = block_list.order if block_list.blocks.shape[:2] == q.shape[:2] else None
     blocks, spans = (x.expand(batch, heads, -1, -1) for x in (block_list.blocks, block_list.spans))
-    queue = torch.zeros(1, dtype=torch.int32, device=q.device)
-    n_items = triton.cdiv(q_tokens, BLOCK_M.value) * heads * batch
-    n_programs = min(n_items, torch.cuda.get_device_properties(q.device).multi_processor_count)
+    counter = torch.zeros(1, dtype=torch.int32, device=q.device)
+    n_work_tiles = triton.cdiv(q_tokens, BLOCK_M.value) * heads * batch
+    n_programs = min(n_work_tiles, torch.cuda.get_device_properties(q.device).multi_processor_count)
     # Triton launches on the current device, which need not be the tensors'.
     with torch.cuda.device_of(q):
         pyramid_attention_kernel[(n_programs,)](
             q, k, v, pyramid.k, pyramid.v, out, q if index is None else index, blocks, spans,
-            spans if order is None else order, queue,
+            spans if order is None else order, counter,
             *q.stride()[:3], *k.stride()[:3], *v.stride()[:3], *out.stride()[:3],
             *blocks.stride()[:2], *spans.stride()[:2],
             batch, heads, q_tokens, k.shape[2], blocks.shape[3], pyramid.k.shape[2], d**-0.5 * LOG2_E,
             D=d, LOG_BLOCK_N=block_n.bit_length() - 1, N_LEVELS=spans.shape[3], TILE_N=launch.tile_n,
             STAGES=launch.stages, REORDER=index is not None, ORDERED=order is not None,
-            LOADER_REGISTERS=launch.loader_registers, GROUP_REGISTERS=launch.group_registers, num_warps=4,
+            PRODUCER_REGISTERS=launch.producer_registers, CONSUMER_REGISTERS=launch.consumer_registers, num_warps=4,
         )  # fmt: skip
     return out
 

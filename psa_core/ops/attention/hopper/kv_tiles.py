@@ -1,7 +1,8 @@
-"""The walk over the tiles of a query block: level by level, the rows of the listed blocks laid end to end.
+"""The KV tiles of a work tile: level by level, the rows of the listed blocks end to end, cut into tiles of TILE_N.
 
-A place in it is a tuple: level, row of the pyramid where the level begins, rows of the level, tokens of the last of
-them, first row of the tile among them, and the part of the block list that names their blocks.
+Producer and consumers step through them with a cursor each, a tuple of: level (its base 2 logarithm), pooled row at
+which the level begins, rows of the level that are kept, tokens that the last of them stands for, first row of the
+tile, and pointer to the level's part of the block list.
 """
 
 from __future__ import annotations
@@ -15,22 +16,22 @@ BLOCK_M = gl.constexpr(128)
 
 
 @gluon.jit
-def find_item(item, lists, sizes, N_LEVELS: gl.constexpr):
-    """Query block, batch and head of an item, and its part of the block list."""
+def locate_work_tile(work_tile, lists, sizes, N_LEVELS: gl.constexpr):
+    """Query block, batch and head of a work tile, and pointers to its blocks and spans in the block list."""
     blocks_ptr, spans_ptr, blocks_stride_b, blocks_stride_h, spans_stride_b, spans_stride_h = lists
     batch, heads, q_tokens, k_tokens, k_blocks, pooled_rows = sizes
     q_blocks = (q_tokens + BLOCK_M - 1) // BLOCK_M
-    query_block = item % q_blocks
-    b = (item // q_blocks // heads).to(gl.int64)
-    h = (item // q_blocks % heads).to(gl.int64)
+    query_block = work_tile % q_blocks
+    b = (work_tile // q_blocks // heads).to(gl.int64)
+    h = (work_tile // q_blocks % heads).to(gl.int64)
     blocks_ptr += b * blocks_stride_b + h * blocks_stride_h + query_block.to(gl.int64) * k_blocks
     spans_ptr += b * spans_stride_b + h * spans_stride_h + query_block.to(gl.int64) * N_LEVELS
     return query_block, b, h, blocks_ptr, spans_ptr
 
 
 @gluon.jit
-def count_tiles(spans_ptr, TILE_N: gl.constexpr, N_LEVELS: gl.constexpr):
-    """Tiles of a query block; every level begins a new one."""
+def count_kv_tiles(spans_ptr, TILE_N: gl.constexpr, N_LEVELS: gl.constexpr):
+    """KV tiles of a query block; every level begins a new one."""
     n_tiles = gl.to_tensor(0)
     for level in gl.static_range(N_LEVELS):
         n_tiles += ((gl.load(spans_ptr + level) >> TOKEN_BITS) + TILE_N - 1) // TILE_N
@@ -38,30 +39,30 @@ def count_tiles(spans_ptr, TILE_N: gl.constexpr, N_LEVELS: gl.constexpr):
 
 
 @gluon.jit
-def first_tile(blocks_ptr, spans_ptr, k_tokens, N_LEVELS: gl.constexpr):
-    """Where the walk begins: at the first level that keeps a block, or the last level when none does."""
+def first_kv_tile(blocks_ptr, spans_ptr, k_tokens, N_LEVELS: gl.constexpr):
+    """Cursor at the first tile of the first level that keeps a block; of the last level if none does."""
     zero = gl.to_tensor(0)
     return _enter(zero, zero, blocks_ptr, spans_ptr, k_tokens, N_LEVELS)
 
 
 @gluon.jit
-def next_tile(place, spans_ptr, k_tokens, LOG_BLOCK_N: gl.constexpr, N_LEVELS: gl.constexpr, TILE_N: gl.constexpr):
-    """One tile on, which there must be."""
-    level, first_row, n_rows, last, start, blocks_ptr = place
+def next_kv_tile(cursor, spans_ptr, k_tokens, LOG_BLOCK_N: gl.constexpr, N_LEVELS: gl.constexpr, TILE_N: gl.constexpr):
+    """Cursor at the next tile, which must exist."""
+    level, first_row, n_rows, last_count, start, blocks_ptr = cursor
     start += TILE_N
     if start >= n_rows:
         log_rows = LOG_BLOCK_N - level
         blocks_ptr += (n_rows + (1 << log_rows) - 1) >> log_rows
         first_row += _pooled_rows(level, k_tokens)
-        level, first_row, n_rows, last, start, blocks_ptr = _enter(
+        level, first_row, n_rows, last_count, start, blocks_ptr = _enter(
             level + 1, first_row, blocks_ptr, spans_ptr, k_tokens, N_LEVELS
         )
-    return level, first_row, n_rows, last, start, blocks_ptr
+    return level, first_row, n_rows, last_count, start, blocks_ptr
 
 
 @gluon.jit
 def _enter(level, first_row, blocks_ptr, spans_ptr, k_tokens, N_LEVELS: gl.constexpr):
-    """The first tile of the first level, from ``level`` on, that keeps a block."""
+    """Cursor at the first tile of the first level, from ``level`` on, that keeps a block."""
     span = gl.load(spans_ptr + level)
     while (span == 0) & (level < N_LEVELS - 1):
         first_row += _pooled_rows(level, k_tokens)
@@ -72,5 +73,5 @@ def _enter(level, first_row, blocks_ptr, spans_ptr, k_tokens, N_LEVELS: gl.const
 
 @gluon.jit
 def _pooled_rows(level, k_tokens):
-    """Rows of a level in the pyramid, which holds none of level 1."""
+    """Rows of a level in the pyramid, which has none of level 1."""
     return gl.where(level > 0, (k_tokens + (1 << level) - 1) >> level, 0)
