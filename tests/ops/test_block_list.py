@@ -14,8 +14,6 @@ from psa_core.ops.levels.rules import level_shares
 
 from ..support.tensors import DEVICE, Shape, random_levels
 
-pytestmark = pytest.mark.usefixtures("poisoned_memory")
-
 BACKENDS = [
     "torch",
     pytest.param("triton", marks=pytest.mark.skipif(not triton_installed(), reason="Triton is not installed")),

@@ -16,7 +16,7 @@ from psa_core.ops.reorder import reorder_index
 
 from ..support.tensors import Shape, random_levels, random_qkv, relative_error
 
-pytestmark = [pytest.mark.gpu, pytest.mark.usefixtures("poisoned_memory")]
+pytestmark = pytest.mark.gpu
 
 CUDA = torch.device("cuda", 0)
 RATIOS = {1: (0.0, 0.2), 2: (0.2, 0.35), 4: (0.35, 0.5), 8: (0.5, 0.8), 0: (0.8, 1.0)}

@@ -29,7 +29,7 @@ from ..support.tensors import DEVICE, Shape, group_means, pyramid_oracle, random
 from .test_levels_from_importance import random_importance, random_map, tied_importance
 from .test_similarity import keys_of_all_kinds
 
-pytestmark = [pytest.mark.gpu, pytest.mark.usefixtures("poisoned_memory")]
+pytestmark = pytest.mark.gpu
 
 MOST_TOKENS = 1500
 DTYPES = [torch.float16, torch.bfloat16]

@@ -21,8 +21,6 @@ from psa_core.ops.pyramid.naive import pooled_rows
 
 from ..support.tensors import DEVICE, Shape, random_qkv, relative_error
 
-pytestmark = pytest.mark.usefixtures("poisoned_memory")
-
 CPU = torch.device("cpu")
 SHAPES = [
     Shape(1, 1, 1, 1, 64, 128, 32),

@@ -17,8 +17,6 @@ from psa_core.ops.levels.rules import COMPOSITIONS, levels_from_importance
 from ..support.strategies import ratio_tilings
 from ..support.tensors import DEVICE
 
-pytestmark = pytest.mark.usefixtures("poisoned_memory")
-
 BACKENDS = [
     "torch",
     pytest.param("triton", marks=pytest.mark.skipif(not triton_installed(), reason="Triton is not installed")),

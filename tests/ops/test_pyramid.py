@@ -13,8 +13,6 @@ from psa_core.ops.pyramid.rows import build_pyramid
 
 from ..support.tensors import DEVICE, Shape, random_qkv, relative_error
 
-pytestmark = pytest.mark.usefixtures("poisoned_memory")
-
 needs_triton = pytest.mark.skipif(not triton_installed(), reason="Triton is not installed")
 BACKENDS = ["torch", pytest.param("triton", marks=needs_triton)]
 

@@ -15,8 +15,6 @@ from psa_core.ops.similarity.naive import similarity_cap_naive
 
 from ..support.tensors import DEVICE
 
-pytestmark = pytest.mark.usefixtures("poisoned_memory")
-
 needs_triton = pytest.mark.skipif(not triton_installed(), reason="Triton is not installed")
 BACKENDS = ["torch", pytest.param("triton", marks=needs_triton)]
 THRESHOLDS = {2: 0.7, 4: 0.8, 8: 0.9}
