@@ -8,7 +8,7 @@ Running the same graph object twice is answered from the cache.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -118,6 +118,30 @@ def two_segments(
             return_with_leftover_noise="enable" if is_first else "disable",
         )
     graph.add("SaveLatent", samples=latent, filename_prefix=f"psa_test/{host.name}_two_segments")
+    return graph
+
+
+def given_sigmas(host_name: str, *lists: Sequence[float], patch: Patch | None = None) -> Graph:
+    """Sample with one SamplerCustom a list of sigmas, one after another, and the very same patched model."""
+    host = HOSTS[host_name]
+    graph = Graph()
+    model = _load(graph, host, patch)
+    positive, negative, latent = _conditioned_latent(graph, host, Settings())
+    sampler = graph.add("KSamplerSelect", sampler_name="euler")
+    for sigmas in lists:
+        latent = graph.add(
+            "SamplerCustom",
+            model=model,
+            add_noise=sigmas is lists[0],
+            noise_seed=0,
+            cfg=1.0,
+            positive=positive,
+            negative=negative,
+            sampler=sampler,
+            sigmas=graph.add("ManualSigmas", sigmas=", ".join(map(str, sigmas))),
+            latent_image=latent,
+        )
+    graph.add("SaveLatent", samples=latent, filename_prefix=f"psa_test/{host.name}_given_sigmas")
     return graph
 
 

@@ -20,11 +20,12 @@ from ...report.report import Report
 from ...settings.config import PSAConfig
 from ...settings.errors import ConfigError
 from ...settings.sizes import Grid
+from ..noise_levels import Part, StepCounter
 from ..run import Run
 from .last_prompt import LastPrompt
 from .models import VideoModel
 from .override import AttentionOverride, Forward
-from .steps import Part, part_of_denoising, step_of
+from .steps import part_of_denoising
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +58,7 @@ class _SamplerCall:
     """A run and the part of the schedule that it samples."""
 
     run: Run
-    sigmas: list[float]
+    steps: StepCounter
     part: Part
 
 
@@ -129,7 +130,7 @@ def _begin(patch: Patch, sigmas: list[float], grid: Grid | None, model: Any) -> 
         part = part_of_denoising(sigmas, model.get_model_object("model_sampling"))
     if patch.config.verbose:
         log.info("PSA: %s; %d steps from step %d of %d on", patch.config, len(sigmas) - 1, part.before, part.steps)
-    return _SamplerCall(run, sigmas, part)
+    return _SamplerCall(run, StepCounter(sigmas), part)
 
 
 def _announce(run: Run, patch: Patch) -> None:
@@ -158,7 +159,7 @@ def _apply_model(
     if call is not None:
         patch: Patch = options[PATCH_KEY]
         # The one wait for the GPU in a forward; samplers wait once a step anyway.
-        step = call.part.before + step_of(float(t.max()), call.sigmas)
+        step = call.part.before + call.steps.at(float(t.max()))
         text_length = 0 if c_crossattn is None else c_crossattn.shape[1]
         image_tokens = kwargs["clip_fea"].shape[-2] if kwargs.get("clip_fea") is not None else 0
         grid = _grid(x, patch.model)

@@ -1,87 +1,77 @@
-"""Which step of the whole denoising a forward belongs to, also when KSamplerAdvanced samples a part of it."""
+"""Which part of the whole denoising a sampler call is: KSamplerAdvanced and denoise below 1 sample a part of it."""
 
 from __future__ import annotations
 
+import logging
 import math
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any
 
 import comfy.samplers
+
+from ..noise_levels import Part, falls, part_of_schedules, part_of_shifted_uniform
+
+log = logging.getLogger(__name__)
 
 _CLOSE = 1e-4
 _MOST_STEPS = 100
 
 
-def step_of(sigma: float, sigmas: list[float]) -> int:
-    """Index of the step that ``sigma`` belongs to; samplers also ask for sigmas between those of the schedule."""
-    return max(0, sum(s >= sigma * (1 - _CLOSE) for s in sigmas[:-1]) - 1)
-
-
-class Part(NamedTuple):
-    """Where a sampler call stands in the whole denoising.
-
-    Attributes:
-        before: steps of the whole that come before it.
-        steps: of the whole.
-    """
-
-    before: int
-    steps: int
-
-
 def part_of_denoising(sigmas: list[float], model_sampling: Any) -> Part:
     """Which part of the whole denoising a sampler call is.
 
-    A sampler is told only its own part of the schedule. The whole is found again by trying the stock schedulers, and
-    where none fits, by assuming steps of equal size in noise level. It depends on nothing but the arguments, so the
-    same graph gives the same picture whatever ran before it.
+    A sampler is told only its own part of the schedule. The whole is found again by trying ComfyUI's schedulers, then
+    equal steps under any shift, and where none fits, by assuming steps of equal size in noise level. A list that does
+    not fall from step to step is its maker's own and taken as a whole. It depends on nothing but the arguments, so the
+    same graph gives the same picture whatever ran before it; and it does not raise, whatever other packs have put in
+    the place of ComfyUI's parts.
 
     Args:
-        sigmas: the part of the schedule, descending, with the final sigma.
+        sigmas: the part of the schedule, with the final sigma.
         model_sampling: the model's own noise schedule.
     """
-    own = len(sigmas) - 1
-    from_the_start = not sigmas or sigmas[0] >= float(model_sampling.sigma_max) * (1 - _CLOSE)
-    if own < 1 or (from_the_start and sigmas[-1] == 0):
-        return Part(0, max(own, 0))
-    schedules = [whole for whole in _stock_schedules(model_sampling) if len(whole) > len(sigmas)]
-    # Some samplers drop the last sigma but one, so that their schedule is one longer than their steps.
-    for dropped in (0, 1):
-        found = []
-        for whole in schedules:
-            start, apart = _find(sigmas, whole, dropped)
-            steps = len(whole) - 1 - dropped
-            # Schedules of several lengths can begin alike; people ask for round numbers of steps.
-            found.append((apart, start, steps % 10 != 0, steps % 4 != 0, steps % 2 != 0, steps))
-        apart, start, *_, steps = min(found, default=(math.inf, 0, 0))
-        if apart < _CLOSE:
-            return Part(start, steps)
-    return _estimate(sigmas, model_sampling)
+    own = Part(0, max(len(sigmas) - 1, 0))
+    if own.steps < 1 or not falls(sigmas):
+        return own
+    try:
+        from_the_start = sigmas[0] >= float(model_sampling.sigma_max) * (1 - _CLOSE)
+        if from_the_start and sigmas[-1] == 0:
+            return own
+        found = part_of_schedules(sigmas, _core_schedules(model_sampling)) or part_of_shifted_uniform(sigmas)
+        return found or _estimate(sigmas, model_sampling)
+    except Exception as error:
+        log.warning("PSA: the steps before this sampler's own are not counted: %s: %s", type(error).__name__, error)
+        return own
 
 
 # A quarter of a second of work; a noise schedule is made once for a model and its shift, and never changed.
 @lru_cache(maxsize=4)
-def _stock_schedules(model_sampling: Any) -> list[list[float]]:
-    """The stock schedulers' sigmas for every number of steps."""
-    return [
-        comfy.samplers.calculate_sigmas(model_sampling, scheduler, total).tolist()
-        for scheduler in comfy.samplers.SCHEDULER_NAMES
-        for total in range(1, _MOST_STEPS + 1)
-    ]
+def _core_schedules(model_sampling: Any) -> list[list[float]]:
+    """The sigmas of ComfyUI's own schedulers for every number of steps.
+
+    Those that packs have registered beside them may raise, take long or return anything, and are not called.
+    """
+    schedules = []
+    for name, handler in comfy.samplers.SCHEDULER_HANDLERS.items():
+        if not _is_core(handler):
+            continue
+        for steps in range(1, _MOST_STEPS + 1):
+            try:
+                sigmas = comfy.samplers.calculate_sigmas(model_sampling, name, steps).tolist()
+            except Exception as error:
+                # A model's own noise schedule need not have what every scheduler reads.
+                log.debug("scheduler %s, %d steps: %s", name, steps, error)
+                continue
+            if all(map(math.isfinite, sigmas)):
+                schedules.append(sigmas)
+    return schedules
 
 
-def _find(part: list[float], whole: list[float], dropped: int) -> tuple[int, float]:
-    """Where ``part`` fits ``whole`` best, and its largest relative error there; infinite where it cannot be."""
-    ends_at_zero = part[-1] == 0
-    known = part[:-1] if ends_at_zero else part
-    starts = [len(whole) - len(part) - dropped] if ends_at_zero else range(len(whole) - len(part) + 1)
-    best, error = 0, math.inf
-    for start in starts:
-        piece = whole[start : start + len(known)] if start >= 0 else []
-        if len(piece) == len(known):
-            apart = max(abs(a - b) / abs(a) for a, b in zip(known, piece, strict=True))
-            best, error = (start, apart) if apart < error else (best, error)
-    return best, error
+def _is_core(handler: Any) -> bool:
+    function = getattr(handler, "handler", None)
+    # A partial is a function of functools.
+    function = getattr(function, "func", function)
+    return (getattr(function, "__module__", None) or "").partition(".")[0] == "comfy"
 
 
 def _estimate(sigmas: list[float], model_sampling: Any) -> Part:

@@ -1,4 +1,4 @@
-"""Nodes that only the tests' ComfyUI has: stand-ins for text encoders and VAEs, and a foreign attention override."""
+"""What only the tests' ComfyUI has: stand-ins for text encoders and VAEs, and what other packs do to a server."""
 
 from __future__ import annotations
 
@@ -9,15 +9,17 @@ from .latent import TestLatent
 from .model import TestModel
 from .network import TestForward, TestWeights
 from .override import TestOverride
+from .schedulers import add_odd_schedulers
 from .validate import add_validate_route
 
 
 class TestExtension(ComfyExtension):
-    """Registers the test nodes and a route."""
+    """Registers the test nodes, a route, and schedulers that no test asks for."""
 
     async def on_load(self) -> None:
         """Before the server starts."""
         add_validate_route()
+        add_odd_schedulers()
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         """Every node of this pack; their ids start with PSATest."""
