@@ -9,6 +9,7 @@ import torch
 
 from ..masks.static import static_levels
 from ..ops.block_list.build import BlockList, build_block_list
+from ..ops.device_cache import device_cache
 from ..ops.importance.estimators import ESTIMATORS
 from ..ops.levels.bounds import level_bounds
 from ..ops.levels.rules import full_resolution_text, level_shares, levels_from_importance
@@ -144,17 +145,15 @@ def _what_shapes(radial: RadialMask) -> RadialMask:
 
 
 # A sampling run meets a handful of shapes (context windows, prompts of several lengths); 20 MB an entry at 130k tokens
-# and key blocks of 32. Made out of inference mode, which the caches outlive.
-@lru_cache(maxsize=8)
-@torch.inference_mode(False)
+# and key blocks of 32.
+@device_cache(maxsize=8)
 def _mask_levels(
     radial: RadialMask, grid: Grid, text_length: int, block_m: int, block_n: int, device: torch.device
 ) -> torch.Tensor:
     return static_levels(radial, grid, text_length, block_m, block_n).to(device)
 
 
-@lru_cache(maxsize=8)
-@torch.inference_mode(False)
+@device_cache(maxsize=8)
 def _mask_block_list(
     radial: RadialMask, grid: Grid, text_length: int, block_m: int, block_n: int, max_level: int, device: torch.device
 ) -> BlockList:
@@ -162,8 +161,7 @@ def _mask_block_list(
     return build_block_list(levels, max_level, block_n, text_length + math.prod(grid), "triton")
 
 
-@lru_cache(maxsize=8)
-@torch.inference_mode(False)
+@device_cache(maxsize=8)
 def _mask_level_shares(
     radial: RadialMask, grid: Grid, text_length: int, block_m: int, block_n: int, max_level: int, device: torch.device
 ) -> torch.Tensor:

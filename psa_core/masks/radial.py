@@ -65,7 +65,7 @@ def radial_levels(
     queries = blocks_of(grid, block_m, text_length)
     keys = blocks_of(grid, block_n, text_length)
     if sparsity_type == "dense":
-        return torch.ones(1, 1, len(queries.start), len(keys.start), dtype=torch.uint8)
+        return torch.ones(1, 1, len(queries.start), len(keys.start), dtype=torch.uint8, device="cpu")
     reach = _reach(grid, model_type, decay_factor, block_size)
     sink = model_type == "wan"
     levels = np.ones((len(queries.start), len(keys.start)), np.uint8)
@@ -77,7 +77,7 @@ def radial_levels(
     levels[:, keys.start < 0] = 1
     if coarsen:
         levels = np.where(levels, levels, _pooled(queries, keys))
-    return torch.from_numpy(levels)[None, None]
+    return torch.tensor(levels, device="cpu")[None, None]
 
 
 def frame_window(distance: int, frame_tokens: int, model_type: str, decay_factor: float, block_size: int) -> float:

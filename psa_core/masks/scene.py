@@ -54,7 +54,7 @@ def scene_levels(
     seen = _any_in_run(matrix, scene[queries.first], scene[queries.last])
     levels = _any_in_run(seen.T, scene[keys.first], scene[keys.last]).T
     levels = levels | (queries.start < 0)[:, None] | (keys.start < 0)
-    return torch.from_numpy(levels.astype(np.uint8))[None, None]
+    return torch.tensor(levels, dtype=torch.uint8, device="cpu")[None, None]
 
 
 def _any_in_run(matrix: np.ndarray, first: np.ndarray, last: np.ndarray) -> np.ndarray:

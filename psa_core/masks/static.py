@@ -55,8 +55,6 @@ def static_levels(mask: RadialMask, grid: Grid, text_length: int, block_m: int, 
 
 def _keep_own_block(levels: torch.Tensor, block_m: int, block_n: int) -> torch.Tensor:
     """Keep the key block of a query block's first token where a row, as in frames of few tokens, keeps nothing."""
-    q_blocks = torch.arange(levels.shape[2])
-    own = q_blocks * block_m // block_n
-    empty = (levels[0, 0] == 0).all(-1)
-    levels[0, 0, q_blocks[empty], own[empty]] = 1
-    return levels
+    own = (torch.arange(levels.shape[2], device=levels.device) * block_m // block_n)[None, None, :, None]
+    empty = (levels == 0).all(-1, keepdim=True)
+    return levels.scatter(-1, own, levels.gather(-1, own) | empty)

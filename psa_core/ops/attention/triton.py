@@ -8,6 +8,7 @@ import triton.language as tl
 
 from ..block_list.build import BlockList
 from ..block_list.triton import TOKEN_BITS, TOKEN_MASK
+from ..current_device import on_device_of_first
 from ..launch import Launch, attention_launch, capability_of
 from ..pyramid.rows import Pyramid
 
@@ -149,6 +150,7 @@ def _pyramid_attention(
 INTERPRETED = not isinstance(_pyramid_attention, triton.runtime.JITFunction)
 
 
+@on_device_of_first
 def pyramid_attention_triton(
     q: torch.Tensor,
     k: torch.Tensor,
@@ -184,16 +186,14 @@ def pyramid_attention_triton(
     blocks, spans = (x.expand(batch, heads, -1, -1) for x in (block_list.blocks, block_list.spans))
     # Heads inside tokens, as models go on with them.
     out = torch.empty((batch, q_tokens, heads, d), dtype=q.dtype, device=q.device).transpose(1, 2)
-    # Triton launches on the current device, which need not be the tensors'.
-    with torch.cuda.device_of(q):
-        _pyramid_attention[(batch * heads * triton.cdiv(q_tokens, block_m) * (block_m // launch.tile_m),)](
-            q, k, v, pyramid.k, pyramid.v, out, q if index is None else index, blocks, spans,
-            spans if order is None else order,
-            *q.stride()[:3], *k.stride()[:3], *v.stride()[:3], *out.stride()[:3],
-            *blocks.stride()[:2], *spans.stride()[:2],
-            heads, q_tokens, k.shape[2], blocks.shape[3], pyramid.k.shape[2], d**-0.5 * LOG2_E,
-            D=d, BLOCK_M=block_m, LOG_BLOCK_N=block_n.bit_length() - 1, N_LEVELS=spans.shape[3],
-            TILE_M=launch.tile_m, TILE_N=launch.tile_n, REORDER=index is not None,
-            ORDERED=order is not None, num_warps=launch.num_warps, num_stages=launch.num_stages,
-        )  # fmt: skip
+    _pyramid_attention[(batch * heads * triton.cdiv(q_tokens, block_m) * (block_m // launch.tile_m),)](
+        q, k, v, pyramid.k, pyramid.v, out, q if index is None else index, blocks, spans,
+        spans if order is None else order,
+        *q.stride()[:3], *k.stride()[:3], *v.stride()[:3], *out.stride()[:3],
+        *blocks.stride()[:2], *spans.stride()[:2],
+        heads, q_tokens, k.shape[2], blocks.shape[3], pyramid.k.shape[2], d**-0.5 * LOG2_E,
+        D=d, BLOCK_M=block_m, LOG_BLOCK_N=block_n.bit_length() - 1, N_LEVELS=spans.shape[3],
+        TILE_M=launch.tile_m, TILE_N=launch.tile_n, REORDER=index is not None,
+        ORDERED=order is not None, num_warps=launch.num_warps, num_stages=launch.num_stages,
+    )  # fmt: skip
     return out

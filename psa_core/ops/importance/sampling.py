@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
-
 import torch
+
+from ..device_cache import device_cache
 
 SAMPLE_STRIDE = 4
 
 _SEED = 20512
 
 
-# Out of inference mode, because the cache outlives it and autograd refuses tensors made there.
-@lru_cache(maxsize=32)
-@torch.inference_mode(False)
+@device_cache(maxsize=32)
 def sample_positions(length: int, device: torch.device) -> torch.Tensor:
     """One token from each run of four: int64 ``[ceil(length / 4)]``, ascending, the same for a length every time.
 
@@ -25,9 +23,8 @@ def sample_positions(length: int, device: torch.device) -> torch.Tensor:
     return (starts + draws % (length - starts).clamp(max=SAMPLE_STRIDE)).to(device)
 
 
-# A reorder index is cached and so the same object from call to call. Out of inference mode as above.
-@lru_cache(maxsize=16)
-@torch.inference_mode(False)
+# A reorder index is cached and so the same object from call to call.
+@device_cache(maxsize=16)
 def sampled_tokens(index: torch.Tensor) -> torch.Tensor:
     """The sampled tokens of the sequence ``tokens[index]``."""
     return index[sample_positions(len(index), index.device)]

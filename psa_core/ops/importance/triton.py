@@ -6,6 +6,7 @@ import torch
 import triton
 import triton.language as tl
 
+from ..current_device import on_device_of_first
 from ..launch import Launch, capability_of, importance_launch
 from ..pyramid.triton import gather_triton
 from .sampling import SAMPLE_STRIDE
@@ -96,6 +97,7 @@ def _sampled_max(
         tl.store(at + start // PER_N, score, mask=(i < q_blocks)[:, None] & (j < k_blocks)[None, :])
 
 
+@on_device_of_first
 def sampled_max_triton(
     q: torch.Tensor,
     k: torch.Tensor,
@@ -122,12 +124,10 @@ def sampled_max_triton(
     scores = torch.empty((batch, heads, q_blocks, k_blocks), dtype=torch.float32, device=q.device)
     # Side by side, the sampled keys, which every tile reads again, come in long rows.
     k = gather_triton(k, k_sample)
-    # Triton launches on the current device, which need not be the tensors'.
-    with torch.cuda.device_of(q):
-        _sampled_max[(triton.cdiv(len(q_sample), launch.tile_m) * batch * heads,)](
-            q, k, q_sample, scores, *q.stride(),
-            heads, len(q_sample), len(k_sample), q_blocks, k_blocks, d**-0.5 * LOG2_E,
-            D=d, PER_M=block_m // SAMPLE_STRIDE, PER_N=block_n // SAMPLE_STRIDE,
-            TILE_M=launch.tile_m, TILE_N=launch.tile_n, num_warps=launch.num_warps, num_stages=launch.num_stages,
-        )  # fmt: skip
+    _sampled_max[(triton.cdiv(len(q_sample), launch.tile_m) * batch * heads,)](
+        q, k, q_sample, scores, *q.stride(),
+        heads, len(q_sample), len(k_sample), q_blocks, k_blocks, d**-0.5 * LOG2_E,
+        D=d, PER_M=block_m // SAMPLE_STRIDE, PER_N=block_n // SAMPLE_STRIDE,
+        TILE_M=launch.tile_m, TILE_N=launch.tile_n, num_warps=launch.num_warps, num_stages=launch.num_stages,
+    )  # fmt: skip
     return scores

@@ -10,6 +10,7 @@ import triton.language as tl
 
 from ...settings.config import PSAConfig
 from ..constant import constant
+from ..current_device import on_device_of_first
 from .bounds import level_bounds
 
 # Importances that a thread holds, in registers; twice as many spill.
@@ -141,6 +142,7 @@ def launch_for(k_blocks: int) -> tuple[int, int]:
     return block, min(max(block // (32 * _A_THREAD), 1), 32)
 
 
+@on_device_of_first
 def select_levels_triton(
     importance: torch.Tensor,
     config: PSAConfig,
@@ -169,15 +171,13 @@ def select_levels_triton(
     cap_rows = levels if cap is None else cap.contiguous()
     static_rows = levels if static_levels is None else static_levels.contiguous().expand(batch, heads, -1, -1)
     block, num_warps = launch_for(k_blocks)
-    # Triton launches on the current device, which need not be the tensors'.
-    with torch.cuda.device_of(importance):
-        _select_levels[(batch * heads * q_blocks,)](
-            importance,
-            constant(bounds, torch.float32, importance.device), constant(choices, torch.int32, importance.device),
-            cap_rows, static_rows, levels, *static_rows.stride()[:2],
-            heads, q_blocks, k_blocks, len(bounds), full_quota,
-            math.ceil(text_length / config.block_m), math.ceil(text_length / config.block_n),
-            BY_MASS=config.mask_mode == "thresholdbound", CAP=cap is not None, STATIC=static_levels is not None,
-            INTERSECT=static_rule == "intersect", BLOCK=block, num_warps=num_warps,
-        )  # fmt: skip
+    _select_levels[(batch * heads * q_blocks,)](
+        importance,
+        constant(bounds, torch.float32, importance.device), constant(choices, torch.int32, importance.device),
+        cap_rows, static_rows, levels, *static_rows.stride()[:2],
+        heads, q_blocks, k_blocks, len(bounds), full_quota,
+        math.ceil(text_length / config.block_m), math.ceil(text_length / config.block_n),
+        BY_MASS=config.mask_mode == "thresholdbound", CAP=cap is not None, STATIC=static_levels is not None,
+        INTERSECT=static_rule == "intersect", BLOCK=block, num_warps=num_warps,
+    )  # fmt: skip
     return levels

@@ -6,6 +6,8 @@ import torch
 import triton
 import triton.language as tl
 
+from ..current_device import on_device_of_first
+
 # Tokens that one thread adds up on its own, and how many such groups a program takes.
 GROUP = 8
 GROUPS = 16
@@ -129,19 +131,19 @@ def _gather(
     tl.store(out_at, tl.load(x_at, mask=inside[:, None]), mask=inside[:, None])
 
 
+@on_device_of_first
 def gather_triton(x: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
     """``x[:, :, index]``, contiguous, from ``[B, H, L, D]`` of any strides; D is 64 or 128."""
     batch, heads, _, d = x.shape
     out = torch.empty((batch, heads, len(index), d), dtype=x.dtype, device=x.device)
     span = GROUP * GROUPS
-    # Triton launches on the current device, which need not be the tensors'.
-    with torch.cuda.device_of(x):
-        _gather[(triton.cdiv(len(index), span) * batch * heads,)](
-            x, index, out, *x.stride(), heads, len(index), D=d, SPAN=span, num_warps=8
-        )
+    _gather[(triton.cdiv(len(index), span) * batch * heads,)](
+        x, index, out, *x.stride(), heads, len(index), D=d, SPAN=span, num_warps=8
+    )
     return out
 
 
+@on_device_of_first
 def pool_triton(
     k: torch.Tensor, v: torch.Tensor, max_level: int, index: torch.Tensor | None = None
 ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -158,6 +160,7 @@ def pool_triton(
     return k_rows, v_rows
 
 
+@on_device_of_first
 def block_means_triton(x: torch.Tensor, block: int, index: torch.Tensor | None = None) -> torch.Tensor:
     """Mean of each block of tokens; a ragged last block averages those that exist.
 
@@ -180,11 +183,10 @@ def _run(
     batch, heads, tokens, d = x.shape
     n_rows = sum(triton.cdiv(tokens, 1 << level) for level in range(first, last + 1))
     rows = [torch.empty((batch, heads, n_rows, d), dtype=dtype, device=x.device) for _ in tensors]
-    with torch.cuda.device_of(x):
-        _pool[(triton.cdiv(tokens, GROUP * GROUPS) * batch * heads, len(tensors))](
-            x, y, x if index is None else index, rows[0], rows[-1], *x.stride(), *y.stride(), heads, tokens, n_rows,
-            D=d, GROUPS=GROUPS, FIRST=first, LAST=last, REORDER=index is not None, num_warps=warps(d),
-        )  # fmt: skip
+    _pool[(triton.cdiv(tokens, GROUP * GROUPS) * batch * heads, len(tensors))](
+        x, y, x if index is None else index, rows[0], rows[-1], *x.stride(), *y.stride(), heads, tokens, n_rows,
+        D=d, GROUPS=GROUPS, FIRST=first, LAST=last, REORDER=index is not None, num_warps=warps(d),
+    )  # fmt: skip
     return rows
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache
 
 import numpy as np
 import torch
 
 from ...settings.config import PSAConfig
 from ...settings.sizes import Grid
+from ..device_cache import device_cache
 from .gilbert import gilbert_order
 from .tile import tile_order
 
@@ -40,16 +40,13 @@ def restore_index(config: PSAConfig, grid: Grid, text_length: int, device: torch
 
 
 # A sampling run meets a handful of shapes (context windows, batches of prompts); 1 MB an entry at 130k tokens.
-# Made out of inference mode, because the cache outlives it and autograd refuses tensors made there.
-@lru_cache(maxsize=16)
-@torch.inference_mode(False)
+@device_cache(maxsize=16)
 def _cached_index(method: str, grid: Grid, tile: Grid, text_length: int, device: torch.device) -> torch.Tensor:
     video = METHODS[method](grid, tile) + text_length
     order = np.concatenate([np.arange(text_length), video])
-    return torch.from_numpy(order).to(device)
+    return torch.tensor(order, device=device)
 
 
-@lru_cache(maxsize=16)
-@torch.inference_mode(False)
+@device_cache(maxsize=16)
 def _cached_restore(method: str, grid: Grid, tile: Grid, text_length: int, device: torch.device) -> torch.Tensor:
     return torch.argsort(_cached_index(method, grid, tile, text_length, device))

@@ -8,6 +8,8 @@ import torch
 import triton
 import triton.language as tl
 
+from ..current_device import on_device_of_first
+
 
 @triton.jit
 def _keys(
@@ -59,6 +61,7 @@ def _similarity_cap(
     tl.store(cap_ptr + tl.program_id(0), cap.to(tl.uint8))
 
 
+@on_device_of_first
 def similarity_cap_triton(
     k: torch.Tensor, block_n: int, thresholds: Mapping[int, float], index: torch.Tensor | None = None
 ) -> torch.Tensor:
@@ -71,11 +74,9 @@ def similarity_cap_triton(
     batch, heads, tokens, d = k.shape
     k_blocks = triton.cdiv(tokens, block_n)
     cap = torch.empty((batch, heads, 1, k_blocks), dtype=torch.uint8, device=k.device)
-    # Triton launches on the current device, which need not be the tensors'.
-    with torch.cuda.device_of(k):
-        _similarity_cap[(k_blocks * batch * heads,)](
-            k, k if index is None else index, cap, *k.stride(), heads, tokens,
-            thresholds[2], thresholds[4], thresholds[8],
-            D=d, BLOCK_N=block_n, REORDER=index is not None, num_warps=4,
-        )  # fmt: skip
+    _similarity_cap[(k_blocks * batch * heads,)](
+        k, k if index is None else index, cap, *k.stride(), heads, tokens,
+        thresholds[2], thresholds[4], thresholds[8],
+        D=d, BLOCK_N=block_n, REORDER=index is not None, num_warps=4,
+    )  # fmt: skip
     return cap

@@ -29,6 +29,7 @@ import torch
 import triton
 
 from ...block_list.build import BlockList
+from ...current_device import on_device_of_first
 from ...pyramid.rows import Pyramid
 from .kernel import pyramid_attention_kernel
 from .kv_tiles import BLOCK_M
@@ -48,6 +49,7 @@ class HopperLaunch(NamedTuple):
 LAUNCHES = {64: HopperLaunch(128, 2, 88, 208), 128: HopperLaunch(128, 2, 120, 192)}
 
 
+@on_device_of_first
 def pyramid_attention_hopper(
     q: torch.Tensor,
     k: torch.Tensor,
@@ -72,18 +74,16 @@ def pyramid_attention_hopper(
     counter = torch.zeros(1, dtype=torch.int32, device=q.device)
     n_work_tiles = triton.cdiv(q_tokens, BLOCK_M.value) * heads * batch
     n_programs = min(n_work_tiles, torch.cuda.get_device_properties(q.device).multi_processor_count)
-    # Triton launches on the current device, which need not be the tensors'.
-    with torch.cuda.device_of(q):
-        pyramid_attention_kernel[(n_programs,)](
-            q, k, v, pyramid.k, pyramid.v, out, q if index is None else index, blocks, spans,
-            spans if order is None else order, counter,
-            *q.stride()[:3], *k.stride()[:3], *v.stride()[:3], *out.stride()[:3],
-            *blocks.stride()[:2], *spans.stride()[:2],
-            batch, heads, q_tokens, k.shape[2], blocks.shape[3], pyramid.k.shape[2], d**-0.5 * LOG2_E,
-            D=d, LOG_BLOCK_N=block_n.bit_length() - 1, N_LEVELS=spans.shape[3], TILE_N=launch.tile_n,
-            STAGES=launch.stages, REORDER=index is not None, ORDERED=order is not None,
-            PRODUCER_REGISTERS=launch.producer_registers, CONSUMER_REGISTERS=launch.consumer_registers, num_warps=4,
-        )  # fmt: skip
+    pyramid_attention_kernel[(n_programs,)](
+        q, k, v, pyramid.k, pyramid.v, out, q if index is None else index, blocks, spans,
+        spans if order is None else order, counter,
+        *q.stride()[:3], *k.stride()[:3], *v.stride()[:3], *out.stride()[:3],
+        *blocks.stride()[:2], *spans.stride()[:2],
+        batch, heads, q_tokens, k.shape[2], blocks.shape[3], pyramid.k.shape[2], d**-0.5 * LOG2_E,
+        D=d, LOG_BLOCK_N=block_n.bit_length() - 1, N_LEVELS=spans.shape[3], TILE_N=launch.tile_n,
+        STAGES=launch.stages, REORDER=index is not None, ORDERED=order is not None,
+        PRODUCER_REGISTERS=launch.producer_registers, CONSUMER_REGISTERS=launch.consumer_registers, num_warps=4,
+    )  # fmt: skip
     return out
 
 

@@ -1,0 +1,39 @@
+"""Caches of tensors on a device, which outlive the call that fills them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache, update_wrapper
+from typing import Any, Generic, TypeVar
+
+import torch
+
+T = TypeVar("T")
+
+
+class DeviceCache(Generic[T]):
+    """``functools.lru_cache`` for a function that makes tensors: the same ones every time, which nobody may change.
+
+    They are made out of inference mode, because autograd refuses tensors made there. Under a dispatch mode such as
+    ``FakeTensorMode``, or a transform of ``torch.func``, new tensors are of a kind that means nothing outside, and real
+    ones may be refused: there the function runs at each call, and the cache is left alone.
+    """
+
+    def __init__(self, make: Callable[..., T], maxsize: int) -> None:
+        self._make = make
+        self._cached = lru_cache(maxsize)(torch.inference_mode(False)(make))
+        self.cache_clear, self.cache_info = self._cached.cache_clear, self._cached.cache_info
+        update_wrapper(self, make)
+
+    def __call__(self, *args: Any) -> T:
+        return self._make(*args) if _tensors_differ() else self._cached(*args)
+
+
+def device_cache(maxsize: int) -> Callable[[Callable[..., T]], DeviceCache[T]]:
+    """Decorate a function with a :class:`DeviceCache` of so many entries."""
+    return lambda make: DeviceCache(make, maxsize)
+
+
+def _tensors_differ() -> bool:
+    """Whether tensors that are made now are of another kind than those made outside of all modes and transforms."""
+    return torch._C._len_torch_dispatch_stack() > 0 or torch._C._functorch.peek_interpreter_stack() is not None

@@ -1,0 +1,129 @@
+"""Cached tensors: the same ones every time, whatever mode the first call was made in."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from torch.utils.flop_counter import FlopCounterMode
+
+import psa_core
+from psa_core import PSAConfig, RadialMask
+from psa_core.attention import plan
+from psa_core.ops.backends import triton_installed
+from psa_core.ops.constant import constant
+from psa_core.ops.importance.sampling import sample_positions, sampled_tokens
+from psa_core.ops.reorder import reorder_index, restore_index
+
+CPU = torch.device("cpu")
+CONFIG = PSAConfig()
+MASKED = PSAConfig(radial=RadialMask(mode="coarsen", decay_factor=0.2, block_size=8))
+needs_triton = pytest.mark.skipif(not triton_installed(), reason="Triton is not installed")
+# A number that no other test has asked for, so that the first call fills the cache.
+numbers = itertools.count(1000)
+
+
+def index_of(n: int) -> torch.Tensor:
+    """A reorder index, which is an object of its own."""
+    return reorder_index(CONFIG, (1, 1, n), 0, CPU)
+
+
+CASES: dict[str, Callable[[int], Any]] = {
+    "constant": lambda n: constant((n, 2.5), torch.float32, CPU),
+    "_cached_index": index_of,
+    "_cached_restore": lambda n: restore_index(CONFIG, (1, 1, n), 0, CPU),
+    "sample_positions": lambda n: sample_positions(n, CPU),
+    "sampled_tokens": lambda n: sampled_tokens(index_of(n)),
+    "_mask_levels": lambda n: plan.mask_levels(MASKED, (2, 1, n), 0, CPU),
+    "_mask_level_shares": lambda n: plan.mask_level_shares(MASKED, (2, 1, n), 0, CPU),
+    "_mask_block_list": lambda n: plan.mask_block_list(MASKED, (2, 1, n), 0, 8, CPU),
+}
+each_function = pytest.mark.parametrize(
+    "make", [pytest.param(make, id=name, marks=needs_triton if "list" in name else ()) for name, make in CASES.items()]
+)
+# Kernels run on real tensors alone.
+each_without_kernels = pytest.mark.parametrize(
+    "make", [pytest.param(make, id=name) for name, make in CASES.items() if "list" not in name]
+)
+
+
+def tensors(made: Any) -> list[torch.Tensor]:
+    return [made] if isinstance(made, torch.Tensor) else [x for x in made if isinstance(x, torch.Tensor)]
+
+
+def check_real(made: Any, expected: Any) -> None:
+    for x, y in zip(tensors(made), tensors(expected), strict=True):
+        assert type(x) is torch.Tensor
+        assert not x.is_inference()
+        assert not torch._C._functorch.is_functorch_wrapped_tensor(x)
+        assert torch.equal(x, y)
+
+
+def test_every_cache_is_here() -> None:
+    sources = [path.read_text(encoding="utf-8") for path in Path(psa_core.__path__[0]).rglob("*.py")]
+    decorated = re.findall(r"^@device_cache\(.*\)\ndef (\w+)", "\n".join(sources), re.MULTILINE)
+    assert sorted(decorated) == sorted(CASES)
+    assert "\n".join(sources).count("torch.inference_mode(False)(") == 1
+
+
+@each_function
+def test_the_same_tensors_every_time(make: Callable[[int], Any]) -> None:
+    n = next(numbers)
+    assert all(x is y for x, y in zip(tensors(make(n)), tensors(make(n)), strict=True))
+
+
+@each_without_kernels
+@pytest.mark.parametrize("fake_first", [True, False])
+def test_fake_tensors_stay_with_their_mode(make: Callable[[int], Any], fake_first: bool) -> None:
+    n = next(numbers)
+    expected = None if fake_first else make(n)
+    with FakeTensorMode():
+        fakes = tensors(make(n))
+        # What goes with them is fake, too.
+        assert all(isinstance(x + torch.zeros_like(x), FakeTensor) for x in fakes)
+    real = make(n)
+    assert [(x.shape, x.dtype) for x in fakes] == [(x.shape, x.dtype) for x in tensors(real)]
+    check_real(real, real if expected is None else expected)
+
+
+@each_function
+@pytest.mark.parametrize(
+    "mode",
+    [torch.inference_mode, torch.no_grad, partial(FlopCounterMode, display=False)],
+    ids=["inference", "no grad", "flops"],
+)
+def test_made_in_a_mode_of_real_tensors(make: Callable[[int], Any], mode: Callable[[], AbstractContextManager]) -> None:
+    n = next(numbers)
+    with mode():
+        inside = make(n)
+    check_real(make(n), inside)
+
+
+@each_without_kernels
+@pytest.mark.parametrize("transform", [torch.func.grad, torch.func.functionalize])
+def test_made_in_a_transform(make: Callable[[int], Any], transform: Callable[..., Any]) -> None:
+    n = next(numbers)
+
+    def loss(x: torch.Tensor) -> torch.Tensor:
+        return (x * tensors(make(n))[0].sum()).sum()
+
+    transform(loss)(torch.ones(1))
+    real = make(n)
+    check_real(real, real)
+
+
+def test_autograd_takes_what_was_made_in_inference_mode() -> None:
+    n = next(numbers)
+    with torch.inference_mode():
+        constant((n, 0.5), torch.float32, CPU)
+    weights = torch.ones(2, requires_grad=True)
+    (weights * constant((n, 0.5), torch.float32, CPU)).sum().backward()
+    assert weights.grad.tolist() == [n, 0.5]
