@@ -15,15 +15,16 @@ pytest.importorskip("matplotlib")
 
 from diffusers import AutoencoderKLWan
 
-from psa_core.models.tiny_video import clips, files, model
-from psa_core.models.tiny_video.architecture import new_autoencoder, new_transformer
-from psa_core.models.tiny_video.training import __main__ as training
-from psa_core.models.tiny_video.training import autoencoder, latents, samples, transformer, whole_clip
-from psa_core.models.tiny_video.training.export import export_autoencoder, export_transformer
-from psa_core.models.tiny_video.training.muon import Muon, orthogonal
-from psa_core.models.tiny_video.training.optimizer import Optimizer
-from psa_core.models.tiny_video.training.scale import normalised, restored, to_wan_scale
+from psa_core.models.tiny_video import files, model
 from psa_core.models.tiny_video.vocabulary import Words, embed, indices
+from research.tiny_video import clips
+from research.tiny_video.architecture import new_autoencoder, new_transformer
+from research.tiny_video.training import __main__ as training
+from research.tiny_video.training import autoencoder, latents, samples, transformer, whole_clip
+from research.tiny_video.training.export import export_autoencoder, export_transformer
+from research.tiny_video.training.muon import Muon, orthogonal
+from research.tiny_video.training.optimizer import Optimizer
+from research.tiny_video.training.scale import normalised, restored, to_wan_scale
 
 
 @pytest.fixture(autouse=True)

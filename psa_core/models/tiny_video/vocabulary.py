@@ -67,14 +67,6 @@ def read_prompt(prompt: str) -> Words:
     return Words(*words)
 
 
-def write_prompt(words: Words) -> str:
-    """A prompt that :func:`read_prompt` reads as these words."""
-    objects = [_write_object(words[i : i + _OBJECT]) for i in (0, _OBJECT)]
-    ground = " ".join(word for word in (words.ground, words.pattern) if word != NONE)
-    prompt = " and ".join(objects) if objects[1] else objects[0]
-    return f"{prompt} over {ground}".strip() if ground else prompt
-
-
 def embed(words: Words) -> torch.Tensor:
     """Embeddings ``[8, 64]`` of a prompt: in each row one number that is not zero, at the place of a word."""
     rows = torch.zeros(len(SLOTS), TEXT_DIM)
@@ -99,13 +91,6 @@ def _slot_of(word: str, first: int) -> int | None:
         if word in SLOTS[slot]:
             return slot
     return None
-
-
-def _write_object(words: tuple[str, ...]) -> str:
-    colour, shape, motion = words
-    moving = f"moving {motion}" if motion in ("left", "right", "up", "down") else motion
-    said = [word for word in (colour, shape, moving) if word != NONE]
-    return " ".join(["an" if said[0] == "orange" else "a", *said]) if said else ""
 
 
 def _known() -> list[str]:

@@ -17,8 +17,8 @@ pytest.importorskip("skimage")
 
 from psa_core.models.tiny_video.files import AUTOENCODER, FLOW_SHIFT, TRANSFORMER
 from psa_core.models.tiny_video.model import load_pipeline
-from psa_core.models.tiny_video.score import read_clip
 from psa_core.models.tiny_video.vocabulary import SLOTS, embed, read_prompt
+from research.tiny_video.score import read_clip
 
 from ..client import PromptFailedError, PromptRejectedError
 from ..conftest import ComfyUI

@@ -10,8 +10,9 @@ import numpy as np
 from scipy import ndimage
 from skimage.measure import label, regionprops
 
+from psa_core.models.tiny_video.vocabulary import COLOURS
+
 from .clips import COLOUR_VALUES, DARKER, GROUND_VALUES, LIGHTER
-from .vocabulary import COLOURS
 
 # Of a clip, from first to last.
 _LOOKS = 5

@@ -8,10 +8,11 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
+from psa_core.models.tiny_video.files import FLOW_SHIFT
+from psa_core.models.tiny_video.vocabulary import COLOURS, GROUNDS, MOTIONS, PATTERNS, SHAPES, Words, indices
+
 from ..clips import FRAMES, HEIGHT, WIDTH
-from ..files import FLOW_SHIFT
 from ..score import read_clip
-from ..vocabulary import COLOURS, GROUNDS, MOTIONS, PATTERNS, SHAPES, Words, indices
 from . import gpus
 from .scale import restored
 from .transformer import TRAIN_STEPS, embeddings

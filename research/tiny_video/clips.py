@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import torch
 
-from .vocabulary import COLOURS, GROUNDS, MOTIONS, PATTERNS, SHAPES, STARTS
+from psa_core.models.tiny_video.vocabulary import COLOURS, GROUNDS, MOTIONS, PATTERNS, SHAPES, STARTS
 
 FRAMES, HEIGHT, WIDTH = 33, 320, 384
 _ASPECT = WIDTH / HEIGHT

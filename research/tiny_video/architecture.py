@@ -6,7 +6,7 @@ from typing import Any
 
 from diffusers import AutoencoderKLWan, WanTransformer3DModel
 
-from .vocabulary import TEXT_DIM
+from psa_core.models.tiny_video.vocabulary import TEXT_DIM
 
 
 def new_transformer() -> Any:

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from ..vocabulary import TEXT_DIM
+from psa_core.models.tiny_video.vocabulary import TEXT_DIM
 
 _TRANSFORMER = (
     (r"^condition_embedder\.time_embedder\.linear_1", "time_embedding.0"),

@@ -1,4 +1,4 @@
-"""``python -m psa_core.tiny_video.training``, or ``torchrun --nproc-per-node 4 -m psa_core.tiny_video.training``."""
+"""``python -m research.tiny_video.training``, or ``torchrun --nproc-per-node 4 -m research.tiny_video.training``."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from typing import Any
 
 import torch
 
+from psa_core.models.tiny_video.files import AUTOENCODER, TRANSFORMER
+from psa_core.models.tiny_video.model import load_autoencoder, load_transformer
+
 from ..clips import draw_whole, random_scenes
-from ..files import AUTOENCODER, TRANSFORMER
-from ..model import load_autoencoder, load_transformer
 from . import gpus
 from .autoencoder import peak_signal_to_noise, train_autoencoder
 from .curve import draw_curve

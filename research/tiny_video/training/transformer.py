@@ -9,9 +9,10 @@ import torch
 from torch.nn import functional
 from tqdm import tqdm
 
+from psa_core.models.tiny_video.files import FLOW_SHIFT
+from psa_core.models.tiny_video.vocabulary import TEXT_DIM, Words, indices
+
 from ..architecture import new_transformer
-from ..files import FLOW_SHIFT
-from ..vocabulary import TEXT_DIM, Words, indices
 from . import gpus
 from .latents import Bank
 from .optimizer import Optimizer

@@ -1,0 +1,1 @@
+"""Training of the tiny video model: ``python -m research.tiny_video.training``."""
