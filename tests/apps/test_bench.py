@@ -1,4 +1,4 @@
-"""The benchmark: its tables of cases and targets, checks, files and pictures. Numbers here are made up."""
+"""The benchmark: its tables of cases, checks, files and pictures. Numbers here are made up."""
 
 from __future__ import annotations
 
@@ -12,52 +12,31 @@ import torch
 from hypothesis import assume, given
 
 from psa_core import PSAConfig, pyramid_sparse_attention
-from psa_core.apps.bench import run
-from psa_core.apps.bench.cases import CASES, DENSITIES, DENSITY, PARTS, WAN_720P, Case, length_cases, mask_ratios
+from psa_core.apps.bench import measure
+from psa_core.apps.bench.cases import CASES, DENSITY, PARTS, Case, length_cases, mask_ratios
 from psa_core.apps.bench.checks import WrongResultError, error_from_levels, judge, relative_error
 from psa_core.apps.bench.crossover import crossover, crossovers
 from psa_core.apps.bench.inputs import Inputs, video_inputs
 from psa_core.apps.bench.ours import SETTINGS, Setting
-from psa_core.apps.bench.parts import benchmark_jobs, target_jobs
-from psa_core.apps.bench.results import WHOLE_OP, Machine, Results, Row, file_stem
+from psa_core.apps.bench.parts import benchmark_jobs
+from psa_core.apps.bench.results import WHOLE_OP, Results, Row, file_stem
 from psa_core.apps.bench.rivals import (
     CUDNN,
-    FLEX,
     RefusalError,
     flex_block_mask,
     int8_contender,
     sol_contender,
     top_blocks,
 )
-from psa_core.apps.bench.stages import BLOCK_LIST, KERNEL, LEVEL_1_SUFFIX, PYRAMID, REST, SELECTION, stage_rows
+from psa_core.apps.bench.stages import BLOCK_LIST, KERNEL, PYRAMID, REST, SELECTION, stage_rows
 from psa_core.apps.bench.table import tables
-from psa_core.apps.bench.targets import MODEL_TARGETS, TARGETS, Target, target_table
 from psa_core.apps.bench.timing import Contender, Timing
 from psa_core.apps.cli import main
 
+from ..support.bench_results import MACHINE, made_up_results
+
 CPU = torch.device("cpu")
 SMALL = Case("small", 2, 64, (3, 12, 14), 20)
-MACHINE = Machine("Imaginary GPU", None, "0.0", "0.0", "2000-01-01")
-
-
-def made_up_results() -> Results:
-    rows = [
-        Row.of("cases", WAN_720P, CUDNN, ms=10.0, ratio=1.0),
-        Row.of("cases", WAN_720P, "a rival", refusal="not installed"),
-        Setting("mean").row("cases", WAN_720P).replace(ms=2.5, ratio=4.0),
-        Setting("mean").row("locality", WAN_720P).replace(density=None, reached_density=0.3, ms=5.0, ratio=2.0),
-        Setting("mean").row("model", WAN_720P).replace(ms=5.0, ratio=2.5),
-        Setting("mean").row("stages", WAN_720P).replace(ms=2.5, ratio=4.0),
-        Setting("mean").row("stages", WAN_720P).replace(stage=KERNEL, ms=2.0),
-    ]
-    for case in length_cases():
-        rows.append(Setting("mean").row("length", case).replace(ms=1.0, ratio=case.tokens / 10_000))
-    for density in DENSITIES:
-        rows.append(Setting("mean", density=density).row("density", WAN_720P))
-        rows[-1] = rows[-1].replace(reached_density=density, ms=1.0, ratio=0.8 / density)
-        flex = Row.of("density", WAN_720P, FLEX, density=density, reached_density=density, ms=1.0, ratio=0.6 / density)
-        rows.append(flex)
-    return Results(MACHINE, CUDNN, rows)
 
 
 def test_cases_have_the_models_token_counts() -> None:
@@ -160,15 +139,15 @@ def test_the_check_fails_what_is_wrong(checked) -> None:
 
 
 def test_a_wrong_rival_is_a_row_and_a_wrong_result_of_ours_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run, "extra_bytes", lambda call: 0)
+    monkeypatch.setattr(measure, "extra_bytes", lambda call: 0)
     inputs = video_inputs(SMALL, CPU, torch.float32)
     row = Setting("mean").row("cases", SMALL)
-    assert run.prepare(Contender(row, lambda: None, error=lambda: 1e-3), inputs).error == 1e-3
+    assert measure.prepare(Contender(row, lambda: None, error=lambda: 1e-3), inputs).error == 1e-3
     assert "relative error 0.5" in (
-        run.prepare(Contender(row, lambda: None, error=lambda: 0.5, rival=True), inputs).refusal or ""
+        measure.prepare(Contender(row, lambda: None, error=lambda: 0.5, rival=True), inputs).refusal or ""
     )
     with pytest.raises(WrongResultError):
-        run.prepare(Contender(row, lambda: None, error=lambda: math.nan), inputs)
+        measure.prepare(Contender(row, lambda: None, error=lambda: math.nan), inputs)
 
 
 def test_rivals_that_are_not_there_say_so(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -182,7 +161,7 @@ def test_rivals_that_are_not_there_say_so(monkeypatch: pytest.MonkeyPatch) -> No
 def test_ratios_are_against_the_dense_backend() -> None:
     rows = [Row.of("cases", SMALL, CUDNN), *(setting.row("cases", SMALL) for setting in SETTINGS[:2])]
     rows.append(rows[1].replace(stage="pyramid"))
-    timed = run.with_ratios(rows, [Timing(ms, 0.1) for ms in (6.0, 2.0, 3.0, 1.0)])
+    timed = measure.with_ratios(rows, [Timing(ms, 0.1) for ms in (6.0, 2.0, 3.0, 1.0)])
     assert [row.ratio for row in timed] == [1.0, 3.0, 2.0, None]
 
 
@@ -248,38 +227,3 @@ def test_crossover_is_the_shortest_length_from_which_psa_stays_faster(points: li
 
 def test_crossovers_of_a_sweep() -> None:
     assert [(x.heads, x.tokens) for x in crossovers(made_up_results().rows)] == [(12, 12240), (40, 12240), (48, 12240)]
-
-
-def test_targets_are_met_missed_or_not_measured() -> None:
-    rows = made_up_results().rows
-    at_most = Target("work", "cases", lambda rows: 3.0, 2.5, " %", at_least=False)
-    assert at_most.line(rows) == ("work", "<= 2.50 %", "3.00 %", "missed")
-    assert Target("speed", "cases", lambda rows: 3.0, 2.5).line(rows)[-1] == "met"
-    assert Target("speed", "cases", lambda rows: None, 2.5).line(rows)[2:] == ("", "not measured")
-    lines = target_table(rows, TARGETS).splitlines()
-    assert len(lines) == 1 + len(TARGETS)
-    (speed,) = (line for line in lines if "density 0.15, Wan 1.3B" in line and "n = 128, mean  " in line)
-    assert speed.split()[-3:] == ["5.00x", "4.00x", "missed"]
-    (overhead,) = (line for line in lines if "not the kernel, Wan 1.3B" in line and "128, mean" in line)
-    assert overhead.split()[-3:] == ["20.00", "%", "missed"]
-    assert [target.line(rows)[-1] for target in MODEL_TARGETS] == ["met", "not measured"]
-
-
-def test_kernel_target_weighs_time_by_density() -> None:
-    row = Setting("mean").row("stages", WAN_720P).replace(reached_density=0.16)
-    whole = row.replace(stage=WHOLE_OP + LEVEL_1_SUFFIX, ms=8.0, ratio=5.0)
-    kernel = row.replace(stage=KERNEL + LEVEL_1_SUFFIX, ms=6.4)
-    (line,) = (
-        line for line in target_table([whole, kernel], TARGETS).splitlines() if "1.00x" in line and "met" in line
-    )
-    assert line.startswith("density x dense time by kernel, level 1 only, Wan 1.3B")
-
-
-def test_target_jobs_measure_every_target() -> None:
-    jobs = target_jobs()
-    assert {target.part for target in TARGETS} <= {job.part for job in jobs}
-    clips = [job.case for job in jobs if job.part == "length"]
-    assert {(case.heads, case.head_dim) for case in clips} == {(12, 128), (40, 128), (48, 64)}
-    assert all(case.tokens >= PSAConfig().min_tokens for case in clips)
-    names = [target.name for target in (*TARGETS, *MODEL_TARGETS)]
-    assert len(names) == len(set(names))

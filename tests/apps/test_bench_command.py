@@ -1,16 +1,17 @@
-"""The command ``psa bench``, and its whole models."""
+"""The command ``psa bench``."""
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
 
-from psa_core.apps.bench import run
-from psa_core.apps.bench.cases import WAN_720P, Case
-from psa_core.apps.bench.checks import WrongResultError, relative_error
-from psa_core.apps.bench.ours import SETTINGS, Setting
+from psa_core.apps.bench import checkout, measure
+from psa_core.apps.bench.checks import WrongResultError
+from psa_core.apps.bench.ours import SETTINGS
 from psa_core.apps.bench.results import PSA, WHOLE_OP, Results
 from psa_core.apps.bench.stages import BLOCK_LIST, KERNEL, PYRAMID, SELECTION
 from psa_core.apps.cli import main
@@ -33,8 +34,8 @@ def test_a_wrong_result_is_exit_code_1(capsys, monkeypatch: pytest.MonkeyPatch, 
     def wrong(*_):
         raise WrongResultError("PSA: wrong result")
 
-    monkeypatch.setattr(run, "gpu", lambda: CPU)
-    monkeypatch.setattr(run, "run_jobs", wrong)
+    monkeypatch.setattr(measure, "gpu", lambda: CPU)
+    monkeypatch.setattr(measure, "run_jobs", wrong)
     assert main(["bench", "--output", str(tmp_path)]) == 1
     assert capsys.readouterr() == ("", "psa: PSA: wrong result\n")
 
@@ -45,39 +46,24 @@ def test_options_that_do_not_go_together(arguments: list[str], capsys) -> None:
     assert "has no meaning beside" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("rotary", [False, True])
-def test_forward_passes_of_whole_models_run_sparse(rotary: bool) -> None:
-    pytest.importorskip("diffusers")
-    from psa_core.apps.bench.model import Transformer, forward_pass
-    from psa_core.hosts.diffusers import patch
-
-    from ..support.diffusers_models import TEXT, cogvideox, wan
-
-    if rotary:
-        case = Case("tiny CogVideoX1.5", 2, 64, (3, 9, 7), TEXT)
-        settings = {"patch_size_t": 2, "use_rotary_positional_embeddings": True}
-        transformer = Transformer(case, lambda: cogvideox(**settings), (1, 6, 4, 18, 14), (TEXT, 8), rotary)
-    else:
-        transformer = Transformer(Case("tiny Wan", 2, 64, (5, 9, 7)), wan, (1, 4, 5, 18, 14), (TEXT, 8), rotary)
-    model, call = forward_pass(transformer, CPU, torch.bfloat16)
-    assert {parameter.dtype for parameter in model.parameters()} == {torch.bfloat16}
-    dense = call()
-    with patch(model, Setting("mean").config(WAN_720P), backend="torch") as handle:
-        sparse = call()
-    assert (handle.report.sparse_count, handle.report.dense_count) == (2, 0)
-    assert 0 < relative_error(sparse, dense) < 0.2
+@pytest.mark.parametrize("option", ["--targets", "--model", "--quality", "--study"])
+@pytest.mark.parametrize("files", [(), ("benchmarks/command.py",), ("pyproject.toml",)])
+def test_what_engineers_measure_needs_a_checkout(
+    option: str, files: tuple[str, ...], capsys, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for file in files:
+        (tmp_path / file).parent.mkdir(exist_ok=True)
+        (tmp_path / file).touch()
+    monkeypatch.setattr(checkout, "ROOT", tmp_path)
+    assert main(["bench", option]) == 2
+    needs = f"psa: psa bench {option} needs a checkout of the repository: there is no benchmarks/ in {tmp_path}\n"
+    assert capsys.readouterr() == ("", needs)
 
 
-def test_whole_models_have_the_tokens_of_their_cases() -> None:
-    pytest.importorskip("diffusers")
-    from psa_core.apps.bench.model import TRANSFORMERS
-
-    for transformer in TRANSFORMERS:
-        case = transformer.case
-        # Wan: channels before frames and pooled 1 x 2 x 2; CogVideoX1.5: frames first and pooled 2 x 2 x 2.
-        extents = [n for n in transformer.latents[1:] if n != 16]
-        pooling = (2, 2, 2) if case.text_length else (1, 2, 2)
-        assert tuple(n // p for n, p in zip(extents, pooling, strict=True)) == case.grid
+def test_a_checkouts_benchmarks_are_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "benchmarks", ModuleType("benchmarks"))
+    command = checkout.benchmarks_command("--study")
+    assert Path(command.__file__) == Path(__file__).parents[2] / "benchmarks" / "command.py"
 
 
 @pytest.mark.gpu

@@ -9,12 +9,9 @@ from dataclasses import dataclass
 import torch
 
 from ...attention.call import pyramid_sparse_attention
-from ...settings.config import PSAConfig
 from .cases import (
     CASES,
     CASES_PART,
-    COGVIDEOX,
-    COGVIDEOX_1_5,
     DENSITIES,
     DENSITY,
     DENSITY_CASES,
@@ -27,7 +24,6 @@ from .cases import (
     MASKS_PART,
     PARTS,
     STAGES_PART,
-    WAN_14B,
     WAN_720P,
     Case,
     chosen_cases,
@@ -92,19 +88,6 @@ def benchmark_jobs(parts: Sequence[str], names: Sequence[str] | None = None, qui
         MASKS_PART: mask_contenders,
     }
     return [Job(part, case, contenders[part]) for part in PARTS if part in parts for case in cases[part]]
-
-
-def target_jobs() -> list[Job]:
-    """What the targets ask for and nothing else: no rivals, one length a head size."""
-    shortest: dict[tuple[int, int], Case] = {}
-    for case in length_cases():
-        if case.tokens >= PSAConfig().min_tokens:
-            shortest.setdefault((case.heads, case.head_dim), case)
-    return [
-        Job(FIRST_CALL_PART, WAN_720P, _first_calls),
-        *(Job(LENGTH_PART, case, _by_length) for case in shortest.values()),
-        *(Job(STAGES_PART, case, _by_stage) for case in (WAN_720P, WAN_14B, COGVIDEOX_1_5, COGVIDEOX)),
-    ]
 
 
 def _everything(part: str, case: Case, inputs: Inputs) -> Iterator[Contender | Row]:

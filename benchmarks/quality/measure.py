@@ -8,7 +8,8 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from ..results import file_stem
+from psa_core.apps.bench.results import file_stem
+
 from .cases import quality_cases
 from .results import QualityRow, quality_table, save_rows
 from .sample import QualitySampler

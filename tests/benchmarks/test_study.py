@@ -7,15 +7,15 @@ import math
 import pytest
 import torch
 
-from psa_core.apps.bench.study.estimators import SAMPLED_SUM, TRUE_MASS, effective_keys, importance
-from psa_core.apps.bench.study.measure import Heads, measure
-from psa_core.apps.bench.study.settings import DENSITIES, QUESTIONS, Setting
+from benchmarks.study.estimators import SAMPLED_SUM, TRUE_MASS, effective_keys, importance
+from benchmarks.study.measure import Heads, measure
+from benchmarks.study.questions import DENSITIES, QUESTIONS, Setting
 from psa_core.ops.levels.rules import density, select_levels
 
 pytest.importorskip("diffusers")
 
-from psa_core.apps.bench.study.capture import GRID, Call
-from psa_core.apps.bench.study.run import _table
+from benchmarks.study.capture import GRID, Call
+from benchmarks.study.tables import _table
 
 TOKENS = math.prod(GRID)
 SETTINGS = list(dict.fromkeys(setting for columns in QUESTIONS.values() for setting in columns.values()))

@@ -1,12 +1,11 @@
-"""Targets, and whether a run met them."""
+"""Targets, the jobs that measure them, and whether a run met them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from ...settings.config import PSAConfig
-from .cases import (
+from psa_core.apps.bench.cases import (
     COGVIDEOX,
     COGVIDEOX_1_5,
     DENSITY,
@@ -17,11 +16,13 @@ from .cases import (
     WAN_14B,
     WAN_720P,
     Case,
+    length_cases,
 )
-from .ours import BLOCK_NS, IMPORTANCE, SETTINGS, Setting
-from .parts import LATER_CALL, SECOND_CALL
-from .results import PSA, WHOLE_OP, Row
-from .stages import KERNEL, LEVEL_1_SUFFIX
+from psa_core.apps.bench.ours import BLOCK_NS, IMPORTANCE, SETTINGS, Setting
+from psa_core.apps.bench.parts import LATER_CALL, SECOND_CALL, Job, benchmark_jobs
+from psa_core.apps.bench.results import PSA, WHOLE_OP, Row
+from psa_core.apps.bench.stages import KERNEL, LEVEL_1_SUFFIX
+from psa_core.settings.config import PSAConfig
 
 
 @dataclass(frozen=True)
@@ -170,3 +171,18 @@ TARGETS = (
     _second_call(),
 )
 MODEL_TARGETS = tuple(_model(WAN_720P.name, importance, 2.2) for importance in IMPORTANCE)
+
+
+def target_jobs() -> list[Job]:
+    """What the targets ask for and nothing else: no rivals, one length a head size."""
+    jobs = {(job.part, job.case): job for job in benchmark_jobs((FIRST_CALL_PART, LENGTH_PART, STAGES_PART))}
+    shortest: dict[tuple[int, int], Case] = {}
+    for case in length_cases():
+        if case.tokens >= PSAConfig().min_tokens:
+            shortest.setdefault((case.heads, case.head_dim), case)
+    wanted = [
+        (FIRST_CALL_PART, WAN_720P),
+        *((LENGTH_PART, case) for case in shortest.values()),
+        *((STAGES_PART, case) for case, _ in SPEED_BOUNDS),
+    ]
+    return [jobs[part_and_case] for part_and_case in wanted]

@@ -8,7 +8,7 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 from torch.overrides import TorchFunctionMode
 
-from ....models.tiny_video.model import load_pipeline
+from psa_core.models.tiny_video.model import load_pipeline
 
 PROMPTS = ("a red circle moving left over gray stripes", "a blue star turning and a green square over navy checks")
 STEPS = 10

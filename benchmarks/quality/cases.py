@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ....settings.config import PSAConfig
-from ....settings.presets import bundled_dir, load_families
+from psa_core.settings.config import PSAConfig
+from psa_core.settings.presets import bundled_dir, load_families
 
 _DEFAULTS = PSAConfig()
 # What changes nothing in the tiny model, or is the sampler's business.

@@ -8,14 +8,15 @@ from typing import NamedTuple
 
 import torch
 
-from ....attention.call import attention_from_levels
-from ....ops.levels.rules import density, levels_from_importance
-from ....ops.reorder import reorder_index
-from ....ops.similarity.cap import similarity_cap
-from ....settings.config import PSAConfig
+from psa_core.attention.call import attention_from_levels
+from psa_core.ops.levels.rules import density, levels_from_importance
+from psa_core.ops.reorder import reorder_index
+from psa_core.ops.similarity.cap import similarity_cap
+from psa_core.settings.config import PSAConfig
+
 from .capture import GRID, Call
 from .estimators import effective_keys, importance
-from .settings import Setting
+from .questions import Setting
 
 _HALVINGS = 14
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from benchmarks.quality.cases import in_tiny_model, quality_cases
+from benchmarks.quality.results import QualityRow, drops, load_rows, quality_table, save_rows
 from psa_core import ConfigError, PSAConfig
-from psa_core.apps.bench.quality.cases import in_tiny_model, quality_cases
-from psa_core.apps.bench.quality.results import QualityRow, drops, load_rows, quality_table, save_rows
 from psa_core.apps.cli import main
 from psa_core.settings.presets import bundled_dir, load_families
 
@@ -22,7 +22,7 @@ ROW = QualityRow("M/p", ("M/p", "N/p"), density=0.2, psnr=30.0, ssim=0.95, laten
 
 def test_no_preset_is_worse_than_its_baseline(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("diffusers")
-    from psa_core.apps.bench.quality.run import measure_cases
+    from benchmarks.quality.measure import measure_cases
 
     # The baseline is the CPU's, in float32.
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)

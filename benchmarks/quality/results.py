@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ....settings.errors import ConfigError
+from psa_core.settings.errors import ConfigError
 
 UNITS = {
     "density": "share of dense attention's FLOPs in the sparse calls, mean",

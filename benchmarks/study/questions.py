@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from ....settings.config import PSAConfig
-from ..cases import mask_ratios
+from psa_core.apps.bench.cases import mask_ratios
+from psa_core.settings.config import PSAConfig
+
 from .estimators import SAMPLED_SUM, TRUE_MASS
 
 DENSITIES = (0.1, 0.2, 0.35)
@@ -19,7 +20,7 @@ class Setting:
     """One column of a comparison.
 
     Attributes:
-        importance: name of an estimator, as of :func:`~psa_core.apps.bench.study.estimators.importance`.
+        importance: name of an estimator, as of :func:`~benchmarks.study.estimators.importance`.
         block_n: keys a key block.
         order: a reordering method; None for the order of the model.
         pooled: whether some blocks go to levels 2 and 8, or all that are kept are at level 1.

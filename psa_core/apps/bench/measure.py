@@ -1,9 +1,10 @@
-"""One run of the benchmark, from jobs to rows."""
+"""One run of the benchmark, from jobs to rows and their file."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 from tqdm import tqdm
@@ -12,7 +13,7 @@ from ...ops.backends import BackendError, triton_refusal
 from .checks import judge
 from .inputs import Inputs, video_inputs
 from .parts import Job
-from .results import WHOLE_OP, Row
+from .results import WHOLE_OP, Machine, Results, Row, file_stem
 from .rivals import CUDNN, forget_compiled
 from .stages import stage_rows
 from .timing import Contender, Effort, Timing, extra_bytes, measure
@@ -53,6 +54,24 @@ def run_jobs(jobs: Sequence[Job], effort: Effort) -> list[Row]:
         del inputs
         torch.cuda.empty_cache()
     return rows
+
+
+def save_rows(rows: Sequence[Row], folder: Path, *kind: str, quick: bool = False) -> tuple[Results, Path]:
+    """Keep the rows of a run on this machine.
+
+    Args:
+        folder: where results lie by GPU.
+        kind: what the run was, in words for the file's name; none for all of it.
+        quick: whether it was a quick one.
+
+    Returns:
+        The results, and the file written.
+    """
+    machine = Machine.here()
+    results = Results(machine, CUDNN, rows)
+    file = folder / f"{file_stem(machine.gpu, *kind, *(['quick'] if quick else []))}.json"
+    results.save(file)
+    return results, file
 
 
 def _measure_side_by_side(contenders: Iterable[Contender | Row], inputs: Inputs, effort: Effort) -> list[Row]:

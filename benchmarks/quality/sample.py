@@ -8,10 +8,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from ....hosts.diffusers import patch
-from ....models.tiny_video.model import load_pipeline
-from ....report.quality import measure_quality
-from ....settings.config import PSAConfig
+from psa_core.hosts.diffusers import patch
+from psa_core.models.tiny_video.model import load_pipeline
+from psa_core.report.quality import measure_quality
+from psa_core.settings.config import PSAConfig
+
 from .cases import QualityCase
 from .results import QualityRow
 

@@ -6,8 +6,8 @@ import math
 
 import torch
 
-from ....ops.importance.estimators import ESTIMATORS
-from ....ops.importance.sampling import SAMPLE_STRIDE, sample_positions
+from psa_core.ops.importance.estimators import ESTIMATORS
+from psa_core.ops.importance.sampling import SAMPLE_STRIDE, sample_positions
 
 SAMPLED_SUM, TRUE_MASS = "sampled sum", "true mass"
 

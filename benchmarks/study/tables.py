@@ -9,7 +9,7 @@ from tqdm import tqdm
 
 from .capture import capture_calls
 from .measure import Heads, measure, sharp_heads
-from .settings import DENSITIES, QUESTIONS, Setting
+from .questions import DENSITIES, QUESTIONS, Setting
 
 # How far, as a share, a density may be from the one that its column names.
 _TOLERANCE = 0.02

@@ -1,0 +1,47 @@
+"""Targets of speed and memory. Numbers here are made up."""
+
+from __future__ import annotations
+
+from benchmarks.targets import MODEL_TARGETS, TARGETS, Target, target_jobs, target_table
+from psa_core import PSAConfig
+from psa_core.apps.bench.cases import WAN_720P
+from psa_core.apps.bench.ours import Setting
+from psa_core.apps.bench.results import WHOLE_OP
+from psa_core.apps.bench.stages import KERNEL, LEVEL_1_SUFFIX
+
+from ..support.bench_results import made_up_results
+
+
+def test_targets_are_met_missed_or_not_measured() -> None:
+    rows = made_up_results().rows
+    at_most = Target("work", "cases", lambda rows: 3.0, 2.5, " %", at_least=False)
+    assert at_most.line(rows) == ("work", "<= 2.50 %", "3.00 %", "missed")
+    assert Target("speed", "cases", lambda rows: 3.0, 2.5).line(rows)[-1] == "met"
+    assert Target("speed", "cases", lambda rows: None, 2.5).line(rows)[2:] == ("", "not measured")
+    lines = target_table(rows, TARGETS).splitlines()
+    assert len(lines) == 1 + len(TARGETS)
+    (speed,) = (line for line in lines if "density 0.15, Wan 1.3B" in line and "n = 128, mean  " in line)
+    assert speed.split()[-3:] == ["5.00x", "4.00x", "missed"]
+    (overhead,) = (line for line in lines if "not the kernel, Wan 1.3B" in line and "128, mean" in line)
+    assert overhead.split()[-3:] == ["20.00", "%", "missed"]
+    assert [target.line(rows)[-1] for target in MODEL_TARGETS] == ["met", "not measured"]
+
+
+def test_kernel_target_weighs_time_by_density() -> None:
+    row = Setting("mean").row("stages", WAN_720P).replace(reached_density=0.16)
+    whole = row.replace(stage=WHOLE_OP + LEVEL_1_SUFFIX, ms=8.0, ratio=5.0)
+    kernel = row.replace(stage=KERNEL + LEVEL_1_SUFFIX, ms=6.4)
+    (line,) = (
+        line for line in target_table([whole, kernel], TARGETS).splitlines() if "1.00x" in line and "met" in line
+    )
+    assert line.startswith("density x dense time by kernel, level 1 only, Wan 1.3B")
+
+
+def test_target_jobs_measure_every_target() -> None:
+    jobs = target_jobs()
+    assert {target.part for target in TARGETS} <= {job.part for job in jobs}
+    clips = [job.case for job in jobs if job.part == "length"]
+    assert {(case.heads, case.head_dim) for case in clips} == {(12, 128), (40, 128), (48, 64)}
+    assert all(case.tokens >= PSAConfig().min_tokens for case in clips)
+    names = [target.name for target in (*TARGETS, *MODEL_TARGETS)]
+    assert len(names) == len(set(names))
