@@ -24,7 +24,7 @@ import psa_core
 
 assert Path(psa_core.__file__).is_relative_to(Path.cwd()), psa_core.__file__
 (script,) = importlib.metadata.distribution("pyramid-sparse-attention").entry_points.select(name="psa")
-assert callable(script.load())
+assert script.load()(["bench", "--study"]) == 2, "the study needs a checkout"
 x = torch.randn(1, 1, 300, 64)
 assert psa_core.pyramid_sparse_attention(x, x, x, psa_core.load_preset("Wan2.1_14b")).isfinite().all()
 for model, presets in psa_core.load_presets().items():
