@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import pytest
+
 from benchmarks.targets import MODEL_TARGETS, TARGETS, Target, target_jobs, target_table
 from psa_core import PSAConfig
+from psa_core.apps.bench import measure
 from psa_core.apps.bench.cases import WAN_720P
 from psa_core.apps.bench.ours import Setting
-from psa_core.apps.bench.results import WHOLE_OP
+from psa_core.apps.bench.results import WHOLE_OP, Machine, Results
 from psa_core.apps.bench.stages import KERNEL, LEVEL_1_SUFFIX
+from psa_core.apps.cli import main
 
-from ..support.bench_results import made_up_results
+from ..support.bench_results import MACHINE, made_up_results
 
 
 def test_targets_are_met_missed_or_not_measured() -> None:
@@ -45,3 +51,17 @@ def test_target_jobs_measure_every_target() -> None:
     assert all(case.tokens >= PSAConfig().min_tokens for case in clips)
     names = [target.name for target in (*TARGETS, *MODEL_TARGETS)]
     assert len(names) == len(set(names))
+
+
+def test_the_command_measures_prints_and_keeps_them(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys) -> None:
+    results = made_up_results()
+    asked = []
+    monkeypatch.setattr(measure, "gpu", lambda: None)
+    monkeypatch.setattr(measure, "run_jobs", lambda jobs, effort: asked.extend(jobs) or results.rows)
+    monkeypatch.setattr(Machine, "here", lambda: MACHINE)
+    file = tmp_path / "Imaginary_GPU-targets-quick.json"
+    assert main(["bench", "--targets", "--quick", "--output", str(tmp_path)]) == 0
+    assert [(job.part, job.case) for job in asked] == [(job.part, job.case) for job in target_jobs()]
+    told = f"{results.caption()}\n\n{target_table(results.rows, TARGETS)}\n\nresults are in {file}\n"
+    assert capsys.readouterr().out == told
+    assert Results.load(file) == results
