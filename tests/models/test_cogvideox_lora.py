@@ -16,8 +16,9 @@ pytest.importorskip("diffusers", minversion="0.35")
 pytest.importorskip("peft")
 
 from psa_core import ConfigError
-from psa_core.models.cogvideox.lora import Layers, MappedLoRA, map_lora
-from psa_core.models.cogvideox.lora.layers import diffusers_name
+from psa_core.models.cogvideox.lora import MappedLoRA, map_lora
+from psa_core.models.cogvideox.lora.keys import Layers, unfused
+from psa_core.models.cogvideox.names import diffusers_name
 
 from ..comfyui.cogvideox_loras import EVERY, LAYERS, add_lora, native_name, native_weights, save_lora, transformer
 
@@ -46,9 +47,9 @@ QUERY = "transformer.transformer_blocks.0.attn1.to_q"
 
 def pair(layer: str, rank: int = 2, names: tuple[str, str] = ("lora_A.weight", "lora_B.weight")) -> dict[str, Any]:
     """Random factors for a layer that the model calls by the last of the names tried."""
-    target = Layers(MATRICES).find(layer)
-    rows, *columns = SHAPES[f"{target.layers[0]}.weight"] if target else (DIM, DIM)
-    rows *= len(target.layers) if target else 1
+    layers = unfused(Layers(MATRICES).find(layer) or "blocks.0.q")
+    rows, *columns = SHAPES[f"{layers[0]}.weight"]
+    rows *= len(layers)
     up = torch.randn(rows, rank, *(1 for _ in columns[1:]))
     return {f"{layer}.{names[0]}": torch.randn(rank, *columns), f"{layer}.{names[1]}": up}
 

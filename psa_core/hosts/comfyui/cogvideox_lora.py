@@ -1,18 +1,14 @@
-"""A CogVideoX LoRA on a MODEL, through ComfyUI's own weight patches."""
+"""A CogVideoX LoRA on a MODEL, by ComfyUI's own LoRA loader."""
 
 from __future__ import annotations
 
-import logging
-
-import comfy.lora
 import comfy.model_patcher
+import comfy.sd
 import comfy.utils
 
 from ...models.cogvideox.lora import MappedLoRA, map_lora
 from ...settings.errors import ConfigError
 from .models import recognise
-
-log = logging.getLogger(__name__)
 
 _PREFIX = "diffusion_model."
 
@@ -34,7 +30,11 @@ def apply_cogvideox_lora(
     Raises:
         ConfigError: another model, a file of which nothing fits, or one that states the same thing twice.
     """
-    _check_model(model)
+    video_model = recognise(model.model)
+    if video_model is None or video_model.kind != "cogvideox":
+        raise ConfigError(
+            "model", type(model.model).__name__, "must be CogVideoX; for other models use ComfyUI's own LoRA loader"
+        )
     tensors, metadata = comfy.utils.load_torch_file(path, safe_load=True, return_metadata=True)
     shapes = {
         parameter.removeprefix(_PREFIX): tuple(x.shape)
@@ -50,27 +50,6 @@ def apply_cogvideox_lora(
         raise ConfigError("lora_name", name, f"must be a LoRA for this CogVideoX model; {found}")
     if strength == 0:
         return model, mapped
-    return _patched(model, mapped, strength), mapped
-
-
-def _patched(
-    model: comfy.model_patcher.ModelPatcher, mapped: MappedLoRA, strength: float
-) -> comfy.model_patcher.ModelPatcher:
-    layers = {weight.rpartition(".")[0] for weight in mapped.weights}
-    patches = comfy.lora.load_lora(
-        dict(mapped.tensors), {layer: f"{_PREFIX}{layer}.weight" for layer in layers}, log_missing=False
-    )
-    clone = model.clone()
-    added = set(clone.add_patches(patches, strength))
-    missed = {f"{_PREFIX}{weight}" for weight in mapped.weights} - added
-    if missed:
-        log.warning("CogVideoX LoRA: ComfyUI took no patch for %s", ", ".join(sorted(missed)))
-    return clone
-
-
-def _check_model(model: comfy.model_patcher.ModelPatcher) -> None:
-    video_model = recognise(model.model)
-    if video_model is None or video_model.kind != "cogvideox":
-        raise ConfigError(
-            "model", type(model.model).__name__, "must be CogVideoX; for other models use ComfyUI's own LoRA loader"
-        )
+    named = {f"{_PREFIX}{key}": x for key, x in mapped.tensors.items()}
+    patched, _ = comfy.sd.load_lora_for_models(model, None, named, strength, 0)
+    return patched, mapped

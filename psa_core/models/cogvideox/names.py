@@ -12,6 +12,8 @@ BLOCK_NAMES = {
     "attn1.to_q": "q",
     "attn1.to_k": "k",
     "attn1.to_v": "v",
+    # Fused, as in LoRAs only; the model has them apart.
+    "attn1.to_qkv": "qkv",
     "attn1.to_out.0": "attn_out",
     "attn1.norm_q": "norm_q",
     "attn1.norm_k": "norm_k",

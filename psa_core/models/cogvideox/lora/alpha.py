@@ -6,8 +6,7 @@ import json
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
 from ....settings.errors import ConfigError
 
@@ -25,9 +24,9 @@ class AlphaRule:
         by_root: the scale is alpha by the square root of the rank (peft's ``use_rslora``), not by the rank.
     """
 
-    alpha: float | None = None
-    patterns: Mapping[str, float] = field(default_factory=dict)
-    by_root: bool = False
+    alpha: float | None
+    patterns: Mapping[str, float]
+    by_root: bool
 
     def of(self, layer: str, rank: int) -> float | None:
         """Alpha of a layer in diffusers' name, such that alpha by rank is the scale; None for a scale of 1."""
@@ -41,20 +40,15 @@ def read_alpha(metadata: Mapping[str, str] | None) -> AlphaRule:
     Raises:
         ConfigError: diffusers' metadata are there and are not what diffusers writes.
     """
-    text = (metadata or {}).get(METADATA_KEY)
-    if not text:
-        return AlphaRule()
+    text = (metadata or {}).get(METADATA_KEY) or "{}"
     try:
-        entries = {key.removeprefix(_PREFIX): value for key, value in json.loads(text).items()}
-        return _rule(entries)
+        settings = {key.removeprefix(_PREFIX): value for key, value in json.loads(text).items()}
+        alpha, patterns = settings.get("lora_alpha"), settings.get("alpha_pattern") or {}
+        return AlphaRule(
+            None if alpha is None else float(alpha),
+            {re.compile(key).pattern: float(value) for key, value in patterns.items()},
+            bool(settings.get("use_rslora")),
+        )
     except (AttributeError, TypeError, ValueError, re.error) as error:
         shown = text if len(text) <= 80 else f"{text[:80]}..."
         raise ConfigError(METADATA_KEY, shown, f"must be peft's settings of the LoRA as JSON ({error})") from error
-
-
-def _rule(entries: Mapping[str, Any]) -> AlphaRule:
-    alpha = entries.get("lora_alpha")
-    patterns = {key: float(value) for key, value in (entries.get("alpha_pattern") or {}).items()}
-    for pattern in patterns:
-        re.compile(pattern)
-    return AlphaRule(None if alpha is None else float(alpha), patterns, bool(entries.get("use_rslora")))

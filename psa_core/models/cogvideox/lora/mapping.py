@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -11,8 +11,7 @@ import torch
 from ....settings.errors import ConfigError
 from .alpha import read_alpha
 from .fit import Shapes, fit
-from .layers import Layers, Target
-from .parts import split_key
+from .keys import Layers, split_key, unfused
 
 _EXAMPLES = 3
 
@@ -35,10 +34,8 @@ class MappedLoRA:
     @property
     def weights(self) -> set[str]:
         """ComfyUI's names of the weights and biases that change."""
-        return {
-            f"{key.removesuffix('.diff_b')}.bias" if key.endswith(".diff_b") else f"{_layer_of(key)}.weight"
-            for key in self.tensors
-        }
+        split = (key.removesuffix(".weight").rpartition(".") for key in self.tensors)
+        return {f"{layer}.bias" if part == "diff_b" else f"{layer}.weight" for layer, _, part in split}
 
     @property
     def ranks(self) -> list[int]:
@@ -80,38 +77,32 @@ def map_lora(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str] | 
     Raises:
         ConfigError: a weight has two LoRAs, or diffusers' metadata are broken.
     """
-    groups, unused = _group(tensors, shapes)
+    keys_by_layer, unused = _group(tensors, shapes)
     rule = read_alpha(metadata)
     mapped: dict[str, torch.Tensor] = {}
-    for target, keys in groups.items():
-        fitting, reasons = fit(target, {part: tensors[key] for part, key in keys.items()}, shapes, rule)
+    for layer, keys in keys_by_layer.items():
+        fitting, reasons = fit(layer, {part: tensors[key] for part, key in keys.items()}, shapes, rule)
         mapped |= fitting
         unused |= {keys[part]: why for part, why in reasons.items()}
     return MappedLoRA(mapped, len(tensors), {key: unused[key] for key in tensors if key in unused})
 
 
-def _group(tensors: Mapping[str, torch.Tensor], shapes: Shapes) -> tuple[dict[Target, dict[str, str]], dict[str, str]]:
-    """Keys by target and part, and the keys that belong to none, with the reason."""
+def _group(keys: Iterable[str], shapes: Shapes) -> tuple[dict[str, dict[str, str]], dict[str, str]]:
+    """Keys by layer and part, and the keys that belong to none, with the reason."""
     layers = Layers(name.removesuffix(".weight") for name in shapes if name.endswith(".weight"))
-    groups: dict[Target, dict[str, str]] = defaultdict(dict)
+    grouped: dict[str, dict[str, str]] = defaultdict(dict)
     unused: dict[str, str] = {}
     # Fused layers count as the three that they become. ComfyUI's loader keeps one patch a weight.
     owners: dict[tuple[str, str], str] = {}
-    for key in tensors:
-        split = split_key(key)
-        target = layers.find(split[0]) if split else None
-        if split is None:
-            unused[key] = "no part of a LoRA"
-        elif target is None:
-            unused[key] = "no such layer in this model"
-        else:
-            for layer in target.layers:
-                owner = owners.setdefault((layer, "down" if split[1] == "diff" else split[1]), key)
-                if owner != key:
-                    raise ConfigError("key", key, f"changes the same weight as {owner!r}; keep one of the two")
-            groups[target][split[1]] = key
-    return groups, unused
-
-
-def _layer_of(key: str) -> str:
-    return key.removesuffix(".weight").rpartition(".")[0]
+    for key in keys:
+        name, part = split_key(key) or (key, "")
+        layer = layers.find(name)
+        if not part or layer is None:
+            unused[key] = "no such layer in this model" if part else "no part of a LoRA"
+            continue
+        for own in unfused(layer):
+            owner = owners.setdefault((own, "lora_down.weight" if part == "diff" else part), key)
+            if owner != key:
+                raise ConfigError("key", key, f"changes the same weight as {owner!r}; keep one of the two")
+        grouped[layer][part] = key
+    return grouped, unused
