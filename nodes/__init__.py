@@ -1,14 +1,15 @@
 """The pack's nodes, one a file."""
 
+from aiohttp import web
 from comfy_api.latest import ComfyExtension, io
+from server import PromptServer
 
 from .attention_patch import PSAAttentionPatch
 from .cogvideox_loader import PSACogVideoXLoader
 from .cogvideox_lora import PSACogVideoXLoRA
 from .compare import PSACompare
-from .preset_loader import PSAPresetLoader
-from .preset_route import add_preset_route
-from .radial_mask import PSARadialMask
+from .preset_loader import PSAPresetLoader, choices
+from .radial_mask import PSARadialMask, length_defaults
 from .report import PSAReport
 from .save_preset import PSASavePreset
 from .sparsity_schedule import PSASparsitySchedule
@@ -18,7 +19,7 @@ from .tiny_video_prompt import PSATinyVideoPrompt
 
 class PSAExtension(ComfyExtension):
     async def on_load(self) -> None:
-        add_preset_route()
+        PromptServer.instance.routes.get("/psa/presets")(_presets)
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         return [
@@ -34,6 +35,11 @@ class PSAExtension(ComfyExtension):
             PSACogVideoXLoader,
             PSACogVideoXLoRA,
         ]
+
+
+async def _presets(request: web.Request) -> web.Response:
+    """What the front end fills widgets with. A preset file that has changed is read anew."""
+    return web.json_response({**choices(), "radial": length_defaults()})
 
 
 async def comfy_entrypoint() -> PSAExtension:

@@ -12,7 +12,7 @@ from .. import psa_core as core
 from ..psa_core.hosts.comfyui import Patch, patch_model, recognise
 from ..psa_core.ops.backends import BACKENDS
 from ..psa_core.settings.presets import bundled_dir, load_preset
-from .sockets import Mask, Preset, Schedule
+from .shared import Mask, Preset, Schedule
 
 log = logging.getLogger(__name__)
 

@@ -9,8 +9,7 @@ import torch
 from comfy_api.latest import io
 
 from ..psa_core.settings.errors import ConfigError
-from .needs import require
-from .previews import as_image, preview
+from .shared import as_image, preview, require
 
 
 class PSACompare(io.ComfyNode):

@@ -14,7 +14,7 @@ from ..psa_core.settings.errors import ConfigError
 from ..psa_core.settings.mask_ratios import bounds_from_mask_ratios, mask_ratios_from_bounds
 from ..psa_core.settings.presets import ModelFamily, load_families
 from ..psa_core.settings.sizes import BLOCK_M, BLOCK_N
-from .sockets import Preset
+from .shared import Preset
 
 DEFAULT_FAMILY = "Wan2.1_1.3b"
 LEVELS = (1, 2, 4, 8, 16, 32, 64, 128)
@@ -43,6 +43,19 @@ def _families(folder: Path, files: tuple[tuple[Path, int], ...]) -> tuple[dict[s
 def names_of(family: ModelFamily) -> list[str]:
     """The presets that this node's numbers can say; masks and schedules have nodes of their own."""
     return [name for name, config in family.presets.items() if config.radial is None and config.schedule is None]
+
+
+def choices() -> dict[str, Any]:
+    """What the front end fills this node's widgets with, and what is wrong in the user's files."""
+    known, errors = families()
+    models = {
+        family.name: {
+            "default": family.default,
+            "presets": {name: widgets_from_config(family.presets[name]) for name in names_of(family)},
+        }
+        for family in known.values()
+    }
+    return {"models": models, "errors": [str(error) for error in errors]}
 
 
 class PSAPresetLoader(io.ComfyNode):

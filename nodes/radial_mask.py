@@ -14,8 +14,7 @@ from ..psa_core.settings.errors import ConfigError
 from ..psa_core.settings.presets import bundled_dir, load_preset
 from ..psa_core.settings.radial import MODEL_TYPES, RADIAL_MODES, SPARSITY_TYPES, RadialMask
 from .preset_loader import DEFAULT_FAMILY
-from .previews import preview
-from .sockets import Mask
+from .shared import Mask, preview
 
 LENGTHS = {"short": "short (under 30 frames)", "medium": "medium (30 to 50)", "long": "long (over 50 frames)"}
 CUSTOM = "custom"

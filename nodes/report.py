@@ -10,8 +10,7 @@ from comfy_api.latest import io
 from ..psa_core.hosts.comfyui import reports_of
 from ..psa_core.report.report import as_document
 from ..psa_core.settings.errors import ConfigError
-from .needs import require
-from .previews import as_image, preview
+from .shared import as_image, preview, require
 
 
 class PSAReport(io.ComfyNode):

@@ -9,7 +9,7 @@ from ..psa_core.settings.config import PSAConfig
 from ..psa_core.settings.errors import ConfigError
 from ..psa_core.settings.presets import ModelFamily, check_name, read_preset_file, save_preset
 from .preset_loader import DEFAULT_FAMILY, families, user_presets_dir, widgets_from_config
-from .sockets import Preset
+from .shared import Preset
 
 _DESCRIPTION = "Saved in ComfyUI"
 

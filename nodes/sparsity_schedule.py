@@ -11,8 +11,8 @@ from ..psa_core.settings.at_step import step_densities
 from ..psa_core.settings.errors import ConfigError
 from ..psa_core.settings.mask_ratios import DEFAULT_MASK_RATIOS, bounds_from_mask_ratios, mask_ratios_from_bounds
 from ..psa_core.settings.schedule import CURVES, Schedule
-from .previews import preview
-from .sockets import Schedule as ScheduleSocket
+from .shared import Schedule as ScheduleSocket
+from .shared import preview
 
 PRESET = "preset"
 LEVELS = (1, 2, 4, 8)
