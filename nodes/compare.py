@@ -8,7 +8,7 @@ import comfy.utils
 import torch
 from comfy_api.latest import io
 
-from ..psa_core.settings.errors import ConfigError
+from ..psa_core.settings.errors import errors_at
 from .shared import as_image, preview, require
 
 
@@ -57,10 +57,8 @@ class PSACompare(io.ComfyNode):
         from ..psa_core.report.pictures.quality import quality_picture
 
         progress = comfy.utils.ProgressBar(len(reference))
-        try:
+        with errors_at("PSA Compare"):
             found = compare_videos(video, reference, gain, lambda: progress.update(1))
-        except ConfigError as error:
-            raise error.at("PSA Compare") from None
         picture = quality_picture(found.quality)
         numbers = json.dumps(found.quality.as_dict(), indent=1, allow_nan=False)
         return io.NodeOutput(as_image(picture), found.video, numbers, ui=preview(picture, cls))

@@ -10,7 +10,7 @@ import folder_paths
 from comfy_api.latest import io
 
 from ..psa_core.settings.config import IMPORTANCE_ESTIMATORS, MASK_MODES, REARRANGE_METHODS, SIM_LEVELS, PSAConfig
-from ..psa_core.settings.errors import ConfigError
+from ..psa_core.settings.errors import ConfigError, errors_at
 from ..psa_core.settings.mask_ratios import bounds_from_mask_ratios, mask_ratios_from_bounds
 from ..psa_core.settings.presets import ModelFamily, load_families
 from ..psa_core.settings.sizes import BLOCK_M, BLOCK_N
@@ -96,10 +96,9 @@ class PSAPresetLoader(io.ComfyNode):
 
     @classmethod
     def execute(cls, model: str, preset: str, **widgets: Any) -> io.NodeOutput:
-        try:
-            return io.NodeOutput(config_from_widgets(widgets, f"{model}: {preset}"))
-        except ConfigError as error:
-            raise error.at("Preset Loader") from None
+        with errors_at("Preset Loader"):
+            config = config_from_widgets(widgets, f"{model}: {preset}")
+        return io.NodeOutput(config)
 
 
 def _widgets(default: dict[str, Any]) -> list[io.Input]:

@@ -10,7 +10,7 @@ from comfy_api.latest import io
 
 from ..psa_core.masks.static import static_levels
 from ..psa_core.report.pictures.previews import draw_levels
-from ..psa_core.settings.errors import ConfigError
+from ..psa_core.settings.errors import ConfigError, errors_at
 from ..psa_core.settings.presets import bundled_dir, load_preset
 from ..psa_core.settings.radial import MODEL_TYPES, RADIAL_MODES, SPARSITY_TYPES, RadialMask
 from .preset_loader import DEFAULT_FAMILY
@@ -77,11 +77,9 @@ class PSARadialMask(io.ComfyNode):
     def execute(
         cls, video_length: str, preview_width: int, preview_height: int, preview_frames: int, **settings: Any
     ) -> io.NodeOutput:
-        try:
+        with errors_at("Radial Mask"):
             mask = RadialMask(**settings)
             picture = _draw(mask, preview_width, preview_height, preview_frames)
-        except ConfigError as error:
-            raise error.at("Radial Mask") from None
         return io.NodeOutput(mask, ui=preview(picture, cls))
 
 

@@ -9,7 +9,7 @@ from comfy_api.latest import io
 
 from ..psa_core.hosts.comfyui import reports_of
 from ..psa_core.report.report import as_document
-from ..psa_core.settings.errors import ConfigError
+from ..psa_core.settings.errors import errors_at
 from .shared import as_image, preview, require
 
 
@@ -52,10 +52,8 @@ class PSAReport(io.ComfyNode):
         require("matplotlib")
         from ..psa_core.report.pictures.run import report_picture
 
-        try:
+        with errors_at("PSA Report"):
             reports = reports_of(model=model, model_2=model_2)
-        except ConfigError as error:
-            raise error.at("PSA Report") from None
         picture = report_picture(reports)
         document = json.dumps(as_document(reports), indent=2)
         return io.NodeOutput(as_image(picture), document, ui=preview(picture, cls))

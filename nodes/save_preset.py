@@ -6,7 +6,7 @@ from comfy_api.latest import io
 from server import PromptServer
 
 from ..psa_core.settings.config import PSAConfig
-from ..psa_core.settings.errors import ConfigError
+from ..psa_core.settings.errors import ConfigError, errors_at
 from ..psa_core.settings.presets import ModelFamily, check_name, read_preset_file, save_preset
 from .preset_loader import DEFAULT_FAMILY, families, user_presets_dir, widgets_from_config
 from .shared import Preset
@@ -74,11 +74,9 @@ class PSASavePreset(io.ComfyNode):
 
     @classmethod
     def execute(cls, preset: PSAConfig, model: str, name: str, overwrite: bool) -> io.NodeOutput:
-        try:
+        # A file that is not valid has to be named.
+        with errors_at("Save Preset"):
             said = _save(preset, model, name, overwrite)
-        except ConfigError as error:
-            # A file that is not valid has to be named.
-            raise error.at("Save Preset") from None
         PromptServer.instance.send_progress_text(said, cls.hidden.unique_id)
         return io.NodeOutput()
 

@@ -8,7 +8,7 @@ from comfy_api.latest import io
 
 from ..psa_core.report.pictures.previews import draw_schedule
 from ..psa_core.settings.at_step import step_densities
-from ..psa_core.settings.errors import ConfigError
+from ..psa_core.settings.errors import ConfigError, errors_at
 from ..psa_core.settings.mask_ratios import DEFAULT_MASK_RATIOS, bounds_from_mask_ratios, mask_ratios_from_bounds
 from ..psa_core.settings.schedule import CURVES, Schedule
 from .shared import Schedule as ScheduleSocket
@@ -77,7 +77,7 @@ class PSASparsitySchedule(io.ComfyNode):
     def execute(
         cls, warmup: str, last_dense: str, dense_layers: str, curve: str, preview_steps: int, **bounds: float
     ) -> io.NodeOutput:
-        try:
+        with errors_at("Sparsity Schedule"):
             ratios = {} if curve == PRESET else {key: _ratios(key, bounds) for key in ("start", "end")}
             schedule = Schedule(
                 warmup=_warmup(warmup),
@@ -86,8 +86,6 @@ class PSASparsitySchedule(io.ComfyNode):
                 curve="constant" if curve == PRESET else curve,
                 **ratios,
             )
-        except ConfigError as error:
-            raise error.at("Sparsity Schedule") from None
         picture = draw_schedule(step_densities(schedule, preview_steps), f"{preview_steps} steps, mask_ratios: {curve}")
         return io.NodeOutput(schedule, ui=preview(picture, cls))
 

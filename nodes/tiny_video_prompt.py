@@ -5,7 +5,7 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from ..psa_core.models.tiny_video.vocabulary import COLOURS, GROUNDS, MOTIONS, PATTERNS, SHAPES, embed, read_prompt
-from ..psa_core.settings.errors import ConfigError
+from ..psa_core.settings.errors import ConfigError, errors_at
 
 
 class PSATinyVideoPrompt(io.ComfyNode):
@@ -42,10 +42,8 @@ class PSATinyVideoPrompt(io.ComfyNode):
 
     @classmethod
     def execute(cls, text: str) -> io.NodeOutput:
-        try:
+        with errors_at("Tiny Video Prompt"):
             words = read_prompt(text)
-        except ConfigError as error:
-            raise error.at("Tiny Video Prompt") from None
         return io.NodeOutput([[embed(words)[None], {}]])
 
 

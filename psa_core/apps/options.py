@@ -7,7 +7,7 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from ..settings.errors import ConfigError
+from ..settings.errors import ConfigError, errors_at
 from ..settings.mask_ratios import mask_ratios_from_bounds
 from ..settings.radial import RadialMask
 from ..settings.schedule import Schedule
@@ -58,10 +58,9 @@ def _read(option: str, words: Sequence[str] | None, kind: type) -> Any:
         settings[key] = (
             _ratios(f"{option} {key}", text) if key in _RATIOS else _value(f"{option} {key}", text, types[key])
         )
-    try:
-        return kind(**settings)
-    except ConfigError as error:
-        raise error.at(option) from None
+    with errors_at(option):
+        made = kind(**settings)
+    return made
 
 
 def _value(name: str, text: str, kind: str) -> Any:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 
@@ -29,3 +31,12 @@ class ConfigError(ValueError):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.key, self.value, self.allowed, self.source)
+
+
+@contextmanager
+def errors_at(source: str) -> Iterator[None]:
+    """Say of every :class:`ConfigError` inside where the setting came from."""
+    try:
+        yield
+    except ConfigError as error:
+        raise error.at(source) from None

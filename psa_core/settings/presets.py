@@ -27,7 +27,7 @@ from typing import Any
 import yaml
 
 from .config import PSAConfig
-from .errors import ConfigError
+from .errors import ConfigError, errors_at
 from .validation import plain
 
 log = logging.getLogger(__name__)
@@ -270,10 +270,8 @@ def _read_preset(body: Mapping[str, Any], text_length: int, source: str, notes: 
     blocks = _mapping(body.get("block_size", {}), "block_size", source)
     notes += _unknown(blocks, _BLOCK_KEYS, f"{source}: block_size")
     settings |= {name: blocks[key] for key, name in _BLOCK_KEYS.items() if key in blocks}
-    try:
+    with errors_at(source):
         config = PSAConfig(text_length=text_length, **settings)
-    except ConfigError as error:
-        raise error.at(source) from None
     notes += [f"{source}: {note}" for note in config.notes()]
     return config
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from ...models.tiny_video.vocabulary import read_prompt
 from ...ops.backends import BACKENDS
 from ...settings.config import PSAConfig
-from ...settings.errors import ConfigError
+from ...settings.errors import ConfigError, errors_at
 from ...settings.scenes import check_scenes
 from .models import MODELS, Model
 
@@ -94,10 +94,8 @@ class GenerateSettings:
             raise ConfigError("--path", self.path, f"the weights of {self.model} are in this package")
         for option, prompts in (("--prompt", self.prompts), ("--negative-prompt", (self.negative_prompt or "",))):
             for prompt in prompts:
-                try:
+                with errors_at(option):
                     read_prompt(prompt)
-                except ConfigError as error:
-                    raise error.at(option) from None
 
     def _check_size(self) -> None:
         step = self.facts.size_step

@@ -7,7 +7,7 @@ import comfy.sd
 import comfy.utils
 
 from ...models.cogvideox.lora import MappedLoRA, map_lora
-from ...settings.errors import ConfigError
+from ...settings.errors import ConfigError, errors_at
 from .models import recognise
 
 _PREFIX = "diffusion_model."
@@ -41,10 +41,8 @@ def apply_cogvideox_lora(
         for parameter, x in model.model.named_parameters()
         if parameter.startswith(_PREFIX)
     }
-    try:
+    with errors_at(name):
         mapped = map_lora(tensors, metadata, shapes)
-    except ConfigError as error:
-        raise error.at(name) from error
     if not mapped.tensors:
         found = f"none of its {mapped.total} keys fits: {mapped.examples()}" if mapped.total else "it holds no tensor"
         raise ConfigError("lora_name", name, f"must be a LoRA for this CogVideoX model; {found}")
