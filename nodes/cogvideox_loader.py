@@ -5,7 +5,7 @@ from __future__ import annotations
 import folder_paths
 from comfy_api.latest import io
 
-from ..psa_core.hosts.comfyui.cogvideox import FILE_KEY, WEIGHT_DTYPES, load_cogvideox
+from ..psa_core.hosts.comfyui.cogvideox_loader import FILE_KEY, WEIGHT_DTYPES, load_cogvideox
 
 
 class PSACogVideoXLoader(io.ComfyNode):

@@ -68,8 +68,7 @@ def rotary_positions(
         _spread(top, top + rows, height, device),
         _spread(left, left + columns, width, device),
     )
-    shares = (dim // 4, dim // 8 * 3, dim // 8 * 3)
-    angles = [_angles(*axis).repeat_interleave(2, dim=-1) for axis in zip(steps, shares, strict=True)]
+    angles = [_angles(*axis).repeat_interleave(2, dim=-1) for axis in zip(steps, _channels(dim), strict=True)]
     sizes = (frames, height, width)
     grid = torch.cat([_along(axis, values, sizes) for axis, values in enumerate(angles)], dim=-1).flatten(0, -2)
     return grid.cos(), grid.sin()
@@ -79,12 +78,11 @@ def sincos_positions(height: int, width: int, frames: int, device: torch.device,
     """2b's positions, ``[frames * height * width, dim]``; sizes in patches."""
     sizes = (frames, height, width)
     spacings = (1.0, _SINCOS_SPACING, _SINCOS_SPACING)
-    shares = (dim // 4, dim // 8 * 3, dim // 8 * 3)
     waves = []
     # Channels of the width come before those of the height, unlike the axes of the grid.
     for axis in (0, 2, 1):
         steps = torch.arange(sizes[axis], device=device, dtype=torch.float32) / spacings[axis]
-        angles = _angles(steps, shares[axis])
+        angles = _angles(steps, _channels(dim)[axis])
         waves.append(_along(axis, torch.cat([angles.sin(), angles.cos()], dim=-1), sizes))
     return torch.cat(waves, dim=-1).flatten(0, -2)
 
@@ -134,6 +132,11 @@ def _fit(height: int, width: int) -> tuple[tuple[int, int], tuple[int, int]]:
 def _spread(start: int, stop: int, count: int, device: torch.device) -> torch.Tensor:
     # That the last step shrinks the distance from zero and not from the start is how the models were made.
     return torch.linspace(start, stop * (count - 1) / count, count, device=device, dtype=torch.float32)
+
+
+def _channels(dim: int) -> tuple[int, int, int]:
+    """How frames, rows and columns share the channels."""
+    return dim // 4, dim // 8 * 3, dim // 8 * 3
 
 
 def _angles(steps: torch.Tensor, dim: int) -> torch.Tensor:

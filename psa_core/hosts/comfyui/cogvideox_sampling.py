@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import comfy.model_sampling
@@ -45,18 +46,13 @@ def set_sampling(patcher: Any) -> None:
     patcher.add_object_patch("model_sampling", sampling)
 
 
-class _UnscaledImages:
-    """``concat_cond`` of a model that sees start images as the VAE gives them."""
-
-    def __init__(self, base_model: Any) -> None:
-        self._base_model = base_model
-
-    def __call__(self, **conditioning: Any) -> torch.Tensor | None:
-        images = type(self._base_model).concat_cond(self._base_model, **conditioning)
-        return None if images is None else images / self._base_model.latent_format.scale_factor
-
-
 def set_image_latents(patcher: Any) -> None:
     """Undo the latent scale of start images for 1.5-I2V, which was trained without it; ComfyUI always scales."""
     if patcher.model.model_config.unet_config.get("ofs_embed_dim"):
-        patcher.add_object_patch("concat_cond", _UnscaledImages(patcher.model))
+        patcher.add_object_patch("concat_cond", partial(_unscaled_images, patcher.model))
+
+
+def _unscaled_images(base_model: Any, **conditioning: Any) -> torch.Tensor | None:
+    """``concat_cond`` of a model that sees start images as the VAE gives them."""
+    images = type(base_model).concat_cond(base_model, **conditioning)
+    return None if images is None else images / base_model.latent_format.scale_factor
