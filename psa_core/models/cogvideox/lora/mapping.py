@@ -37,17 +37,13 @@ class MappedLoRA:
         split = (key.removesuffix(".weight").rpartition(".") for key in self.tensors)
         return {f"{layer}.bias" if part == "diff_b" else f"{layer}.weight" for layer, _, part in split}
 
-    @property
-    def ranks(self) -> list[int]:
-        """Every rank that occurs, once, in order."""
-        return sorted({x.shape[0] for key, x in self.tensors.items() if key.endswith(".lora_down.weight")})
-
     def line(self) -> str:
         """One line for users: how much fitted, and some of what did not."""
         used = self.total - len(self.unused)
         counts = [f"{used} of {self.total} keys", f"{len(self.weights)} weights patched"]
-        if self.ranks:
-            low, high = self.ranks[0], self.ranks[-1]
+        ranks = {x.shape[0] for key, x in self.tensors.items() if key.endswith(".lora_down.weight")}
+        if ranks:
+            low, high = min(ranks), max(ranks)
             counts.append(f"rank {low}" if low == high else f"ranks {low} to {high}")
         dora = sum(key.endswith(".dora_scale") for key in self.tensors)
         if dora:
