@@ -20,6 +20,9 @@ import pytest
 import torch
 
 ROOT = Path(__file__).parent.parent
+COMFYUI = "tests/comfyui/"
+# Minutes each, so that they start first.
+LONGEST = (COMFYUI, "tests/benchmarks/test_quality.py")
 # The checkout goes before an installed copy.
 sys.path.insert(0, str(ROOT))
 if not torch.cuda.is_available():
@@ -44,6 +47,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--write-workflows", action="store_true", help="build and save the bundled workflows first")
     parser.addoption("--write-pictures", action="store_true", help="save the pictures of nodes that help pages show")
     parser.addoption("--seed", type=int, help="seed of the tests' random tensors; drawn anew for each run by default")
+    parser.addoption("--slow", action="store_true", help="run the tests marked slow too")
     parser.addoption("--stress", type=int, default=150, help="random cases of each stress test; 150 by default")
 
 
@@ -56,10 +60,16 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """With ``-n``, a file's tests stay in one process: what they share, such as a model, is made once."""
+    """With ``-n``, what tests share is made once: a file's tests stay in one process, and all that need ComfyUI too."""
     from xdist.scheduler import LoadFileScheduling
 
-    return LoadFileScheduling(config, log)
+    class Scheduling(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return COMFYUI if nodeid.startswith(COMFYUI) else super()._split_scope(nodeid)
+
+    # Else those with the most tests go first, and a long one may be last and alone.
+    config.option.loadscopereorder = False
+    return Scheduling(config, log)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
@@ -67,13 +77,14 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         terminalreporter.write_line(f"the same random tensors again: pytest --seed={config.option.seed}")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    if torch.cuda.is_available():
-        return
-    skip = pytest.mark.skip(reason="no NVIDIA GPU")
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: not item.nodeid.startswith(LONGEST))
+    skipped = {"gpu": "no NVIDIA GPU"} if not torch.cuda.is_available() else {}
+    if not config.option.slow:
+        skipped["slow"] = "slow; --slow runs them"
     for item in items:
-        if "gpu" in item.keywords:
-            item.add_marker(skip)
+        for marker in skipped.keys() & item.keywords:
+            item.add_marker(pytest.mark.skip(reason=skipped[marker]))
 
 
 @pytest.fixture(autouse=True)

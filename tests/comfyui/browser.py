@@ -45,16 +45,25 @@ def find_browser() -> str | None:
 
 
 @contextmanager
-def opened(driver: Any, browser_path: str, address: str) -> Iterator[Any]:
-    """A page that shows the front end of a server."""
+def launched(driver: Any, browser_path: str) -> Iterator[Any]:
+    """A browser without a page."""
     browser = driver.chromium.launch(executable_path=browser_path, args=ARGUMENTS)
     try:
-        page = browser.new_page()
+        yield browser
+    finally:
+        browser.close()
+
+
+@contextmanager
+def opened(browser: Any, address: str) -> Iterator[Any]:
+    """A page that shows the front end of a server, with nothing stored by another."""
+    page = browser.new_page()
+    try:
         page.goto(f"http://{address}")
         page.wait_for_function(READY, timeout=60_000)
         yield page
     finally:
-        browser.close()
+        page.close()
 
 
 def reload_graph(page: Any, graph: dict[str, Any], node_type: str) -> None:

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from .browser import find_browser, opened
+from .browser import find_browser, launched, opened
 from .client import ComfyClient
 from .level_bar import LISTED, RENDERERS, rendered, show
 from .server import ComfyServer, ComfyUINotFoundError, Installation
 
 # Loaded by ComfyUI, not by pytest: it imports ComfyUI's own modules.
 collect_ignore = ["test_nodes"]
+
+HERE = Path(__file__).parent
+BROWSER = pytest.StashKey[Any]()
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,24 @@ def comfyui(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ComfyUI]:
         installation = Installation.find()
     except ComfyUINotFoundError as error:
         pytest.fail(str(error), pytrace=False)
-    server = ComfyServer(installation, tmp_path_factory.mktemp("comfyui"))
+    with _started(ComfyServer(installation, tmp_path_factory.mktemp("comfyui"))) as started:
+        yield started
+
+
+@pytest.fixture(scope="session")
+def odd_comfyui(comfyui: ComfyUI, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ComfyUI]:
+    """A second one, without matplotlib, and with a broken file where other hosts look for presets."""
+    base, pack, presets = (tmp_path_factory.mktemp(name) for name in ("odd_comfyui", "no_matplotlib", "presets"))
+    (pack / "__init__.py").write_text("import sys\nsys.modules['matplotlib'] = None\nNODE_CLASS_MAPPINGS = {}\n")
+    (presets / "broken.yaml").write_text("M: {attention_configs: {oops: {type: psa, warmup_steps: -1}}}")
+    packs = {**comfyui.server.custom_nodes, "no_matplotlib": pack}
+    environment = {"PSA_PRESETS_DIR": str(presets)}
+    with _started(ComfyServer(comfyui.server.installation, base, packs, environment=environment)) as started:
+        yield started
+
+
+@contextmanager
+def _started(server: ComfyServer) -> Iterator[ComfyUI]:
     server.start()
     try:
         with closing(ComfyClient(server.address)) as client:
@@ -63,15 +83,26 @@ def presets_folder(comfyui: ComfyUI) -> Iterator[Path]:
     shutil.rmtree(folder)
 
 
-# Not for the whole session: as long as playwright runs, nothing else may run an event loop.
 @pytest.fixture(scope="module")
-def page(comfyui: ComfyUI) -> Iterator[Any]:
+def browser(request: pytest.FixtureRequest) -> Any:
+    """Chromium, until the last test of this folder: as long as playwright runs, nothing else may run an event loop."""
+    folder = next(node for node in request.node.listchain() if node.path == HERE)
+    if BROWSER not in folder.stash:
+        playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+        path = find_browser()
+        if path is None:
+            pytest.skip("no Chromium on this machine")
+        stack = ExitStack()
+        folder.addfinalizer(stack.close)
+        driver = stack.enter_context(playwright.sync_playwright())
+        folder.stash[BROWSER] = stack.enter_context(launched(driver, path))
+    return folder.stash[BROWSER]
+
+
+@pytest.fixture(scope="module")
+def page(comfyui: ComfyUI, browser: Any) -> Iterator[Any]:
     """ComfyUI's front end in a browser."""
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    browser_path = find_browser()
-    if browser_path is None:
-        pytest.skip("no Chromium on this machine")
-    with playwright.sync_playwright() as driver, opened(driver, browser_path, comfyui.server.address) as page:
+    with opened(browser, comfyui.server.address) as page:
         yield page
 
 

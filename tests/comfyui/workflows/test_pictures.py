@@ -30,8 +30,8 @@ FRESH = (
 )
 SHOWING = ("PSASparsitySchedule", "PSARadialMask", "PSAReport", "PSACompare")
 SCALE = 1.25
-FRAMES_AND_STEPS = {False: (5, 3), True: (33, 6)}
-"""Of the clip behind Report and Compare: a short one, and one worth looking at for pictures that are kept."""
+CLIPS = {False: (192, 160, 5, 2), True: (384, 320, 33, 6)}
+"""Width, height, frames and steps of the clip behind Report and Compare: worth looking at where pictures are kept."""
 
 IDS = "(type) => app.graph.nodes.filter((node) => node.type === type).map((node) => node.id)"
 WIDEN = """() => {
@@ -68,7 +68,7 @@ def test_fresh_node(node_type: str, front_end: Any, keep: bool) -> None:
 
 def test_nodes_after_a_run(comfyui: ComfyUI, front_end: Any, keep: bool) -> None:
     presets = comfyui.client.get_json("/psa/presets")["models"]
-    put(front_end, showcase(*FRAMES_AND_STEPS[keep]).specification(presets))
+    put(front_end, showcase(*CLIPS[keep]).specification(presets))
     assert front_end.evaluate(EXPORT)
     before = set(comfyui.client.get_json("/history"))
     # Pictures are fetched when their nodes are drawn.
@@ -97,7 +97,7 @@ def check(picture: Image.Image, file: Path, keep: bool) -> None:
         picture.save(file, quality=88, optimize=True)
 
 
-def showcase(frames: int, steps: int) -> Workflow:
+def showcase(width: int, height: int, frames: int, steps: int) -> Workflow:
     """Every node that shows something, each with something to show."""
 
     def build(canvas: Canvas) -> None:
@@ -105,7 +105,7 @@ def showcase(frames: int, steps: int) -> Workflow:
         model = canvas.add("PSATinyVideoModel")
         vae = Output(model.node, 1)
         text, nothing = (canvas.add("PSATinyVideoPrompt", text=words) for words in (TEXT, ""))
-        latent, little = empty_video(canvas, 384, 320, frames), empty_video(canvas, 64, 64, 1)
+        latent, little = empty_video(canvas, width, height, frames), empty_video(canvas, 64, 64, 1)
         canvas.group("Settings")
         preset = canvas.preset("tiny_video", "psa_balanced")
         mask = canvas.add("PSARadialMask", size=(460, 760), decay_factor=0.5)
