@@ -230,7 +230,7 @@ class TestCompiled:
         (SHAPE, GRID, TEXT, True, "torch"),
         (Shape(1, 1, 1, 1), None, 1, False, "torch"),
         (Shape(1, 3, 60, 200), None, 0, False, "torch"),
-        pytest.param(SHAPE, GRID, TEXT, True, "triton", marks=needs_triton),
+        pytest.param(Shape(1, 1, 70, 70), (1, 7, 8), 14, True, "triton", marks=needs_triton),
     ],
 )
 def test_is_an_operator_as_torch_wants_them(
