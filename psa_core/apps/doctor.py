@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
@@ -10,7 +11,8 @@ from pathlib import Path
 import torch
 
 from .. import __version__
-from ..ops.backends import triton_installed, triton_refusal
+from ..ops.backends import BACKEND_VARIABLE, check_backend, hopper_refusal, triton_installed, triton_refusal
+from ..ops.kernel_table import HOPPER, PORTABLE
 from ..settings.errors import ConfigError
 from ..settings.presets import PRESETS_DIR_VARIABLE, bundled_dir, load_families, user_dir
 
@@ -25,8 +27,6 @@ _OPTIONAL = (
     "jinja2",
     "lpips",
 )
-_KERNEL_DTYPES = (torch.bfloat16, torch.float16)
-_HEAD_DIM = 128
 
 
 def doctor_lines() -> list[str]:
@@ -36,6 +36,7 @@ def doctor_lines() -> list[str]:
         ("python", f"{platform.python_version()} on {platform.platform()}"),
         ("torch", f"{torch.__version__}, CUDA {torch.version.cuda or 'none'}"),
         ("triton", _triton()),
+        (BACKEND_VARIABLE, _variable()),
         *_gpus(),
         *((name, _version(name)) for name in _OPTIONAL),
         ("presets", _folder(bundled_dir())),
@@ -54,22 +55,34 @@ def _triton() -> str:
     return triton.__version__
 
 
+def _variable() -> str:
+    try:
+        check_backend("auto")
+    except ConfigError as error:
+        return str(error)
+    return os.environ.get(BACKEND_VARIABLE) or "not set: all kernels may run"
+
+
 def _gpus() -> Iterator[tuple[str, str]]:
     """GPUs, and whether the kernels run on each."""
     if not torch.cuda.is_available():
         yield "GPU", "none that torch can see"
         yield (
-            "kernels",
+            PORTABLE.what,
             "cannot run without one: attention stays dense (backend 'torch' is for trying out)",
         )
     for index in range(torch.cuda.device_count()):
         about = torch.cuda.get_device_properties(index)
         memory = about.total_memory / 2**30
         yield f"GPU {index}", f"{about.name}, compute capability {about.major}.{about.minor}, {memory:.0f} GiB"
-        for dtype in _KERNEL_DTYPES:
-            refusal = triton_refusal(torch.device("cuda", index), dtype, _HEAD_DIM)
-            answer = "can run" if refusal is None else f"cannot run: {refusal}"
-            yield "kernels", f"{str(dtype).removeprefix('torch.')} {answer}"
+        for kernels, refusal_of in ((PORTABLE, triton_refusal), (HOPPER, hopper_refusal)):
+            for dtype in kernels.dtypes:
+                try:
+                    refusal = refusal_of(torch.device("cuda", index), dtype, kernels.head_sizes[-1])
+                except ConfigError as error:
+                    refusal = str(error)
+                answer = "can run" if refusal is None else f"cannot run: {refusal}"
+                yield kernels.what, f"{str(dtype).removeprefix('torch.')} {answer}"
 
 
 def _version(package: str) -> str:

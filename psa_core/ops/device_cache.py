@@ -8,6 +8,8 @@ from typing import Any, Generic, TypeVar
 
 import torch
 
+from .modes import tensors_differ
+
 T = TypeVar("T")
 
 
@@ -26,14 +28,9 @@ class DeviceCache(Generic[T]):
         update_wrapper(self, make)
 
     def __call__(self, *args: Any) -> T:
-        return self._make(*args) if _tensors_differ() else self._cached(*args)
+        return self._make(*args) if tensors_differ() else self._cached(*args)
 
 
 def device_cache(maxsize: int) -> Callable[[Callable[..., T]], DeviceCache[T]]:
     """Decorate a function with a :class:`DeviceCache` of so many entries."""
     return lambda make: DeviceCache(make, maxsize)
-
-
-def _tensors_differ() -> bool:
-    """Whether tensors that are made now are of another kind than those made outside of all modes and transforms."""
-    return torch._C._len_torch_dispatch_stack() > 0 or torch._C._functorch.peek_interpreter_stack() is not None

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from typing import NamedTuple, cast
 
 from .config import PSAConfig
 from .mask_ratios import blend_mask_ratios, level_at, quota_density
@@ -13,32 +15,63 @@ from .schedule import Schedule
 _FUZZ = 1e-9
 
 
-def dense_reason(config: PSAConfig, step: int, steps: int | None, layer: int) -> str | None:
-    """Why a call stays dense by its place alone, in a few words for a user; None when it runs sparse.
+class DensePlaces(NamedTuple):
+    """The steps and layers that stay dense, of preset, schedule and mask together.
+
+    Attributes:
+        start: the first step that may run sparse.
+        stop: the first after it that stays dense again; infinite where the number of steps is unknown.
+        layers: transformer blocks, counted from 0.
+        first_layers: how many of the first blocks beside them.
+    """
+
+    start: int
+    stop: float
+    layers: Sequence[int]
+    first_layers: int
+
+    def has_layer(self, layer: int) -> bool:
+        """Whether a transformer block is one of them."""
+        return layer in self.layers or 0 <= layer < self.first_layers
+
+
+# Asked on every attention call.
+@lru_cache(maxsize=64)
+def dense_places(config: PSAConfig, steps: int | None) -> DensePlaces:
+    """What stays dense by its place.
+
+    Args:
+        steps: of the whole denoising; None when unknown, which :func:`needs_steps` says whether it may be.
+    """
+    schedule, radial = config.schedule or Schedule(), config.radial
+    if schedule.warmup is not None:
+        start = _amount(schedule.warmup, steps)
+    else:
+        # A mask that decides alone has dense steps of its own in place of the preset's.
+        start = 0 if radial is not None and radial.decides_alone else config.warmup_steps
+    last = 0 if steps is None else _amount(schedule.last_dense, steps)
+    if radial is not None:
+        start, last = max(start, radial.dense_timesteps), max(last, radial.last_dense_timesteps)
+    stop = math.inf if steps is None else steps - last
+    layers = cast("Sequence[int]", schedule.dense_layers)
+    return DensePlaces(start, stop, layers, 0 if radial is None else radial.dense_layers)
+
+
+def is_full_resolution(config: PSAConfig, step: int, steps: int | None) -> bool:
+    """Whether all blocks of a step are at level 1, which is dense attention.
 
     Args:
         step: denoising step, counted over the whole denoising.
-        steps: of the whole denoising; None when unknown, which :func:`needs_steps` says whether it may be.
-        layer: transformer block.
+        steps: as of :func:`dense_places`.
     """
-    if step < _warmup(config, steps):
-        return "warm-up"
-    if steps is not None and step >= steps - _last_dense(config, steps):
-        return "last steps"
-    schedule, radial = config.schedule, config.radial
-    if (schedule and layer in schedule.dense_layers) or (radial and 0 <= layer < radial.dense_layers):
-        return "dense layer"
-    if radial is None and _level_of_step(config, step, steps) == 1:
-        # The model's own attention does it faster.
-        return "full-resolution step"
-    return None
+    return config.radial is None and _level_of_step(config, step, steps) == 1
 
 
 def config_at(config: PSAConfig, step: int, steps: int | None) -> PSAConfig:
     """The settings of one step: ``mask_ratios`` where its schedule has them by then, and no schedule.
 
     Args:
-        step, steps: as of :func:`dense_reason`.
+        step, steps: as of :func:`is_full_resolution`.
     """
     schedule = config.schedule or Schedule()
     start, mode = schedule.start or config.mask_ratios, config.mask_mode
@@ -73,26 +106,11 @@ def needs_steps(config: PSAConfig) -> bool:
     )
 
 
-def _warmup(config: PSAConfig, steps: int | None) -> int:
-    """Dense steps at the start; a mask that decides alone has its own in place of the preset's."""
-    schedule, radial = config.schedule, config.radial
-    if schedule is not None and schedule.warmup is not None:
-        own = _amount(schedule.warmup, steps)
-    else:
-        own = 0 if radial is not None and radial.decides_alone else config.warmup_steps
-    return max(own, radial.dense_timesteps) if radial is not None else own
-
-
-def _last_dense(config: PSAConfig, steps: int) -> int:
-    own = _amount(config.schedule.last_dense, steps) if config.schedule is not None else 0
-    return max(own, config.radial.last_dense_timesteps) if config.radial is not None else own
-
-
 def _progress(config: PSAConfig, step: int, steps: int | None) -> float:
     """How far the curve is: 0 at the first sparse step, 1 at the last."""
     assert config.schedule is not None
-    assert steps is not None
-    first, last = _warmup(config, steps), steps - _last_dense(config, steps) - 1
+    places = dense_places(config, steps)
+    first, last = places.start, places.stop - 1
     linear = min(max((step - first) / (last - first), 0.0), 1.0) if last > first else 0.0
     return (1 - math.cos(math.pi * linear)) / 2 if config.schedule.curve == "cosine" else linear
 
@@ -109,10 +127,11 @@ def step_densities(schedule: Schedule, steps: int) -> list[float | None]:
     (``topk``) where it is sparse, None where the config's own ``mask_ratios`` decide. A warm-up that is left to
     the config counts as none."""
     config = PSAConfig(schedule=schedule, mask_mode="topk")
+    places = dense_places(config, steps)
     known = schedule.start is not None and (schedule.curve in ("constant", "timestep") or schedule.end is not None)
     result: list[float | None] = []
     for step in range(steps):
-        if dense_reason(config, step, steps, layer=-1) is not None:
+        if not places.start <= step < places.stop or is_full_resolution(config, step, steps):
             result.append(1.0)
         else:
             result.append(quota_density(config_at(config, step, steps).mask_ratios) if known else None)

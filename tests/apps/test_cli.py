@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -118,6 +120,20 @@ def test_doctor_reports_a_broken_preset_folder_of_the_users(capsys, monkeypatch,
     monkeypatch.setenv(PRESETS_DIR_VARIABLE, str(tmp_path))
     assert main(["doctor"]) == 0
     assert "warmup_steps = -1" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("value", "said"), [("torch", "torch"), ("cuda", "PSA_BACKEND = 'cuda': must be one of")])
+def test_doctor_says_what_is_taken_out(capsys, monkeypatch: pytest.MonkeyPatch, value: str, said: str) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    card = SimpleNamespace(name="Card", major=9, minor=0, total_memory=1 << 30)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: card)
+    monkeypatch.setenv("PSA_BACKEND", value)
+    assert main(["doctor"]) == 0
+    out, _ = capsys.readouterr()
+    assert re.search(rf"^PSA_BACKEND +{said}", out, re.MULTILINE)
+    refused = re.findall(r"^the (.*?)  +(b?float16) cannot run: PSA_BACKEND =", out, re.MULTILINE)
+    assert refused == [(x, y) for x in ("Triton kernels", "kernel for Hopper") for y in ("float16", "bfloat16")]
 
 
 @pytest.mark.gpu

@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from psa_core import PSAConfig
-from psa_core.hosts.run import Place, Run
+from psa_core.hosts.place import Place
+from psa_core.hosts.run import Run
 from psa_core.report.report import AttentionError, Report
 
 from ..support.tensors import DEVICE, Shape, random_qkv, relative_error, softmax_attention

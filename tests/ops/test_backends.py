@@ -6,13 +6,17 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from torch._functorch.eager_transforms import grad_increment_nesting
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
 from psa_core import BackendError, ConfigError, pyramid_sparse_attention
 from psa_core.ops import backends
-from psa_core.ops.backends import choose_backend, triton_installed, triton_refusal
+from psa_core.ops.backends import choose_backend, hopper_refusal, triton_installed, triton_refusal
+from psa_core.ops.modes import tensors_differ
 
 ROOT = Path(__file__).parents[2]
 CPU, CUDA = torch.device("cpu"), torch.device("cuda", 0)
@@ -102,6 +106,49 @@ class TestChoice:
         x = torch.randn(1, 1, 40, 64, dtype=torch.bfloat16)
         with pytest.raises(BackendError, match="the model runs on cpu"):
             pyramid_sparse_attention(x, x, x, backend="triton")
+
+
+class TestTakenOut:
+    """The environment variable ``PSA_BACKEND``."""
+
+    def test_torch_leaves_triton_out(self, gpu: pytest.MonkeyPatch) -> None:
+        gpu.setenv("PSA_BACKEND", "torch")
+        x = FakeCuda(torch.empty(1, 1, 1, 64, dtype=torch.float16, device="meta"))
+        said = "PSA_BACKEND = torch takes the Triton kernels out"
+        assert triton_refusal(CUDA, torch.float16, 64) == said
+        assert choose_backend("auto", x) == choose_backend("torch", x) == "torch"
+        with pytest.raises(BackendError, match=f"'triton': {said}; use backend 'auto' or 'torch'"):
+            choose_backend("triton", x)
+
+    def test_portable_leaves_hopper_out(self, gpu: pytest.MonkeyPatch) -> None:
+        gpu.setattr(backends, "_hopper_trial", lambda device, dtype, head_dim: None)
+        gpu.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+        assert hopper_refusal(CUDA, torch.float16, 64) is None
+        gpu.setenv("PSA_BACKEND", "portable")
+        assert hopper_refusal(CUDA, torch.float16, 64) == "PSA_BACKEND = portable takes the kernel for Hopper out"
+        assert triton_refusal(CUDA, torch.float16, 64) is None
+
+    @pytest.mark.parametrize("value", ["", "auto"])
+    def test_nothing(self, gpu: pytest.MonkeyPatch, value: str) -> None:
+        gpu.setenv("PSA_BACKEND", value)
+        assert triton_refusal(CUDA, torch.float16, 64) is None
+
+    def test_a_wrong_value(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("PSA_BACKEND", "cuda")
+        x = torch.randn(1, 1, 40, 64)
+        with pytest.raises(ConfigError, match="PSA_BACKEND = 'cuda': must be one of auto, portable, torch"):
+            pyramid_sparse_attention(x, x, x)
+
+
+@pytest.mark.parametrize("mode", [FakeTensorMode, grad_increment_nesting])
+def test_a_trial_runs_outside_of_all_modes(gpu: pytest.MonkeyPatch, mode: Any) -> None:
+    made = []
+    gpu.setattr(backends, "_trial", lambda device, dtype, head_dim: made.append(torch.ones(1)))
+    with mode():
+        assert triton_refusal(CUDA, torch.float16, 64) is None
+        assert tensors_differ()
+    assert not isinstance(made[0], FakeTensor)
+    assert not torch._C._functorch.is_functorch_wrapped_tensor(made[0])
 
 
 class FakeCuda:

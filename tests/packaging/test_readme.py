@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tools.backend_table import backend_table
+
 from ..comfyui.pack_texts import CHINESE, LANGUAGES, ROOT, code, headings, locale, node_ids, tables
 
 FILES = {"en": "README.md", "zh": "README_zh.md"}
@@ -172,6 +174,11 @@ def test_every_workflow_is_named_and_no_other(language: str) -> None:
     named = [name for row in table.rows for name in code(row[0])]
 
     assert sorted(named) == sorted(file.stem for file in (ROOT / "workflows").glob("*.json"))
+
+
+@EACH_LANGUAGE
+def test_the_table_of_backends_is_that_of_the_code(language: str) -> None:
+    assert f"\n\n{backend_table(language)}\n\n" in readme(language)
 
 
 @EACH_LANGUAGE

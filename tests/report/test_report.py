@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from psa_core import PSAConfig, RadialMask, pyramid_sparse_attention
-from psa_core.hosts.run import Place, Run
+from psa_core.hosts.place import Place
+from psa_core.hosts.run import Run
 from psa_core.ops.backends import triton_installed
 from psa_core.ops.levels.rules import density, level_shares
 from psa_core.report.report import Report, as_document

@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from psa_core import PSAConfig
-from psa_core.hosts.run import Place, Run
+from psa_core.hosts.place import Place
+from psa_core.hosts.run import Run
 from psa_core.report import clock
 from psa_core.report.clock import Clock
 from psa_core.report.report import Report

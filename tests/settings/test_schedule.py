@@ -8,9 +8,12 @@ from typing import Any
 import hypothesis
 import hypothesis.strategies as st
 import pytest
+import torch
 
 from psa_core import ConfigError, PSAConfig, RadialMask, Schedule
-from psa_core.settings.at_step import config_at, dense_reason, needs_steps, step_densities
+from psa_core.hosts.place import Place
+from psa_core.hosts.reasons import PLACES, Call, first_reason
+from psa_core.settings.at_step import config_at, needs_steps, step_densities
 from psa_core.settings.mask_ratios import blend_mask_ratios, quota_density
 
 from ..support.strategies import configs, ratio_tilings
@@ -19,6 +22,12 @@ START = {1: (0.0, 0.4), 2: (0.4, 0.5), 8: (0.5, 0.8), 0: (0.8, 1.0)}
 END = {1: (0.0, 0.1), 4: (0.1, 0.3), 0: (0.3, 1.0)}
 
 step_counts = st.integers(1, 60)
+
+
+def dense_reason(config: PSAConfig, step: int, steps: int | None, layer: int) -> str | None:
+    """Why a call stays dense by its place alone."""
+    place = Place(step, layer, None, steps=steps)
+    return first_reason(PLACES, Call(config, "auto", place, 1, 1, 64, torch.float16, torch.device("cpu")))
 
 
 def reasons(config: PSAConfig, steps: int, layer: int = 0) -> list[str | None]:

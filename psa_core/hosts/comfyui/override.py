@@ -9,7 +9,9 @@ from typing import Any, NamedTuple
 import torch
 
 from ...settings.sizes import Grid
-from ..run import Place, Run
+from ..place import Place
+from ..reasons import COMFYUI, UNKNOWN_MODEL, Request, first_reason
+from ..run import Run
 from .models import VideoModel
 
 
@@ -46,7 +48,7 @@ class _Call(NamedTuple):
     v: torch.Tensor
     keep_heads: bool
     options: dict[str, Any]
-    refusal: str | None
+    request: Request
 
 
 class AttentionOverride:
@@ -69,7 +71,7 @@ class AttentionOverride:
         forward = self._forward
         if forward.model is None:
             # Other models call with arguments of their own, which are not for us to read.
-            return self._dense("not a Wan or CogVideoX model", None, func, args, kwargs)
+            return self._dense(UNKNOWN_MODEL, None, func, args, kwargs)
         call = _read(*args, **kwargs)
         place = self._place(call, forward.model)
         reason = self._dense_reason(call, place, forward.model)
@@ -106,14 +108,9 @@ class AttentionOverride:
         return Place(forward.step, layer, grid, text_length, forward.steps, model.frames_per_token)
 
     def _dense_reason(self, call: _Call, place: Place, model: VideoModel) -> str | None:
-        forward, tokens = self._forward, call.q.shape[2]
-        if call.k.shape[2] == tokens:
-            # Same lengths on both sides: nothing in the call tells self-attention from attention to the prompt.
-            if model.kind == "wan" and tokens in (forward.text_length, forward.image_tokens):
-                return f"video and prompt both have {tokens} tokens"
-            if call.refusal is not None:
-                return call.refusal
-        return forward.run.dense_reason(call.q, call.k, place)
+        prompts = (self._forward.text_length, self._forward.image_tokens) if model.kind == "wan" else ()
+        request = call.request._replace(prompts=prompts)
+        return first_reason(COMFYUI, request) or self._forward.run.dense_reason(call.q, call.k, place)
 
 
 def _read(
@@ -130,13 +127,13 @@ def _read(
     """Read a call in the signature of ComfyUI's attention functions."""
     if not skip_reshape:
         q, k, v = (x.unflatten(-1, (heads, -1)).transpose(1, 2) for x in (q, k, v))
-    refusal = None
-    if mask is not None:
-        refusal = "attention mask"
-    elif kwargs.get("scale") is not None:
-        refusal = "scale of the model's own"
-    elif kwargs.get("enable_gqa") or q.shape[1] != k.shape[1]:
-        refusal = "grouped-query attention"
-    elif kwargs.get("low_precision_attention") is False:
-        refusal = "full precision asked for by the model"
-    return _Call(q, k, v, skip_output_reshape, kwargs.get("transformer_options") or {}, refusal)
+    request = Request(
+        q.shape[2],
+        k.shape[2],
+        q.shape[3],
+        mask=mask is not None,
+        scale=kwargs.get("scale"),
+        grouped=bool(kwargs.get("enable_gqa")) or q.shape[1] != k.shape[1],
+        full_precision=kwargs.get("low_precision_attention") is False,
+    )
+    return _Call(q, k, v, skip_output_reshape, kwargs.get("transformer_options") or {}, request)

@@ -16,6 +16,7 @@ import comfy.model_patcher
 import torch
 from comfy.patcher_extension import WrappersMP
 
+from ...ops.backends import check_backend
 from ...report.report import Report
 from ...settings.config import PSAConfig
 from ...settings.errors import ConfigError
@@ -63,7 +64,12 @@ class _SamplerCall:
 
 
 def patch_model(model: comfy.model_patcher.ModelPatcher, patch: Patch) -> comfy.model_patcher.ModelPatcher:
-    """A clone of a MODEL that samples with ``patch``; a patch that was there before is replaced."""
+    """A clone of a MODEL that samples with ``patch``; a patch that was there before is replaced.
+
+    Raises:
+        ConfigError: no such backend, also in the environment variable ``PSA_BACKEND``.
+    """
+    check_backend(patch.backend)
     clone = model.clone()
     clone.model_options.setdefault("transformer_options", {})[PATCH_KEY] = patch
     for kind, wrapper in ((WrappersMP.OUTER_SAMPLE, _outer_sample), (WrappersMP.APPLY_MODEL, _apply_model)):

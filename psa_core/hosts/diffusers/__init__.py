@@ -29,7 +29,7 @@ from typing import Any
 
 import torch
 
-from ...ops.backends import BACKENDS
+from ...ops.backends import check_backend
 from ...report.report import Report
 from ...settings.at_step import needs_steps
 from ...settings.config import PSAConfig
@@ -72,10 +72,10 @@ def patch(
 
     Raises:
         TypeError: nothing here can be patched; the message says what can.
-        ConfigError: no such backend, or settings that need the number of steps where nobody knows it.
+        ConfigError: no such backend, also in the environment variable ``PSA_BACKEND``, or settings that need the number
+            of steps where nobody knows it.
     """
-    if backend not in BACKENDS:
-        raise ConfigError("backend", backend, "must be one of " + ", ".join(BACKENDS))
+    check_backend(backend)
     transformers = transformers_of(target)
     if config.verbose:
         log.info("PSA on %s: %s", ", ".join(type(x).__name__ for x in transformers), config)

@@ -11,6 +11,7 @@ from diffusers.models.attention_dispatch import AttentionBackendName, dispatch_a
 from torch.nn.functional import scaled_dot_product_attention
 from torch.overrides import TorchFunctionMode
 
+from ..reasons import CONTEXT_PARALLELISM, DIFFUSERS, NO_TORCH_ATTENTION, Request, first_reason
 from .denoising import Denoising
 from .operators import attend, number_of, stay_dense
 
@@ -55,7 +56,7 @@ class Layer:
     def forward(self, processor: Any, call: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         """Run ``call(*args, **kwargs)``, the forward pass of the module, which has this processor."""
         if getattr(processor, "_parallel_config", None) is not None:
-            self._stay_dense("context parallelism")
+            self._stay_dense(CONTEXT_PARALLELISM)
             return call(*args, **kwargs)
         # Processors that know no backends call torch's attention as it is. The others are made to, for a while.
         dispatches = hasattr(processor, "_attention_backend")
@@ -72,7 +73,7 @@ class Layer:
                 processor._attention_backend = chosen
         if not catch.caught:
             # A cache answered for the layer, or its processor has an attention of its own.
-            self._stay_dense("no call of torch's attention in the layer")
+            self._stay_dense(NO_TORCH_ATTENTION)
         return out
 
     def attend(
@@ -88,7 +89,7 @@ class Layer:
 
     def _caught(self, backend: str | None, call: dict[str, Any]) -> torch.Tensor:
         """Run a caught call, or put it into the graph under way; ``backend`` is what the model would have called."""
-        reason = _unlike_psa(call)
+        reason = first_reason(DIFFUSERS, _request(call))
         if reason is not None:
             self._stay_dense(reason)
             return _dense(backend, **call)
@@ -168,15 +169,17 @@ def _dense(backend: str | None, **call: Any) -> torch.Tensor:
     return dispatch_attention_fn(q, k, v, **call, backend=chosen).transpose(1, 2)
 
 
-def _unlike_psa(call: dict[str, Any]) -> str | None:
-    """Why a call of torch's attention asks for something else than PSA computes; None when it does not."""
+def _request(call: dict[str, Any]) -> Request:
+    """What a call of torch's attention asks for."""
     q = call["query"]
-    if call["attn_mask"] is not None:
-        return "attention mask"
-    if call["dropout_p"] or call["is_causal"] or call["enable_gqa"]:
-        return "causal attention, dropout or grouped heads"
-    if call["scale"] not in (None, q.shape[-1] ** -0.5):
-        return "attention scale"
-    if torch.is_grad_enabled() and q.requires_grad:
-        return "gradients are on (torch.no_grad turns them off)"
-    return None
+    return Request(
+        q.shape[2],
+        call["key"].shape[2],
+        q.shape[3],
+        mask=call["attn_mask"] is not None,
+        causal=call["is_causal"],
+        dropout=bool(call["dropout_p"]),
+        grouped=call["enable_gqa"],
+        scale=call["scale"],
+        gradients=torch.is_grad_enabled() and q.requires_grad,
+    )

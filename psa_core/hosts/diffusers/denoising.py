@@ -10,14 +10,14 @@ import torch
 
 from ...report.report import Report
 from ...settings.sizes import Grid
-from ..run import Place, Run
+from ..place import Place
+from ..reasons import EXPECTED
+from ..run import Run
 from .operators import number_of
 from .steps import Position, SchedulerSteps, TimestepSteps
 
 log = logging.getLogger(__name__)
 
-# What the settings ask for is no news.
-_EXPECTED = ("warm-up", "last steps", "dense layer", "full-resolution step", "the preset is dense")
 _NOWHERE = Position(step=0, steps=None, anew=False)
 
 
@@ -79,4 +79,4 @@ class Denoising:
     def _tell(self, reason: str) -> None:
         if reason not in self._told:
             self._told.add(reason)
-            log.log(logging.INFO if reason in _EXPECTED else logging.WARNING, "PSA: calls stay dense: %s", reason)
+            log.log(logging.INFO if reason in EXPECTED else logging.WARNING, "PSA: calls stay dense: %s", reason)

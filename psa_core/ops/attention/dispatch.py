@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import logging
-from functools import lru_cache
-
 import torch
 
+from ..backends import hopper_refusal
 from ..block_list.build import BlockList
+from ..kernel_table import HOPPER
 from ..pyramid.rows import Pyramid
 from .triton import pyramid_attention_triton
-
-log = logging.getLogger(__name__)
 
 
 def pyramid_attention(
@@ -25,37 +22,8 @@ def pyramid_attention(
     index: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Attention of each query block over the rows it keeps; arguments as of :func:`pyramid_attention_triton`."""
-    if block_m == 128 and hopper_refusal(q.device, q.dtype, q.shape[-1]) is None:
+    if block_m in HOPPER.block_m and hopper_refusal(q.device, q.dtype, q.shape[-1]) is None:
         from .hopper import pyramid_attention_hopper
 
         return pyramid_attention_hopper(q, k, v, block_list, pyramid, block_n, index)
     return pyramid_attention_triton(q, k, v, block_list, pyramid, block_m, block_n, index)
-
-
-# Asked on every attention call, and the answer needs a compiler: once for a device, dtype and head size.
-@lru_cache(maxsize=32)
-def hopper_refusal(device: torch.device, dtype: torch.dtype, head_dim: int) -> str | None:
-    """Why the kernel for Hopper cannot run on such tensors; None when it can."""
-    if device.type != "cuda" or torch.version.hip is not None:
-        return f"{device.type} is no Hopper GPU"
-    if torch.cuda.get_device_capability(device) != (9, 0):
-        return f"{torch.cuda.get_device_name(device)} is no Hopper GPU"
-    try:
-        _trial(device, dtype, head_dim)
-    except Exception as error:
-        # Gluon is experimental: another Triton may have moved what the kernel uses.
-        log.warning("The attention kernel for Hopper does not run here; the portable one does", exc_info=True)
-        return f"Triton cannot run it here ({type(error).__name__}; the log has the details)"
-    return None
-
-
-def _trial(device: torch.device, dtype: torch.dtype, head_dim: int) -> None:
-    """Run the kernel once, with and without an index."""
-    from ..block_list.build import build_block_list
-    from ..pyramid.rows import build_pyramid
-    from .hopper import pyramid_attention_hopper
-
-    x = torch.ones(1, 1, 256, head_dim, device=device, dtype=dtype)
-    block_list = build_block_list(torch.ones(1, 1, 2, 2, dtype=torch.uint8, device=device), 8, 128, 256, "triton")
-    for index in (None, torch.arange(256, device=device)):
-        pyramid_attention_hopper(x, x, x, block_list, build_pyramid(x, x, 8, "triton", index), 128, index)

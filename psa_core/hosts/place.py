@@ -1,0 +1,34 @@
+"""Where in a sampling run an attention call stands."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from ..settings.sizes import Grid
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where in the denoising and in the model an attention call stands.
+
+    Attributes:
+        step: denoising step, counted over the whole denoising.
+        layer: transformer block.
+        grid: (frames, height, width) of the video in tokens; None when unknown.
+        text_length: text tokens in front of the video tokens.
+        steps: of the whole denoising; None when unknown.
+        frames_per_token: video frames behind a frame of tokens (``RadialMask.frames_per_token``).
+    """
+
+    step: int
+    layer: int
+    grid: Grid | None
+    text_length: int = 0
+    steps: int | None = None
+    frames_per_token: int = 1
+
+    @property
+    def tokens(self) -> int | None:
+        """Of the video and its text; None when the grid is unknown."""
+        return None if self.grid is None else math.prod(self.grid) + self.text_length

@@ -1,0 +1,185 @@
+"""Why an attention call stays dense: every reason there is, in the order in which they are asked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from typing import Any, NamedTuple
+
+import torch
+
+from ..ops.backends import choose_backend_for, triton_refusal
+from ..settings.at_step import DensePlaces, dense_places, is_full_resolution
+from ..settings.config import PSAConfig
+from ..settings.errors import ConfigError
+from ..settings.radial import RadialMask
+from ..settings.scenes import check_scenes
+from .place import Place
+
+
+class Reason(NamedTuple):
+    """One reason.
+
+    Attributes:
+        text: a few words for a user, or what makes them of the call.
+        holds: call -> whether it stays dense for this reason; asked when no reason before it holds.
+        expected: the settings ask for it, so it is no news.
+    """
+
+    text: str | Callable[[Any], str]
+    holds: Callable[[Any], bool]
+    expected: bool = False
+
+
+class Request(NamedTuple):
+    """What a model asks of one call of attention; its host fills in what such models can ask for.
+
+    Attributes:
+        q_tokens, k_tokens, head_dim: of the call.
+        mask, causal, dropout: whether there is any of it.
+        grouped: whether several heads of queries share one of keys.
+        scale: of the logits; None for the usual one.
+        full_precision: whether nothing may be less exact than the model's own attention.
+        gradients: whether autograd records the call.
+        prompts: how many tokens the prompts have that the model attends to in other calls.
+    """
+
+    q_tokens: int
+    k_tokens: int
+    head_dim: int
+    mask: bool = False
+    causal: bool = False
+    dropout: bool = False
+    grouped: bool = False
+    scale: float | None = None
+    full_precision: bool = False
+    gradients: bool = False
+    prompts: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call within a run; attributes as of :class:`~psa_core.hosts.run.Run`, of its queries and of its place."""
+
+    config: PSAConfig
+    backend: str
+    place: Place
+    q_tokens: int
+    k_tokens: int
+    head_dim: int
+    dtype: torch.dtype
+    device: torch.device
+
+    @cached_property
+    def dense_places(self) -> DensePlaces:
+        return dense_places(self.config, self.place.steps)
+
+    @property
+    def refusal(self) -> str | None:
+        """Why the kernels cannot take the call where they are left the choice; where they are not, it is an error."""
+        if self.backend == "auto":
+            return triton_refusal(self.device, self.dtype, self.head_dim)
+        choose_backend_for(self.backend, self.device, self.dtype, self.head_dim)
+        return None
+
+
+def first_reason(reasons: Iterable[Reason], call: Request | Call) -> str | None:
+    """The text of the first reason that holds; None when none does."""
+    for text, holds, _ in reasons:
+        if holds(call):
+            return text if isinstance(text, str) else text(call)
+    return None
+
+
+def check_frames(radial: RadialMask | None, frames: int, frames_per_token: int) -> None:
+    """See that the scenes of a mask fit so many frames of tokens.
+
+    Raises:
+        ConfigError: they do not; the message names the number.
+    """
+    if radial is not None and radial.scene_boundaries:
+        check_scenes(radial.scene_boundaries, radial.scene_adjacency, frames, frames_per_token)
+
+
+# Asked on every attention call.
+@lru_cache(maxsize=64)
+def _scenes_fit(radial: RadialMask | None, frames: int, frames_per_token: int) -> bool:
+    try:
+        check_frames(radial, frames, frames_per_token)
+    except ConfigError:
+        return False
+    return True
+
+
+# Known before there is a call that could be described.
+UNKNOWN_MODEL = "not a Wan or CogVideoX model"
+CONTEXT_PARALLELISM = "context parallelism"
+NO_TORCH_ATTENTION = "no call of torch's attention in the layer"
+
+_CROSS = Reason("cross-attention", lambda call: call.q_tokens != call.k_tokens)
+_MASK = Reason("attention mask", lambda request: request.mask)
+
+# What PSA does not compute, by what models of each host can ask for.
+COMFYUI = (
+    _CROSS,
+    # Same lengths on both sides: nothing in the call tells self-attention from attention to the prompt.
+    Reason(
+        lambda request: f"video and prompt both have {request.q_tokens} tokens",
+        lambda request: request.q_tokens in request.prompts,
+    ),
+    _MASK,
+    Reason("scale of the model's own", lambda request: request.scale is not None),
+    Reason("grouped-query attention", lambda request: request.grouped),
+    Reason("full precision asked for by the model", lambda request: request.full_precision),
+)
+DIFFUSERS = (
+    _MASK,
+    Reason(
+        "causal attention, dropout or grouped heads",
+        lambda request: request.causal or request.dropout or request.grouped,
+    ),
+    Reason("attention scale", lambda request: request.scale not in (None, request.head_dim**-0.5)),
+    Reason("gradients are on (torch.no_grad turns them off)", lambda request: request.gradients),
+)
+
+# By step and layer alone.
+PLACES = (
+    Reason("warm-up", lambda call: call.place.step < call.dense_places.start, expected=True),
+    Reason("last steps", lambda call: call.place.step >= call.dense_places.stop, expected=True),
+    Reason("dense layer", lambda call: call.dense_places.has_layer(call.place.layer), expected=True),
+    # The model's own attention does it faster.
+    Reason(
+        "full-resolution step",
+        lambda call: is_full_resolution(call.config, call.place.step, call.place.steps),
+        expected=True,
+    ),
+)
+
+
+def _not_the_grid(call: Call) -> str:
+    assert call.place.grid is not None
+    size = " x ".join(map(str, call.place.grid))
+    return f"{call.q_tokens} tokens are not the grid {size} plus {call.place.text_length} of text"
+
+
+RUN = (
+    _CROSS,
+    Reason("the preset is dense", lambda call: call.config.type == "dense", expected=True),
+    Reason("video grid unknown", lambda call: call.place.grid is None),
+    Reason(_not_the_grid, lambda call: call.place.tokens != call.q_tokens),
+    Reason(
+        lambda call: f"{call.q_tokens} tokens are fewer than min_tokens = {call.config.min_tokens}",
+        lambda call: call.q_tokens < call.config.min_tokens,
+    ),
+    # Before warm-up: that a backend which is insisted on cannot run is said at the first call.
+    Reason(lambda call: call.refusal, lambda call: call.refusal is not None),
+    *PLACES,
+    # Scenes are places in the whole clip, and a part of it does not say which part it is.
+    Reason(
+        lambda call: f"the scenes do not fit a window of {call.place.grid[0]} token frames",
+        lambda call: not _scenes_fit(call.config.radial, call.place.grid[0], call.place.frames_per_token),
+    ),
+)
+
+EXPECTED = frozenset(reason.text for reason in RUN if reason.expected)

@@ -1,0 +1,81 @@
+"""What each set of kernels takes, as data: refusals, ``psa doctor`` and the README's table come from it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+_HALF = (torch.float16, torch.bfloat16)
+
+
+# Compared as what they are, not by their fields: it is done on every attention call.
+@dataclass(frozen=True, eq=False)
+class Kernels:
+    """One set of kernels. An empty field leaves everything open.
+
+    Attributes:
+        name: by which the environment variable ``PSA_BACKEND`` knows it.
+        backend: by which a caller asks for it.
+        what: it, in a few words for a user.
+        vendors: whose GPUs it runs on.
+        dtypes, head_sizes, block_m: of queries, keys and values; tokens a query block.
+        capability: NVIDIA's compute capability, the oldest and the newest; None for no newest.
+        needs: packages beside torch, and parts of them.
+        no_gpu, other_gpu, fails, warning: texts of refusals: tensors elsewhere than on such a GPU, a GPU of another
+            capability, and kernels that do not run when they are tried, for the user and for the log.
+    """
+
+    name: str
+    backend: str
+    what: str
+    vendors: tuple[str, ...] = ()
+    dtypes: tuple[torch.dtype, ...] = ()
+    head_sizes: tuple[int, ...] = ()
+    block_m: tuple[int, ...] = ()
+    capability: tuple[tuple[int, int], tuple[int, int] | None] | None = None
+    needs: tuple[str, ...] = ()
+    no_gpu: str = ""
+    other_gpu: str = ""
+    fails: str = ""
+    warning: str = ""
+
+
+HOPPER = Kernels(
+    name="hopper",
+    backend="triton",
+    what="the kernel for Hopper",
+    vendors=("NVIDIA",),
+    dtypes=_HALF,
+    head_sizes=(64, 128),
+    block_m=(128,),
+    capability=((9, 0), (9, 0)),
+    needs=("Triton", "Gluon"),
+    no_gpu="{device} is no Hopper GPU",
+    other_gpu="{gpu} is no Hopper GPU",
+    # Gluon is experimental: another Triton may have moved what the kernel uses.
+    fails="Triton cannot run it here",
+    warning="The attention kernel for Hopper does not run here; the portable one does",
+)
+PORTABLE = Kernels(
+    name="portable",
+    backend="triton",
+    what="the Triton kernels",
+    vendors=("NVIDIA", "AMD"),
+    dtypes=_HALF,
+    head_sizes=(64, 128),
+    block_m=(64, 128),
+    # Triton has matrix instructions from Ampere on; before it, kernels spill registers and exceed shared memory.
+    capability=((8, 0), None),
+    needs=("Triton",),
+    no_gpu="the model runs on {device}, not on a GPU",
+    other_gpu="{gpu} is older than the kernels need (Ampere, compute capability 8.0)",
+    # A missing C compiler, a Triton that does not fit the driver, too little shared memory: they show only when a
+    # kernel is built and launched.
+    fails="Triton cannot run the kernels here",
+    warning="Triton cannot run the kernels on {device}",
+)
+TORCH = Kernels(name="torch", backend="torch", what="plain PyTorch", block_m=(64, 128))
+
+# Best first: each is taken before those behind it.
+TABLE = (HOPPER, PORTABLE, TORCH)

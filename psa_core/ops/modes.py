@@ -1,0 +1,26 @@
+"""Modes and transforms of torch under which tensors are of another kind: fake, traced, functional, batched."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+
+def tensors_differ() -> bool:
+    """Whether tensors that are made now are of another kind than those made outside of all modes and transforms."""
+    return torch._C._len_torch_dispatch_stack() > 0 or torch._C._functorch.peek_interpreter_stack() is not None
+
+
+@contextmanager
+def plain_tensors() -> Iterator[None]:
+    """Outside of all modes and transforms."""
+    if not tensors_differ():
+        yield
+        return
+    from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
+    from torch.utils._python_dispatch import _disable_current_modes
+
+    with temporarily_clear_interpreter_stack(), _disable_current_modes():
+        yield
