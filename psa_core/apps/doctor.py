@@ -11,8 +11,9 @@ from pathlib import Path
 import torch
 
 from .. import __version__
-from ..ops.backends import BACKEND_VARIABLE, check_backend, hopper_refusal, triton_installed, triton_refusal
-from ..ops.kernel_table import HOPPER, PORTABLE
+from ..ops.backends import check_backend, refusals, triton_installed
+from ..ops.kernel_table import PORTABLE
+from ..ops.refusals import BACKEND_VARIABLE
 from ..settings.errors import ConfigError
 from ..settings.presets import PRESETS_DIR_VARIABLE, bundled_dir, load_families, user_dir
 
@@ -75,14 +76,19 @@ def _gpus() -> Iterator[tuple[str, str]]:
         about = torch.cuda.get_device_properties(index)
         memory = about.total_memory / 2**30
         yield f"GPU {index}", f"{about.name}, compute capability {about.major}.{about.minor}, {memory:.0f} GiB"
-        for kernels, refusal_of in ((PORTABLE, triton_refusal), (HOPPER, hopper_refusal)):
-            for dtype in kernels.dtypes:
-                try:
-                    refusal = refusal_of(torch.device("cuda", index), dtype, kernels.head_sizes[-1])
-                except ConfigError as error:
-                    refusal = str(error)
-                answer = "can run" if refusal is None else f"cannot run: {refusal}"
-                yield kernels.what, f"{str(dtype).removeprefix('torch.')} {answer}"
+        for dtype in PORTABLE.dtypes:
+            for what, answer in _answers(torch.device("cuda", index), dtype):
+                yield what, f"{str(dtype).removeprefix('torch.')} {answer}"
+
+
+def _answers(device: torch.device, dtype: torch.dtype) -> Iterator[tuple[str, str]]:
+    try:
+        found = refusals(device, dtype, PORTABLE.head_sizes[-1])
+    except ConfigError as error:
+        yield PORTABLE.what, f"cannot run: {error}"
+        return
+    for kernels, refusal in found.items():
+        yield kernels.what, "can run" if refusal is None else f"cannot run: {refusal}"
 
 
 def _version(package: str) -> str:

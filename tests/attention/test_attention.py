@@ -10,6 +10,7 @@ import torch
 
 from psa_core import ConfigError, attention_from_levels
 from psa_core.ops.attention.naive import pyramid_attention_naive
+from psa_core.ops.attention.torch import pyramid_attention_torch
 from psa_core.ops.backends import triton_installed
 from psa_core.ops.block_list.build import build_block_list
 from psa_core.ops.importance.naive import mean_naive
@@ -90,6 +91,17 @@ class TestOracle:
             2,
         )
         assert relative_error(pyramid_attention_naive(q, k, v, levels, 64, 32), expected) < 1e-12
+
+    def test_rows_that_are_given_take_the_place_of_exact_ones(self) -> None:
+        shape = Shape(2, 2, 150, 97, 64, 64, 32)
+        q, k, v = (x.double() for x in random_qkv(shape))
+        levels, pyramid = random_levels(shape), build_pyramid(k, v, 16)
+        exact = pyramid_attention_naive(q, k, v, levels, 64, 32)
+        assert relative_error(pyramid_attention_naive(q, k, v, levels, 64, 32, pyramid), exact) < 1e-12
+        pyramid = pyramid._replace(k=pyramid.k + torch.randn_like(pyramid.k), v=pyramid.v + torch.randn_like(pyramid.v))
+        levels[levels > 16] = 16
+        expected = pyramid_attention_torch(q, k, v, levels, pyramid, 64, 32)
+        assert relative_error(pyramid_attention_naive(q, k, v, levels, 64, 32, pyramid), expected) < 1e-12
 
 
 class TestAttentionFromLevels:

@@ -15,8 +15,10 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
 from psa_core import BackendError, ConfigError, pyramid_sparse_attention
 from psa_core.ops import backends
-from psa_core.ops.backends import choose_backend, hopper_refusal, triton_installed, triton_refusal
+from psa_core.ops.backends import choose_backend, refusals, triton_installed, triton_refusal
+from psa_core.ops.kernel_table import HOPPER, PORTABLE
 from psa_core.ops.modes import tensors_differ
+from psa_core.ops.refusals import device_refusal
 
 ROOT = Path(__file__).parents[2]
 CPU, CUDA = torch.device("cpu"), torch.device("cuda", 0)
@@ -32,9 +34,9 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
     monkeypatch.setattr(backends, "_trial", lambda device, dtype, head_dim: None)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (8, 6))
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Card")
-    backends._device_refusal.cache_clear()
+    device_refusal.cache_clear()
     yield monkeypatch
-    backends._device_refusal.cache_clear()
+    device_refusal.cache_clear()
 
 
 class TestRefusals:
@@ -120,13 +122,16 @@ class TestTakenOut:
         with pytest.raises(BackendError, match=f"'triton': {said}; use backend 'auto' or 'torch'"):
             choose_backend("triton", x)
 
+    @needs_triton
     def test_portable_leaves_hopper_out(self, gpu: pytest.MonkeyPatch) -> None:
-        gpu.setattr(backends, "_hopper_trial", lambda device, dtype, head_dim: None)
+        from psa_core.ops.attention import dispatch
+
+        gpu.setattr(dispatch, "_trial", lambda device, dtype, head_dim: None)
         gpu.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
-        assert hopper_refusal(CUDA, torch.float16, 64) is None
+        assert refusals(CUDA, torch.float16, 64) == {PORTABLE: None, HOPPER: None}
         gpu.setenv("PSA_BACKEND", "portable")
-        assert hopper_refusal(CUDA, torch.float16, 64) == "PSA_BACKEND = portable takes the kernel for Hopper out"
-        assert triton_refusal(CUDA, torch.float16, 64) is None
+        said = "PSA_BACKEND = portable takes the kernel for Hopper out"
+        assert refusals(CUDA, torch.float16, 64) == {PORTABLE: None, HOPPER: said}
 
     @pytest.mark.parametrize("value", ["", "auto"])
     def test_nothing(self, gpu: pytest.MonkeyPatch, value: str) -> None:

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from psa_core import PSAConfig, pyramid_sparse_attention
-from psa_core.ops import backends
-from psa_core.ops.backends import hopper_refusal, triton_installed
+from psa_core.ops.backends import triton_installed
+from psa_core.ops.refusals import device_refusal
 
 from ..support.tensors import Shape, random_levels, random_qkv
 
@@ -19,7 +19,7 @@ if not triton_installed():
     pytest.skip("Triton is not installed", allow_module_level=True)
 
 from psa_core.ops.attention import dispatch
-from psa_core.ops.attention.dispatch import pyramid_attention
+from psa_core.ops.attention.dispatch import hopper_refusal, pyramid_attention
 from psa_core.ops.block_list.build import build_block_list
 from psa_core.ops.pyramid.rows import build_pyramid
 
@@ -29,13 +29,13 @@ CPU, CUDA = torch.device("cpu"), torch.device("cuda", 0)
 @pytest.fixture
 def gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
     """A made-up Hopper GPU on which the kernel runs."""
-    monkeypatch.setattr(backends, "_hopper_trial", lambda device, dtype, head_dim: None)
+    monkeypatch.setattr(dispatch, "_trial", lambda device, dtype, head_dim: None)
     monkeypatch.setattr(torch.version, "hip", None)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Card")
-    backends._device_refusal.cache_clear()
+    device_refusal.cache_clear()
     yield monkeypatch
-    backends._device_refusal.cache_clear()
+    device_refusal.cache_clear()
 
 
 class OnHopper:
@@ -120,7 +120,7 @@ class TestChoice:
             asked.append(what)
             raise AttributeError("gluon has moved")
 
-        gpu.setattr(backends, "_hopper_trial", trial)
+        gpu.setattr(dispatch, "_trial", trial)
         with caplog.at_level(logging.DEBUG):
             for _ in range(3):
                 pyramid_attention(OnHopper(), *self.ARGUMENTS, 128, 128)
@@ -139,7 +139,7 @@ class TestChoice:
         gpu.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
         gpu.setattr(dispatch, "pyramid_attention_triton", lambda *arguments: runs.append(Run("portable", arguments)))
         gpu.setitem(__import__("sys").modules, f"{dispatch.__package__}.hopper", None)
-        backends._device_refusal.cache_clear()
+        device_refusal.cache_clear()
         pyramid_attention(OnHopper(), *self.ARGUMENTS, 128, 128)
         assert [run.kernel for run in runs] == ["portable"]
         assert "the log has the details" in str(hopper_refusal(CUDA, torch.float16, 128))
@@ -159,7 +159,7 @@ def test_the_trial_is_a_call_like_any_other(monkeypatch: pytest.MonkeyPatch) -> 
         return out
 
     monkeypatch.setattr(hopper, "pyramid_attention_hopper", stand_in)
-    backends._hopper_trial(CPU, torch.float16, 64)
+    dispatch._trial(CPU, torch.float16, 64)
     assert len(indices) == 2
     assert (indices[0] is None) != (indices[1] is None)
 

@@ -17,15 +17,17 @@ import torch
 
 from psa_core import PSAConfig, pyramid_sparse_attention
 from psa_core.ops.attention.dispatch import pyramid_attention
+from psa_core.ops.attention.naive import pyramid_attention_naive
 from psa_core.ops.attention.triton import pyramid_attention_triton
 from psa_core.ops.block_list.build import build_block_list
 from psa_core.ops.block_list.packing import TOKEN_BITS
 from psa_core.ops.levels.rules import COMPOSITIONS, levels_from_importance
+from psa_core.ops.pyramid.naive import pooled_rows
 from psa_core.ops.pyramid.rows import build_pyramid
 from psa_core.ops.pyramid.triton import block_means_triton
 from psa_core.ops.similarity.cap import similarity_cap
 
-from ..support.tensors import DEVICE, Shape, group_means, pyramid_oracle, random_levels, random_qkv
+from ..support.tensors import DEVICE, Shape, random_levels, random_qkv
 from .test_levels_from_importance import random_importance, random_map, tied_importance
 from .test_similarity import keys_of_all_kinds
 
@@ -156,7 +158,7 @@ class Case(NamedTuple):
         changed = torch.stack([(bits(x) != y).any() for (x, _), y in zip(placed, before, strict=True)]).any()
         if index is not None:
             q, k, v, *outs = (x[:, :, index] for x in (q, k, v, *outs))
-        expected = pyramid_oracle(q, k, v, levels, shape)
+        expected = pyramid_attention_naive(q, k, v, levels, shape.block_m, shape.block_n)
         return torch.stack([*(shortfall(out, expected, BOUND[dtype]) for out in outs), changed.double()])
 
 
@@ -206,7 +208,7 @@ def test_extreme_values(d: int, dtype: torch.dtype) -> None:
             block_list = build_block_list(levels, 128, 128, shape.k_tokens, "triton")
             pyramid = build_pyramid(k, v, 128, "triton")
             # Weights are all or nothing where logits are large: the rounding of pooled keys must be the kernel's.
-            expected = pyramid_oracle(q, k, v, levels, shape, pyramid)
+            expected = pyramid_attention_naive(q, k, v, levels, 128, 128, pyramid)
             arguments = q, k, v, block_list, pyramid, 128, 128
             outs = [kernel(*arguments) for kernel in (pyramid_attention, pyramid_attention_triton)]
             failures.append(torch.stack([shortfall(out, expected, 1e-2) for out in outs]))
@@ -308,9 +310,9 @@ def test_pooling_and_cosine_cap(dtype: torch.dtype, rng: random.Random, stress: 
             means = block_means_triton(v, block_n, index)
             cap = similarity_cap(k, similar, "triton", index)
             k, v = (x if index is None else x[:, :, index] for x in (k, v))
-            wrong = [((means - group_means(v, block_n)[0]).norm() / means.double().norm()) / 1e-5]
+            wrong = [((means - pooled_rows(v.double(), block_n)[0]).norm() / means.double().norm()) / 1e-5]
             for rows, x in ((pyramid.k, k), (pyramid.v, v)):
-                exact = torch.cat([group_means(x, 1 << i)[0] for i in range(1, block_n.bit_length())], 2)
+                exact = torch.cat([pooled_rows(x.double(), 1 << i)[0] for i in range(1, block_n.bit_length())], 2)
                 # Rounded once, from a sum in float32.
                 error = (rows.double() - exact).abs() / (0.51 * torch.finfo(dtype).eps * exact.abs() + 5e-6)
                 wrong.append(error.amax())

@@ -7,8 +7,6 @@ from typing import NamedTuple
 
 import torch
 
-from psa_core.ops.pyramid.rows import Pyramid
-
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
@@ -60,38 +58,3 @@ def softmax_attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torc
     """Dense attention from its definition, in float64."""
     q, k, v = (x.double() for x in (q, k, v))
     return (q @ k.mT / math.sqrt(q.shape[-1])).softmax(-1) @ v
-
-
-def group_means(x: torch.Tensor, level: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Means of groups of tokens of ``[B, H, L, D]`` in float64, and the number of tokens in each group."""
-    groups = math.ceil(x.shape[2] / level)
-    count = (x.shape[2] - level * torch.arange(groups, device=x.device)).clamp(max=level)
-    padded = torch.nn.functional.pad(x.double(), (0, 0, 0, groups * level - x.shape[2]))
-    return padded.unflatten(2, (groups, level)).sum(3) / count[:, None], count
-
-
-def pyramid_oracle(
-    q: torch.Tensor,
-    k: torch.Tensor,
-    v: torch.Tensor,
-    levels: torch.Tensor,
-    shape: Shape,
-    pyramid: Pyramid | None = None,
-) -> torch.Tensor:
-    """``pyramid_attention_naive`` in few operations, for a GPU; over the rows of a pyramid where one is given."""
-    query_block = torch.arange(shape.q_tokens, device=q.device) // shape.block_m
-    keys, values, counts, kept = [], [], [], []
-    first = 0
-    for level in (1 << i for i in range(shape.block_n.bit_length())):
-        (k_rows, count), (v_rows, _) = group_means(k, level), group_means(v, level)
-        if pyramid is not None and 1 < level <= pyramid.max_level:
-            k_rows, v_rows = (x[:, :, first : first + len(count)].double() for x in (pyramid.k, pyramid.v))
-            first += len(count)
-        key_block = torch.arange(len(count), device=q.device) * level // shape.block_n
-        keys.append(k_rows)
-        values.append(v_rows)
-        counts.append(count)
-        kept.append((levels == level)[..., key_block])
-    logits = q.double() @ torch.cat(keys, 2).mT / math.sqrt(shape.d) + torch.cat(counts).double().log()
-    logits.masked_fill_(~torch.cat(kept, -1)[:, :, query_block], -torch.inf)
-    return logits.softmax(-1).nan_to_num_() @ torch.cat(values, 2)

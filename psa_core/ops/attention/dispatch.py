@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import torch
 
-from ..backends import hopper_refusal
 from ..block_list.build import BlockList
 from ..kernel_table import HOPPER
 from ..pyramid.rows import Pyramid
+from ..refusals import refusal
 from .triton import pyramid_attention_triton
 
 
@@ -27,3 +27,20 @@ def pyramid_attention(
 
         return pyramid_attention_hopper(q, k, v, block_list, pyramid, block_n, index)
     return pyramid_attention_triton(q, k, v, block_list, pyramid, block_m, block_n, index)
+
+
+def hopper_refusal(device: torch.device, dtype: torch.dtype, head_dim: int) -> str | None:
+    """Why the kernel for Hopper cannot run on tensors that the portable one takes; None when it can."""
+    return refusal(HOPPER, device, dtype, head_dim, _trial)
+
+
+def _trial(device: torch.device, dtype: torch.dtype, head_dim: int) -> None:
+    """Run the kernel for Hopper once, with and without an index."""
+    from ..block_list.build import build_block_list
+    from ..pyramid.rows import build_pyramid
+    from .hopper import pyramid_attention_hopper
+
+    x = torch.ones(1, 1, 256, head_dim, device=device, dtype=dtype)
+    block_list = build_block_list(torch.ones(1, 1, 2, 2, dtype=torch.uint8, device=device), 8, 128, 256, "triton")
+    for index in (None, torch.arange(256, device=device)):
+        pyramid_attention_hopper(x, x, x, block_list, build_pyramid(x, x, 8, "triton", index), 128, index)

@@ -5,10 +5,17 @@ from __future__ import annotations
 import torch
 
 from ..pyramid.naive import pooled_rows
+from ..pyramid.rows import Pyramid
 
 
 def pyramid_attention_naive(
-    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, levels: torch.Tensor, block_m: int, block_n: int
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    levels: torch.Tensor,
+    block_m: int,
+    block_n: int,
+    pyramid: Pyramid | None = None,
 ) -> torch.Tensor:
     """``out_i = sum_j softmax_j(q_i . k_j / sqrt(D) + ln c_j) v_j`` over the pyramid rows that the level map keeps.
 
@@ -17,17 +24,22 @@ def pyramid_attention_naive(
     Args:
         q: ``[B, H, Lq, D]``; k, v: ``[B, H, Lk, D]``.
         levels: uint8 ``[B | 1, H | 1, q_blocks, k_blocks]``.
+        pyramid: pooled rows of k and v, where their rounding must be that of a kernel; None for exact ones.
 
     Returns:
         float64 ``[B, H, Lq, D]``.
     """
     q, k, v = (x.double() for x in (q, k, v))
-    query_block = torch.arange(q.shape[2]) // block_m
+    query_block = torch.arange(q.shape[2], device=q.device) // block_m
     logits, values = [], []
+    first = 0
     for level in (1 << i for i in range(block_n.bit_length())):
         k_rows, count = pooled_rows(k, level)
         v_rows, _ = pooled_rows(v, level)
-        key_block = torch.arange(len(count)) * level // block_n
+        if pyramid is not None and 1 < level <= pyramid.max_level:
+            k_rows, v_rows = (x[:, :, first : first + len(count)].double() for x in (pyramid.k, pyramid.v))
+            first += len(count)
+        key_block = torch.arange(len(count), device=q.device) * level // block_n
         kept = levels[:, :, query_block][..., key_block] == level
         logit = q @ k_rows.mT / q.shape[-1] ** 0.5 + count.log()
         logits.append(logit.masked_fill(~kept, -torch.inf))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 
 
@@ -14,5 +16,7 @@ def pooled_rows(x: torch.Tensor, level: int) -> tuple[torch.Tensor, torch.Tensor
     Returns:
         rows ``[B, H, ceil(L / level), D]`` and the number of tokens each stands for, ``[ceil(L / level)]``.
     """
-    groups = x.split(level, dim=2)
-    return torch.stack([group.mean(2) for group in groups], 2), x.new_tensor([group.shape[2] for group in groups])
+    rows = math.ceil(x.shape[2] / level)
+    count = (x.shape[2] - level * torch.arange(rows, device=x.device)).clamp(max=level).to(x.dtype)
+    padded = torch.nn.functional.pad(x, (0, 0, 0, rows * level - x.shape[2]))
+    return padded.unflatten(2, (rows, level)).sum(3) / count[:, None], count

@@ -1,0 +1,94 @@
+"""Why kernels of the table cannot take a call."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable
+from functools import lru_cache
+
+import torch
+
+from ..settings.errors import ConfigError
+from .kernel_table import TABLE, Kernels
+from .modes import plain_tensors
+
+log = logging.getLogger(__name__)
+
+# Names the best kernels of the table that may run; "auto" leaves all of them in.
+BACKEND_VARIABLE = "PSA_BACKEND"
+
+Trial = Callable[[torch.device, torch.dtype, int], None]
+
+
+def refusal(
+    kernels: Kernels,
+    device: torch.device,
+    dtype: torch.dtype,
+    head_dim: int,
+    trial: Trial,
+    *,
+    installed: bool = True,
+    interpreted: bool = False,
+) -> str | None:
+    """What of the table rules such tensors out, in a few words for a user; None when nothing does.
+
+    Args:
+        trial: runs the kernels once on such tensors.
+        installed: whether Triton is there.
+        interpreted: whether an interpreter runs the kernels, which needs no GPU.
+
+    Raises:
+        ConfigError: the environment variable ``PSA_BACKEND`` has no such value.
+    """
+    if kernels in taken_out():
+        return f"{BACKEND_VARIABLE} = {os.environ[BACKEND_VARIABLE]} takes {kernels.what} out"
+    vendor = "NVIDIA" if torch.version.hip is None else "AMD"
+    if not interpreted and (device.type != "cuda" or vendor not in kernels.vendors):
+        return kernels.no_gpu.format(device=device.type)
+    if not installed:
+        return "Triton is not installed"
+    if head_dim not in kernels.head_sizes:
+        return f"head size {head_dim} (kernels take {' and '.join(map(str, kernels.head_sizes))})"
+    if interpreted:
+        return None
+    if dtype not in kernels.dtypes:
+        return f"{_name(dtype)} (kernels take {' and '.join(map(_name, kernels.dtypes))})"
+    return device_refusal(kernels, device, dtype, head_dim, trial)
+
+
+def taken_out() -> tuple[Kernels, ...]:
+    """The kernels that the environment variable ``PSA_BACKEND`` takes out.
+
+    Raises:
+        ConfigError: it has no such value.
+    """
+    value = os.environ.get(BACKEND_VARIABLE) or "auto"
+    names = ["auto", *(kernels.name for kernels in TABLE[1:])]
+    if value not in names:
+        raise ConfigError(BACKEND_VARIABLE, value, "must be one of " + ", ".join(names))
+    return TABLE[: names.index(value)]
+
+
+# Asked on every attention call, and the answer needs a compiler: once for a device, dtype and head size.
+@lru_cache(maxsize=64)
+def device_refusal(
+    kernels: Kernels, device: torch.device, dtype: torch.dtype, head_dim: int, trial: Trial
+) -> str | None:
+    """Why the kernels cannot run on a GPU: its capability, or what their trial raises."""
+    if kernels.capability is not None and torch.version.hip is None:
+        oldest, newest = kernels.capability
+        capability = torch.cuda.get_device_capability(device)
+        if capability < oldest or (newest is not None and capability > newest):
+            return kernels.other_gpu.format(gpu=torch.cuda.get_device_name(device))
+    try:
+        with plain_tensors():
+            trial(device, dtype, head_dim)
+    except Exception as error:
+        log.warning(kernels.warning.format(device=device), exc_info=True)
+        return f"{kernels.fails} ({type(error).__name__}; the log has the details)"
+    return None
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
