@@ -50,7 +50,7 @@ class PSAReport(io.ComfyNode):
     @classmethod
     def execute(cls, model: Any, samples: Any, model_2: Any = None) -> io.NodeOutput:
         require("matplotlib")
-        from ..psa_core.report.pictures.run import report_picture
+        from ..psa_core.report.pictures.run_report import report_picture
 
         with errors_at("PSA Report"):
             reports = reports_of(model=model, model_2=model_2)

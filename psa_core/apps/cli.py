@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import logging
 import sys
 from collections.abc import Iterator, Sequence
@@ -16,23 +15,11 @@ from ..settings.errors import ConfigError
 from .bench.checks import WrongResultError
 from .bench.command import add_options as add_bench_options
 from .compare.command import add_options as add_compare_options
-from .demo.settings import DemoSettings
+from .demo import add_options as add_demo_options
 from .doctor import doctor_lines
 from .generate.command import add_options as add_generate_options
 from .generate.errors import FailedPromptsError
-from .options import add_sparsity_options, read_sparsity_options
 from .preset_table import preset_table
-
-_DEMO_NEEDS = ("diffusers", "transformers", "ftfy", "imageio", "imageio_ffmpeg", "matplotlib", "skimage")
-_DEMO_OPTIONS = {
-    "output": "the folder to write to",
-    "prompt": "what to show",
-    "steps": "denoising steps, the first of them dense",
-    "frames": "a multiple of 4 and one more",
-    "width": "pixels, a multiple of 16",
-    "height": "pixels, a multiple of 16",
-    "seed": "of the noise",
-}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -63,11 +50,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     demo = commands.add_parser("demo", help="a tiny video with dense attention and with PSA, on a CPU")
-    for name, what in _DEMO_OPTIONS.items():
-        default = getattr(DemoSettings, name)
-        demo.add_argument(f"--{name}", type=type(default), default=default, help=f"{what}; default: {default}")
-    add_sparsity_options(demo)
-    demo.set_defaults(run=_demo)
+    add_demo_options(demo)
 
     generate = commands.add_parser("generate", help="videos from prompts, with Wan or CogVideoX")
     add_generate_options(generate)
@@ -98,22 +81,6 @@ def _log_to_stderr() -> Iterator[None]:
         yield
     finally:
         logger.removeHandler(handler)
-
-
-def _demo(parsed: argparse.Namespace) -> None:
-    options = {name: getattr(parsed, name) for name in _DEMO_OPTIONS}
-    settings = DemoSettings(**options, **read_sparsity_options(parsed))
-    missing = [name for name in _DEMO_NEEDS if importlib.util.find_spec(name) is None]
-    if missing:
-        raise ImportError(f'psa demo needs {", ".join(missing)}: pip install "pyramid-sparse-attention[demo]"')
-    import transformers
-
-    # diffusers makes it warn of image processors, none of which the demo uses.
-    transformers.logging.set_verbosity_error()
-    from .demo.run import run_demo
-
-    print(run_demo(settings))
-    print(f"videos and pictures are in {settings.output}")
 
 
 def _presets(parsed: argparse.Namespace) -> None:

@@ -12,6 +12,7 @@ import torch
 
 from psa_core import RadialMask, Schedule, __version__, load_presets
 from psa_core.apps.cli import main
+from psa_core.apps.compare.comparison_settings import Clip
 from psa_core.settings.presets import PRESETS_DIR_VARIABLE
 
 
@@ -91,15 +92,16 @@ def test_demo_hands_its_options_on_and_prints_one_line(capsys, monkeypatch: pyte
     pytest.importorskip("diffusers")
     pytest.importorskip("matplotlib")
     pytest.importorskip("imageio_ffmpeg")
-    run = pytest.importorskip("psa_core.apps.demo.run")
     given = []
-    monkeypatch.setattr(run, "run_demo", lambda settings: given.append(settings) or "density 0.5")
+    monkeypatch.setattr("psa_core.apps.demo.run_demo", lambda settings: given.append(settings) or "density 0.5")
     words = ["--output", str(tmp_path), "--steps", "5", "--width", "64", "--seed", "7"]
     assert main(["demo", *words, "--schedule", "last_dense=1", "--radial", "mode=coarsen"]) == 0
     (settings,) = given
-    assert settings.config.schedule == Schedule(last_dense=1)
-    assert settings.config.radial == RadialMask(mode="coarsen")
-    assert (settings.output, settings.steps, settings.width, settings.seed) == (tmp_path, 5, 64, 7)
+    (psa,) = settings.presets
+    assert psa.config.schedule == Schedule(last_dense=1)
+    assert psa.config.radial == RadialMask(mode="coarsen")
+    assert (settings.output, psa.steps, psa.width, settings.seeds) == (tmp_path, 5, 64, (7,))
+    assert settings.clips == [Clip("a red circle moving left over gray stripes", 7)]
     assert capsys.readouterr().out == f"density 0.5\nvideos and pictures are in {tmp_path}\n"
 
 

@@ -141,7 +141,7 @@ def test_settings_are_kept(done: Compare) -> None:
 
 
 def test_a_second_comparison_does_not_overwrite_the_first(done: Compare, capsys, monkeypatch) -> None:
-    monkeypatch.setattr("psa_core.apps.compare.run.load_pipeline", None)
+    monkeypatch.setattr("psa_core.apps.compare.comparing.load_pipeline", None)
     before = (done.output / "compare.json").read_bytes()
     assert done() == 2
     assert "holds a comparison, which is not overwritten" in capsys.readouterr().err
@@ -182,7 +182,7 @@ def test_options_of_the_attention_change_every_preset(compare: Compare) -> None:
 
 
 def test_lpips_has_a_column_where_it_is_installed(compare: Compare, monkeypatch, capsys) -> None:
-    monkeypatch.setattr("psa_core.apps.compare.run.load_lpips", lambda: lambda x, y: float(np.abs(x - y).mean()))
+    monkeypatch.setattr("psa_core.apps.compare.comparing.load_lpips", lambda: lambda x, y: float(np.abs(x - y).mean()))
     assert compare("--presets", "coarse it", "--no-errors") == 0
     row = compare.summary()["coarse it"]
     assert row["lpips"] > 0

@@ -17,10 +17,10 @@ pytest.importorskip("matplotlib")
 pytest.importorskip("jinja2")
 pytest.importorskip("imageio_ffmpeg")
 
-from psa_core.apps.compare import run as compare_run
+from psa_core.apps.compare import comparing, sampler
+from psa_core.apps.compare.comparison_settings import Clip
 from psa_core.apps.compare.machine import dense_attention
 from psa_core.apps.compare.results import ClipResult, Comparison, Take, summaries
-from psa_core.apps.compare.settings import Clip
 from psa_core.apps.compare.table import rows
 
 from ..support.compare_command import FOX, STEPS, Compare
@@ -35,8 +35,8 @@ class Runs(list):
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         super().__init__()
         self.configs: list[Any] = []
-        self._sample = compare_run.sample
-        monkeypatch.setattr(compare_run, "sample", self)
+        self._sample = sampler.sample
+        monkeypatch.setattr(sampler, "sample", self)
 
     def __call__(self, pipeline, settings, prompt, *, measure_errors=False):
         self.append((settings.preset, prompt, settings.seed, settings.steps, measure_errors))
@@ -64,7 +64,7 @@ def test_without_errors_nothing_runs_before_on_a_cpu(compare: Compare, monkeypat
 
 @pytest.mark.parametrize("with_errors", [True, False])
 def test_a_gpu_is_warmed_up_before_it_is_timed(with_errors: bool, compare: Compare, monkeypatch) -> None:
-    monkeypatch.setattr(compare_run, "gpu_name", lambda: "GPU <1>")
+    monkeypatch.setattr(comparing, "gpu_name", lambda: "GPU <1>")
     runs = Runs(monkeypatch)
     words = [] if with_errors else ["--no-errors"]
     assert compare("--presets", "late", "coarse it", *words) == 0
@@ -128,7 +128,7 @@ def test_a_preset_that_fails_leaves_the_others(compare: Compare, monkeypatch: py
 
 
 def test_a_video_that_is_not_numbers_has_failed(compare: Compare, monkeypatch: pytest.MonkeyPatch) -> None:
-    sample = compare_run.sample
+    sample = sampler.sample
 
     def broken(pipeline, settings, prompt, **more):
         made = sample(pipeline, settings, prompt, **more)
@@ -136,7 +136,7 @@ def test_a_video_that_is_not_numbers_has_failed(compare: Compare, monkeypatch: p
             made.frames[0, 0, 0, 0] = np.nan
         return made
 
-    monkeypatch.setattr(compare_run, "sample", broken)
+    monkeypatch.setattr(sampler, "sample", broken)
     assert compare(*TWO, "--no-errors") == 1
     (failure,) = compare.numbers()["failures"]
     assert failure == "1 with full (ValueError: the video has pixels that are not numbers)"
@@ -146,7 +146,7 @@ def test_a_video_file_that_cannot_be_written_is_told(compare: Compare, capsys, m
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(compare_run, "write_video", full)
+    monkeypatch.setattr(comparing, "write_video", full)
     assert compare("--presets", "coarse it", "--no-errors") == 1
     assert "the video of 1 (OSError: [Errno 28] No space left on device)" in capsys.readouterr().err
     assert compare.summary()["coarse it"]["psnr"] > 20
@@ -167,7 +167,7 @@ def test_what_is_done_is_on_disk_before_the_next_clip(compare: Compare, monkeypa
 
 def test_speed_up_is_of_the_clips_that_both_have(compare: Compare, monkeypatch: pytest.MonkeyPatch) -> None:
     found: list[Comparison] = []
-    monkeypatch.setattr(compare_run, "write_page", found.append)
+    monkeypatch.setattr(comparing, "write_page", found.append)
     assert compare(*TWO, "--no-errors") == 0
     comparison = found[0]
     comparison.gpu = "GPU"
@@ -196,10 +196,10 @@ def test_the_dense_attention_is_named(processor, chosen: str | None, name: str, 
 
 
 def test_the_same_seed_gives_what_psa_generate_gives(compare: Compare, tmp_path, monkeypatch) -> None:
-    from psa_core.apps.generate import run as generate_run
+    from psa_core.apps.generate import generating
 
     frames: dict[str, list[np.ndarray]] = {"generate": [], "compare": []}
-    for name, module in (("generate", generate_run), ("compare", compare_run)):
+    for name, module in (("generate", generating), ("compare", sampler)):
         sample = module.sample
 
         def kept(*arguments, name=name, sample=sample, **more):

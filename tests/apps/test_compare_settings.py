@@ -13,7 +13,7 @@ import pytest
 from psa_core import RadialMask, Schedule, load_presets
 from psa_core.apps.cli import main
 from psa_core.apps.compare.command import add_options, read_settings
-from psa_core.apps.compare.settings import Clip, CompareSettings, for_warm_up
+from psa_core.apps.compare.comparison_settings import Clip, CompareSettings, for_warm_up
 from psa_core.settings.presets import PRESETS_DIR_VARIABLE
 
 ROOT = Path(__file__).parents[2]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
+import argparse
 import json
 from pathlib import Path
 
@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from psa_core import ConfigError
-from psa_core.apps.demo.settings import DemoSettings
+from psa_core.apps.compare.comparison_settings import CompareSettings
+from psa_core.apps.demo import add_options, read_settings, run_demo
 from psa_core.report.report import Report
-from psa_core.settings.schedule import Schedule
 
 pytest.importorskip("diffusers", minversion="0.35")
 pytest.importorskip("transformers")
@@ -22,21 +22,30 @@ pytest.importorskip("skimage")
 iio = pytest.importorskip("imageio.v3")
 pytest.importorskip("imageio_ffmpeg")
 
-from psa_core.apps.demo.run import run_demo  # noqa: E402
+
 from psa_core.report.pictures.heat_maps import density_picture, levels_picture  # noqa: E402
 
 LAYERS = 12
 FILES = {"dense.mp4", "psa.mp4", "side_by_side.mp4", "levels.png", "density.png", "report.json"}
 
 
-def small(output: Path) -> DemoSettings:
+def settings_of(*words: object) -> CompareSettings:
+    """The settings of a command line."""
+    parser = argparse.ArgumentParser()
+    add_options(parser)
+    return read_settings(parser.parse_args([str(word) for word in words]))
+
+
+def small(output: Path) -> CompareSettings:
     """A clip far smaller than the model was trained for."""
-    return DemoSettings(output=output, prompt="a blue star", steps=4, frames=9, width=192, height=96, seed=5)
+    size = ("--steps", 4, "--frames", 9, "--width", 192, "--height", 96)
+    return settings_of("--output", output, "--prompt", "a blue star", *size, "--seed", 5)
 
 
-def smallest(output: Path, seed: int) -> DemoSettings:
+def smallest(output: Path, seed: int, *words: str) -> CompareSettings:
     """One sparse step of a clip too small to look at."""
-    return DemoSettings(output=output, steps=3, frames=5, width=96, height=96, seed=seed)
+    size = ("--steps", 3, "--frames", 5, "--width", 96, "--height", 96)
+    return settings_of("--output", output, *size, "--seed", seed, *words)
 
 
 def test_writes_every_file_and_says_in_one_line_what_it_did(tmp_path: Path) -> None:
@@ -47,7 +56,9 @@ def test_writes_every_file_and_says_in_one_line_what_it_did(tmp_path: Path) -> N
     report = json.loads((output / "report.json").read_text())
     assert f"density {report['density']:.3f}" in line
     assert f"PSNR {report['quality']['psnr']:.1f} dB, SSIM {report['quality']['ssim']:.3f}" in line
-    assert report["settings"]["prompt"] == "a blue star"
+    size = {"steps": 4, "frames": 9, "width": 192, "height": 96}
+    assert report["settings"] == {"prompt": "a blue star", **size, "seed": 5}
+    assert report["config"]["type"] == "psa"
     guided = 2
     assert report["dense_calls"] == {"warm-up": guided * 2 * LAYERS}
     places = [(step, layer) for step in (2, 3) for _ in range(guided) for layer in range(LAYERS)]
@@ -84,17 +95,18 @@ def test_the_same_seed_gives_the_same_numbers(tmp_path: Path) -> None:
 )
 def test_a_setting_that_is_not_allowed_is_named(option: str, value: int, allowed: str) -> None:
     with pytest.raises(ConfigError, match=f"--{option} = {value}: must be .*{allowed}"):
-        DemoSettings(**{option: value})
+        settings_of(f"--{option}", value)
 
 
 def test_a_word_that_the_model_does_not_know_is_named() -> None:
     with pytest.raises(ConfigError, match="--prompt: word = 'dog': the tiny model knows the words a, an, and"):
-        DemoSettings(prompt="a red dog")
+        settings_of("--prompt", "a red dog")
 
 
 def test_settings_that_leave_nothing_sparse_are_refused(tmp_path: Path) -> None:
+    settings = smallest(tmp_path, 5, "--schedule", "dense_layers=0-11")
     with pytest.raises(ConfigError, match="--schedule, --radial = None: leave no call sparse"):
-        run_demo(dataclasses.replace(smallest(tmp_path, seed=5), schedule=Schedule(dense_layers="0-11")))
+        run_demo(settings)
 
 
 def test_an_output_that_cannot_be_written_is_refused_before_anything_runs(tmp_path: Path) -> None:

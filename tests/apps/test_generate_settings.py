@@ -13,7 +13,7 @@ from psa_core import RadialMask, Schedule, load_presets
 from psa_core.apps.cli import main
 from psa_core.apps.generate.command import add_options, read_settings
 from psa_core.apps.generate.models import MODELS
-from psa_core.apps.generate.settings import GenerateSettings
+from psa_core.apps.generate.video_settings import GenerateSettings
 from psa_core.settings.presets import PRESETS_DIR_VARIABLE
 
 NAMES = ", ".join(MODELS)

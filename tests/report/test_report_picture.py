@@ -11,7 +11,7 @@ import torch
 
 from psa_core.report.report import Report
 
-report_picture = pytest.importorskip("psa_core.report.pictures.run", exc_type=ImportError)
+report_picture = pytest.importorskip("psa_core.report.pictures.run_report", exc_type=ImportError)
 
 CPU = torch.device("cpu")
 WARM_UP = "warm-up"

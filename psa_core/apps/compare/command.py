@@ -17,7 +17,7 @@ from ..generate.options import (
     read_family,
     read_generate_settings,
 )
-from .settings import DENSE, DENSE_CONFIG, CompareSettings
+from .comparison_settings import DENSE, DENSE_CONFIG, CompareSettings
 
 OUTPUT = Path("psa-compare")
 _NEEDS = (*NEEDS, "matplotlib", "skimage", "jinja2")
@@ -47,7 +47,7 @@ def run_command(parsed: argparse.Namespace) -> None:
     """
     settings = read_settings(parsed)
     check_packages(parsed, "compare", _NEEDS)
-    from .run import run_compare
+    from .comparing import run_compare
 
     print(run_compare(settings))
 

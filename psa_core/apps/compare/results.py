@@ -9,7 +9,7 @@ from typing import NamedTuple
 from ...report.quality import Quality, mean, mean_psnr
 from ...report.report import AttentionError
 from ..generate.sample import Made
-from .settings import Clip, CompareSettings
+from .comparison_settings import Clip, CompareSettings
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from .options import (
     read_family,
     read_generate_settings,
 )
-from .settings import GenerateSettings
+from .video_settings import GenerateSettings
 
 OUTPUT = Path("psa-generate")
 
@@ -42,7 +42,7 @@ def run_command(parsed: argparse.Namespace) -> None:
     """
     settings = read_settings(parsed)
     check_packages(parsed, "generate", NEEDS)
-    from .run import run_generate
+    from .generating import run_generate
 
     print(run_generate(settings))
 

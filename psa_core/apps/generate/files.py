@@ -13,7 +13,7 @@ import torch
 
 from ... import __version__
 from ...report import videos
-from .settings import GenerateSettings
+from .video_settings import GenerateSettings
 
 _SLUG_LENGTH = 40
 

@@ -14,7 +14,7 @@ from ...settings.errors import ConfigError
 from ...settings.presets import ModelFamily, load_families
 from ..options import add_sparsity_options, read_sparsity_options
 from .models import MODELS
-from .settings import GenerateSettings
+from .video_settings import GenerateSettings
 
 NEEDS = ("diffusers", "transformers", "accelerate", "ftfy", "imageio", "imageio_ffmpeg")
 

@@ -17,7 +17,7 @@ from diffusers.utils import logging as hub_log
 from ...models.tiny_video import model as tiny_video
 from ...ops.backends import choose_backend_for
 from ...settings.errors import ConfigError
-from .settings import GenerateSettings, lora_file
+from .video_settings import GenerateSettings, lora_file
 
 _HUB_ID = re.compile(r"\w[\w.-]*/[\w.-]+")
 _LONGEST_LINE = 200

@@ -11,7 +11,7 @@ import torch
 
 from ...hosts.diffusers import patch
 from ...report.report import Report
-from .settings import GenerateSettings
+from .video_settings import GenerateSettings
 
 
 class Made(NamedTuple):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ...settings.config import PSAConfig
 from ...settings.errors import ConfigError
-from ..generate.settings import GenerateSettings, check_seed
+from ..generate.video_settings import GenerateSettings, check_seed
 
 # The name of the column without PSA.
 DENSE = "dense"
@@ -68,11 +68,6 @@ class CompareSettings:
     def clips(self) -> list[Clip]:
         """Every prompt with every seed."""
         return [Clip(prompt, seed) for prompt in self.dense.prompts for seed in self.seeds]
-
-
-def for_clip(settings: GenerateSettings, clip: Clip) -> GenerateSettings:
-    """Settings with the clip's seed."""
-    return dataclasses.replace(settings, seed=clip.seed)
 
 
 def for_warm_up(settings: GenerateSettings, steps: int) -> GenerateSettings:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-from typing import Any
 
 import numpy as np
 
@@ -13,18 +12,16 @@ from ...report.videos import as_bytes, side_by_side, write_video
 from ..generate.errors import FailedPromptsError
 from ..generate.files import slug
 from ..generate.pipeline import first_line, load_pipeline
-from ..generate.sample import Made, sample
-from ..generate.settings import GenerateSettings
+from ..generate.video_settings import GenerateSettings
+from .comparison_settings import Clip, CompareSettings
 from .files import draw_density, draw_errors, take_folder, write_json
 from .machine import dense_attention, gpu_name
 from .page import write_page
 from .results import ClipResult, Comparison, Take
-from .settings import Clip, CompareSettings, for_clip, for_warm_up
+from .sampler import Sampler
 from .table import text_table
 
 log = logging.getLogger(__name__)
-
-_WARM_UP_STEPS = 2
 
 
 def run_compare(settings: CompareSettings) -> str:
@@ -46,7 +43,7 @@ def run_compare(settings: CompareSettings) -> str:
     lpips = load_lpips()
     pipeline = load_pipeline(settings.strictest)
     comparison = Comparison(settings, gpu_name(), dense_attention(pipeline), lpips is not None)
-    sampler = _Sampler(pipeline, settings)
+    sampler = Sampler(pipeline, settings)
     _prepare(sampler, comparison)
     for number, clip in enumerate(settings.clips, 1):
         comparison.clips.append(_compare(sampler, comparison, clip, number, lpips))
@@ -60,40 +57,7 @@ def run_compare(settings: CompareSettings) -> str:
     return f"{line}; open {settings.output / 'index.html'}"
 
 
-class _Sampler:
-    """Makes videos, and counts them on the progress bar."""
-
-    def __init__(self, pipeline: Any, settings: CompareSettings) -> None:
-        self._pipeline = pipeline
-        self._total = len(settings.clips) * len(settings.attentions)
-        self._done = 0
-
-    def video(self, settings: GenerateSettings, clip: Clip) -> Made:
-        """One of the videos to compare.
-
-        Raises:
-            ValueError: its pixels are not numbers.
-        """
-        self._done += 1
-        made = self._sample(settings, clip, f"{self._done}/{self._total} {settings.preset}")
-        if not np.isfinite(made.frames).all():
-            raise ValueError("the video has pixels that are not numbers")
-        return made
-
-    def measured(self, settings: GenerateSettings, clip: Clip) -> Made:
-        """The same with errors of attention."""
-        return self._sample(settings, clip, f"errors of {settings.preset}", measure_errors=True)
-
-    def warm_up(self, settings: GenerateSettings, clip: Clip) -> None:
-        """Run a few steps, for what the first ones compile."""
-        self._sample(for_warm_up(settings, _WARM_UP_STEPS), clip, f"warming up {settings.preset}")
-
-    def _sample(self, settings: GenerateSettings, clip: Clip, label: str, measure_errors: bool = False) -> Made:
-        self._pipeline.set_progress_bar_config(desc=label)
-        return sample(self._pipeline, for_clip(settings, clip), clip.prompt, measure_errors=measure_errors)
-
-
-def _prepare(sampler: _Sampler, comparison: Comparison) -> None:
+def _prepare(sampler: Sampler, comparison: Comparison) -> None:
     """Measure errors with the first clip, and on a GPU compile what the timed runs need."""
     settings, clip = comparison.settings, comparison.settings.clips[0]
     for attention in settings.attentions:
@@ -109,7 +73,7 @@ def _prepare(sampler: _Sampler, comparison: Comparison) -> None:
     draw_errors(comparison)
 
 
-def _measure_errors(sampler: _Sampler, comparison: Comparison, attention: GenerateSettings, clip: Clip) -> bool:
+def _measure_errors(sampler: Sampler, comparison: Comparison, attention: GenerateSettings, clip: Clip) -> bool:
     """Whether it went well."""
     try:
         report = sampler.measured(attention, clip).report
@@ -123,7 +87,7 @@ def _measure_errors(sampler: _Sampler, comparison: Comparison, attention: Genera
     return True
 
 
-def _compare(sampler: _Sampler, comparison: Comparison, clip: Clip, number: int, lpips: Lpips | None) -> ClipResult:
+def _compare(sampler: Sampler, comparison: Comparison, clip: Clip, number: int, lpips: Lpips | None) -> ClipResult:
     """Make and measure all videos of a clip, and write them side by side."""
     result = ClipResult(clip)
     videos: dict[str, np.ndarray] = {}

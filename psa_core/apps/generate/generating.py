@@ -11,7 +11,7 @@ from .errors import FailedPromptsError
 from .files import next_number, settings_document, versions, write_document, write_video
 from .pipeline import first_line, load_pipeline
 from .sample import Made, sample
-from .settings import GenerateSettings
+from .video_settings import GenerateSettings
 
 log = logging.getLogger(__name__)
 
