@@ -9,7 +9,7 @@ from typing import Any
 import folder_paths
 from comfy_api.latest import io
 
-from ..psa_core.settings.config import IMPORTANCE_ESTIMATORS, MASK_MODES, REARRANGE_METHODS, SIM_LEVELS, PSAConfig
+from ..psa_core.settings.config import IMPORTANCE_ESTIMATORS, MASK_MODES, REORDER_METHODS, SIM_LEVELS, PSAConfig
 from ..psa_core.settings.errors import ConfigError, errors_at
 from ..psa_core.settings.mask_ratios import bounds_from_mask_ratios, mask_ratios_from_bounds
 from ..psa_core.settings.presets import ModelFamily, load_families
@@ -139,7 +139,7 @@ def _widgets(default: dict[str, Any]) -> list[io.Input]:
         number("min_full_ratio", 0.0, "thresholdbound: least share of a row's blocks at full resolution."),
         choice("importance", IMPORTANCE_ESTIMATORS, "How the importance of blocks is estimated."),
         *(number(f"sim_{key}", -1.0, f"use_sim_mask: likeness that {key} pooling needs.") for key in SIM_LEVELS),
-        choice("reorder", (*REARRANGE_METHODS, "off"), "Puts neighbours in space and time into the same block."),
+        choice("reorder", (*REORDER_METHODS, "off"), "Puts neighbours in space and time into the same block."),
         *(whole(f"tile_{side}", 1, f"reorder Tile: {side} of a tile, in tokens.") for side in _TILE),
     ]  # fmt: skip
 

@@ -7,6 +7,7 @@ import logging
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -44,11 +45,11 @@ class Quality:
 
     @property
     def mean_ssim(self) -> float:
-        return mean(self.ssim)
+        return fmean(self.ssim)
 
     @property
     def mean_lpips(self) -> float | None:
-        return None if self.lpips is None else mean(self.lpips)
+        return None if self.lpips is None else fmean(self.lpips)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data for JSON, which knows no infinity: there the PSNR of what is equal is the text ``"identical"``."""
@@ -109,18 +110,13 @@ def load_lpips() -> Lpips | None:
     return distance
 
 
-def mean(values: Sequence[float]) -> float:
-    """Mean of one number or more."""
-    return float(sum(values) / len(values))
-
-
 def mean_psnr(values: Sequence[float]) -> float:
     """Mean of those that are finite: one equal frame would make the mean of all infinite, and say nothing of the rest.
 
     Infinite when none is finite.
     """
     finite = [value for value in values if value != math.inf]
-    return mean(finite) if finite else math.inf
+    return fmean(finite) if finite else math.inf
 
 
 def psnr_as_plain(value: float) -> float | str:

@@ -6,6 +6,8 @@ import threading
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
+from itertools import zip_longest
+from math import fsum
 from typing import Any, NamedTuple
 
 import torch
@@ -215,12 +217,7 @@ class Report:
             "level_shares": _by_name(self.level_shares()),
             "level_shares_by_step": {str(step): _by_name(self.level_shares(step)) for step in steps},
             "dense_calls": dict(self.dense_reasons),
-            "seconds": {
-                "model": seconds.model,
-                "attention": seconds.attention,
-                "sparse": seconds.sparse,
-                "dense": seconds.dense,
-            },
+            "seconds": {**seconds._asdict(), "attention": seconds.attention},
             "sparse_calls": [call._asdict() for call in self.sparse_calls()],
         }
         errors = self.attention_errors()
@@ -263,12 +260,9 @@ def _mean_shares(calls: Sequence[Sequence[float]]) -> dict[int, float]:
     """Means by level of what calls have, to which levels that a call did not use count as 0."""
     if not calls:
         return {}
-    means = {1 << i: 0.0 for i in range(max(map(len, calls)))}
-    for shares in calls:
-        for i, share in enumerate(shares):
-            means[1 << i] += share / len(calls)
-    skipped = 1.0 - sum(means.values())
-    return {**means, 0: skipped if skipped > _ROUNDED else 0.0}
+    means = [fsum(shares) / len(calls) for shares in zip_longest(*calls, fillvalue=0.0)]
+    skipped = 1.0 - fsum(means)
+    return {**{1 << i: share for i, share in enumerate(means)}, 0: skipped if skipped > _ROUNDED else 0.0}
 
 
 def _by_name(shares: dict[int, float]) -> dict[str, float]:

@@ -11,7 +11,7 @@ import imageio.v2 as imageio
 import numpy as np
 from PIL import Image
 
-from .pictures.card import INK, PAPER, text_mask, write
+from .pictures.card import INK, PAPER, fitting_size, write
 
 _QUALITY = 8
 _MOST_COLUMNS = 3
@@ -65,9 +65,7 @@ def side_by_side(videos: Sequence[np.ndarray], titles: Sequence[str]) -> Iterato
 
 def _header(width: int, height: int, title: str) -> np.ndarray:
     """A title in the middle of ``[height, width, 3]``, smaller where it is too long."""
-    size = height // 2
-    while size > _LEAST_TEXT and text_mask(title, size).width > width - 2 * _MARGIN:
-        size -= 1
+    size = fitting_size(title, width - 2 * _MARGIN, height // 2, _LEAST_TEXT)
     image = Image.new("RGB", (width, height), PAPER)
     write(image, (width / 2, height / 2), title, (0.5, 0.5), INK, size)
     return np.asarray(image)

@@ -15,7 +15,7 @@ from .sizes import BLOCK_M, BLOCK_N
 from .validation import FrozenMap, check_choice, check_whole, nested, plain, share
 
 MASK_MODES = ("thresholdbound", "topk", "timestep")
-REARRANGE_METHODS = ("Gilbert", "Tile")
+REORDER_METHODS = ("Gilbert", "Tile")
 IMPORTANCE_ESTIMATORS = ("sampled_max", "mean")
 ATTN_IMPLS = ("new_mask_type", "old_mask_type")
 SIM_LEVELS = {"x2": 2, "x4": 4, "x8": 8}
@@ -33,10 +33,11 @@ class PSAConfig:
         block_n: keys a key block (32, 64 or 128).
         tile_n: accepted from upstream's files; kernels choose their own tiles.
         mask_ratios: ``{level: (lo, hi)}`` with the levels 1, 2, 4 ... ``block_n`` and 0 (skipped) last; the intervals
-            tile [0, 1] in that order, an empty one (lo == hi) switches its level off. Shares of a row's importance
-            (``thresholdbound``) or of its blocks (``topk``), or parts of the denoising (``timestep``).
-        mask_mode: ``"thresholdbound"``, ``"topk"``, or ``"timestep"``, which gives all blocks of a step one level.
-            Hosts know the step; a bare call takes what :func:`psa_core.settings.at_step.config_at` makes of it.
+            tile [0, 1] in that order, an empty one (lo == hi) switches its level off.
+        mask_mode: what the intervals are shares of: ``"thresholdbound"``, a row's importance; ``"topk"``, its blocks;
+            ``"timestep"``, the whole denoising, so that all blocks of a step have one level: that of the interval
+            which holds ``step / steps``. Hosts know the step; a bare call takes what
+            :func:`psa_core.settings.at_step.config_at` makes of it.
         min_full_ratio: least share of a row's blocks that stays at level 1 under ``thresholdbound``.
         importance: estimator of block importance, ``"sampled_max"`` (of arXiv 2512.04025) or ``"mean"``.
         use_sim_mask: cap each key block's level by the cosine similarity of its keys.
@@ -47,7 +48,7 @@ class PSAConfig:
         warmup_steps: denoising steps at the start that stay dense. Hosts apply it; a bare call has no steps.
         min_tokens: sequences shorter than this stay dense. Hosts apply it; a bare call does what it is asked.
         text_length: text tokens in front of the video tokens, for callers that do not say.
-        attn_impl: accepted from upstream's files; there is one kernel here and it takes every combination.
+        attn_impl: accepted from upstream's files; every kernel here takes every combination.
         schedule: what changes over steps and layers, a :class:`~.schedule.Schedule` or a mapping of its
             fields. Hosts apply it.
         radial: a static mask, a :class:`~psa_core.settings.radial.RadialMask` or a mapping of its fields; its dense
@@ -94,7 +95,7 @@ class PSAConfig:
         check_choice("block_n", self.block_n, BLOCK_N)
         check_choice("mask_mode", self.mask_mode, MASK_MODES)
         check_choice("importance", self.importance, IMPORTANCE_ESTIMATORS)
-        check_choice("rearrange_method", self.rearrange_method, REARRANGE_METHODS)
+        check_choice("rearrange_method", self.rearrange_method, REORDER_METHODS)
         check_choice("attn_impl", self.attn_impl, ATTN_IMPLS)
         for key in ("use_sim_mask", "use_rearrange", "verbose"):
             check_choice(key, getattr(self, key), (True, False))
@@ -123,15 +124,6 @@ class PSAConfig:
     def replace(self, **changes: Any) -> PSAConfig:
         """A copy with some settings changed, validated again."""
         return dataclasses.replace(self, **changes)
-
-    def notes(self) -> list[str]:
-        """What a user should know about settings that are accepted and change nothing."""
-        notes = []
-        if self.use_sim_mask and self.attn_impl == "new_mask_type" and self.type == "psa":
-            notes.append(
-                "attn_impl: new_mask_type has no effect: there is one kernel here and use_sim_mask works with it"
-            )
-        return notes
 
 
 def _sim_thresholds(thresholds: Any) -> FrozenMap:

@@ -19,7 +19,7 @@ import difflib
 import logging
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -53,7 +53,7 @@ class ModelFamily:
         video_scale: pixels a token in width and height, video frames a token in depth.
         text_length: text tokens in front of the video tokens.
         presets: preset name -> settings.
-        notes: what was found odd in the file and changes nothing (unknown keys, settings without effect).
+        notes: what was found odd in the file and changes nothing, such as unknown keys.
     """
 
     name: str
@@ -271,9 +271,7 @@ def _read_preset(body: Mapping[str, Any], text_length: int, source: str, notes: 
     notes += _unknown(blocks, _BLOCK_KEYS, f"{source}: block_size")
     settings |= {name: blocks[key] for key, name in _BLOCK_KEYS.items() if key in blocks}
     with errors_at(source):
-        config = PSAConfig(text_length=text_length, **settings)
-    notes += [f"{source}: {note}" for note in config.notes()]
-    return config
+        return PSAConfig(text_length=text_length, **settings)
 
 
 def _mapping(value: Any, key: str, source: str) -> Mapping[str, Any]:
@@ -282,15 +280,12 @@ def _mapping(value: Any, key: str, source: str) -> Mapping[str, Any]:
     return value
 
 
-def _unknown(body: Mapping[str, Any], known: Iterable[str], source: str) -> list[str]:
-    known = list(known)
-    notes = []
+def _unknown(body: Mapping[str, Any], known: Collection[str], source: str) -> Iterator[str]:
     for key in body:
         if key not in known:
             near = difflib.get_close_matches(str(key), known, n=1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
-            notes.append(f"{source}: unknown key {key!r} is ignored{hint}")
-    return notes
+            yield f"{source}: unknown key {key!r} is ignored{hint}"
 
 
 def check_name(key: str, name: str) -> None:

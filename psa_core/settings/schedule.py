@@ -6,14 +6,11 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from .errors import ConfigError
 from .mask_ratios import read_mask_ratios
 from .validation import check_choice, check_whole
-
-if TYPE_CHECKING:
-    pass
 
 CURVES = ("constant", "linear", "cosine", "timestep")
 _MOST_LAYERS = 1000
@@ -30,8 +27,8 @@ class Schedule:
         dense_layers: transformer blocks that stay dense at every step, counted from 0, as a sequence or as text
             (``"0, 1, 38-39"``).
         curve: how ``mask_ratios`` move from ``start`` to ``end`` over the steps that run sparse: ``"constant"`` stays
-            at ``start``, ``"linear"`` and ``"cosine"`` (slow, fast, slow) move every bound. ``"timestep"`` reads
-            ``start`` as parts of the whole denoising: one level for all blocks of a step.
+            at ``start``, ``"linear"`` and ``"cosine"`` (slow, fast, slow) move every bound. ``"timestep"`` is the
+            config's ``mask_mode: timestep``, with ``start`` for its ``mask_ratios``.
         start, end: ``mask_ratios``; None for those of the config.
 
     Raises:

@@ -83,19 +83,6 @@ def test_rounding_in_bounds_is_forgiven() -> None:
     assert config.levels == (1, 2)
 
 
-@pytest.mark.parametrize(
-    ("settings", "noted"),
-    [
-        ({}, False),
-        ({"use_sim_mask": True, "attn_impl": "old_mask_type"}, False),
-        ({"use_sim_mask": True}, True),
-        ({"use_sim_mask": True, "type": "dense"}, False),
-    ],
-)
-def test_settings_without_effect_are_noted(settings: dict[str, Any], noted: bool) -> None:
-    assert [note.split(":")[0] for note in PSAConfig(**settings).notes()] == ["attn_impl"] * noted
-
-
 # Each with the key, the refused value and some words of what is allowed, as the message must hold them.
 REFUSED: list[tuple[dict[str, Any], str, Any, str]] = [
     ({"type": "sparse"}, "type", "sparse", "psa, dense"),

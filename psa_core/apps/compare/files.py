@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from ...report.pictures.heat_maps import density_picture, errors_picture
-from ...report.quality import mean, psnr_as_plain
+from ...report.quality import psnr_as_plain
 from ...report.report import AttentionError, Report
 from ...settings.errors import ConfigError
 from ...settings.presets import config_to_schema
@@ -96,7 +97,7 @@ def _clip(result: ClipResult) -> dict[str, Any]:
 
 def _errors(errors: Sequence[AttentionError]) -> dict[str, Any]:
     return {
-        "mean": mean([error.error for error in errors]) if errors else None,
+        "mean": fmean([error.error for error in errors]) if errors else None,
         "by_step": _means(errors, lambda error: error.step),
         "by_layer": _means(errors, lambda error: error.layer),
         "calls": [error._asdict() for error in errors],
@@ -107,4 +108,4 @@ def _means(errors: Sequence[AttentionError], key: Callable[[AttentionError], int
     groups: dict[int, list[float]] = {}
     for error in errors:
         groups.setdefault(key(error), []).append(error.error)
-    return {number: mean(group) for number, group in sorted(groups.items())}
+    return {number: fmean(group) for number, group in sorted(groups.items())}

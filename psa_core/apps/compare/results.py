@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from statistics import fmean
 from typing import NamedTuple
 
-from ...report.quality import Quality, mean, mean_psnr
+from ...report.quality import Quality, mean_psnr
 from ...report.report import AttentionError
 from ..generate.sample import Made
 from .comparison_settings import Clip, CompareSettings
@@ -136,7 +137,7 @@ def _summary(comparison: Comparison, preset: str) -> Summary:
 
 def _mean(values: Sequence[float | None]) -> float | None:
     known = [value for value in values if value is not None]
-    return mean(known) if known else None
+    return fmean(known) if known else None
 
 
 def _ratio(pairs: Sequence[tuple[Take, Take]]) -> float | None:

@@ -114,14 +114,17 @@ def swatch(colour: Colour) -> Image.Image:
 def _write_title(picture: Image.Image, title: str) -> None:
     """On one line, smaller or cut short where it is too long."""
     room = picture.width - LEFT - 12
-    size = _TITLE_SIZE
-    while size > _LEAST_TITLE_SIZE and text_mask(title, size).width > room:
-        size -= 1
+    size = fitting_size(title, room, _TITLE_SIZE, _LEAST_TITLE_SIZE)
     text = title
     while text_mask(text, size).width > room:
         title = title[:-1]
         text = title.rstrip(" ,") + "..."
     write(picture, (LEFT, 28), text, (0, 0.5), INK, size)
+
+
+def fitting_size(text: str, room: float, most: int, least: int) -> int:
+    """The largest size at which a text is no wider than ``room`` pixels; ``least`` where none is."""
+    return next((size for size in range(most, least, -1) if text_mask(text, size).width <= room), least)
 
 
 def write(

@@ -30,7 +30,7 @@ from .card import (
     write,
 )
 
-# Matplotlib's YlGnBu_r, as in pictures.py, but one colour a level, so that pictures compare.
+# Matplotlib's YlGnBu_r, as in heat_maps.py, but one colour a level, so that pictures compare.
 LEVEL_COLOURS: dict[int, Colour] = {
     1: (19, 38, 111),
     2: (33, 102, 172),

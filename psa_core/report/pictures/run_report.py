@@ -78,7 +78,7 @@ def _draw_density(axis: Any, report: Report, note: str) -> None:
     axis.set_ylabel("layer", fontsize=_SIZE)
     axis.set(xticks=_ticks(table.shape[1]), yticks=_ticks(table.shape[0]))
     axis.tick_params(labelsize=_SIZE - 1, labelbottom=False)
-    _no_frame(axis)
+    axis.spines[:].set_visible(False)
 
 
 def _draw_shares(axis: Any, report: Report) -> None:
@@ -106,7 +106,7 @@ def _draw_shares(axis: Any, report: Report) -> None:
         loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize=_SIZE - 1, reverse=True, borderaxespad=0
     )
     _heading(axis, "Blocks by level, in sparse calls")
-    _no_frame(axis)
+    axis.spines[:].set_visible(False)
 
 
 def _changes(models: Sequence[Report]) -> list[int]:
@@ -133,7 +133,7 @@ def _draw_rows(counts: Any, times: Any, rows: list[_Row], report: Report) -> Non
         axis.set_xlim(0, 1.32 * max([*values, 1e-9]))
         axis.set(yticks=places, yticklabels=[row.name for row in rows], xticks=[])
         axis.tick_params(axis="y", length=0, labelsize=_SIZE)
-        _no_frame(axis)
+        axis.spines[:].set_visible(False)
     times.tick_params(labelleft=False)
     counts.invert_yaxis()
     _heading(counts, "Attention calls")
@@ -175,8 +175,3 @@ def _ticks(count: int) -> np.ndarray:
 
 def _heading(axis: Any, text: str) -> None:
     axis.set_title(text, fontsize=_SIZE + 0.5, color=_FAINT, loc="left")
-
-
-def _no_frame(axis: Any) -> None:
-    for side in axis.spines.values():
-        side.set_visible(False)
