@@ -12,7 +12,6 @@ from .compare.comparison_settings import DENSE, DENSE_CONFIG, CompareSettings
 from .generate.models import MODELS
 from .generate.options import check_packages, pace_of, read_config, read_family, read_generate_settings
 from .options import add_sparsity_options
-from .output import make_output
 
 OUTPUT = Path("psa-demo")
 MODEL = "tiny_video"
@@ -97,6 +96,7 @@ def run_demo(settings: CompareSettings) -> str:
     from ..report.quality import measure_quality
     from ..report.videos import side_by_side, write_video
     from .compare.sampler import Sampler
+    from .generate.files import make_output
     from .generate.pipeline import load_pipeline
 
     output, (psa,), (clip,) = settings.output, settings.presets, settings.clips

@@ -13,8 +13,7 @@ from ...report.quality import psnr_as_plain
 from ...report.report import AttentionError, Report
 from ...settings.errors import ConfigError
 from ...settings.presets import config_to_schema
-from ..generate.files import settings_document, versions
-from ..output import make_output
+from ..generate.files import make_output, settings_document, versions
 from .results import ClipResult, Comparison, summaries
 
 NUMBERS = "compare.json"

@@ -1,9 +1,10 @@
-"""The files of a run: names that are free, videos, and what they were made with."""
+"""The files of a run: their folder, names that are free, videos, and what they were made with."""
 
 from __future__ import annotations
 
 import json
 import re
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,24 @@ import torch
 
 from ... import __version__
 from ...report import videos
+from ...settings.errors import ConfigError
 from .video_settings import GenerateSettings
 
 _SLUG_LENGTH = 40
+
+
+def make_output(folder: Path) -> None:
+    """Make the output folder and see that files can be written there.
+
+    Raises:
+        ConfigError: they cannot.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ConfigError("--output", str(folder), f"cannot be written: {error.strerror}") from None
 
 
 def next_number(folder: Path) -> int:

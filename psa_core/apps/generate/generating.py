@@ -6,9 +6,8 @@ import logging
 from typing import Any
 
 from ...settings.presets import config_to_schema
-from ..output import make_output
 from .errors import FailedPromptsError
-from .files import next_number, settings_document, versions, write_document, write_video
+from .files import make_output, next_number, settings_document, versions, write_document, write_video
 from .pipeline import first_line, load_pipeline
 from .sample import Made, sample
 from .video_settings import GenerateSettings
