@@ -13,20 +13,7 @@ from .scenes import FRAMES_PER_TOKEN, read_adjacency, read_boundaries
 from .validation import check_choice, check_whole
 
 MASK_RULES = ("wan", "cogvideox")
-
 SPARSITY_TYPES = ("radial", "dense")
-
-
-def check_factor(factor: Any) -> None:
-    """See that a decay factor is one.
-
-    Raises:
-        ConfigError: it is no number above 0.
-    """
-    if isinstance(factor, bool) or not isinstance(factor, int | float) or not 0 < factor < math.inf:
-        raise ConfigError("decay_factor", factor, "must be a number above 0")
-
-
 RADIAL_MODES = ("radial only", "intersect", "finer wins", "coarsen")
 MODEL_TYPES = ("auto", *MASK_RULES)
 
@@ -94,3 +81,13 @@ class RadialMask:
     def replace(self, **changes: object) -> RadialMask:
         """A copy with some settings changed, validated again."""
         return dataclasses.replace(self, **changes)  # type: ignore[arg-type]
+
+
+def check_factor(factor: Any) -> None:
+    """See that a decay factor is one.
+
+    Raises:
+        ConfigError: it is no number above 0.
+    """
+    if isinstance(factor, bool) or not isinstance(factor, int | float) or not 0 < factor < math.inf:
+        raise ConfigError("decay_factor", factor, "must be a number above 0")

@@ -14,7 +14,6 @@ from .errors import ConfigError
 from .validation import check_choice, check_whole
 
 ADJACENCIES = ("neighbours", "all", "own")
-
 FRAMES_PER_TOKEN = (1, 4, 8)
 
 Adjacency = str | Sequence[Sequence[bool]]
