@@ -217,7 +217,7 @@ class Report:
             "level_shares": _by_name(self.level_shares()),
             "level_shares_by_step": {str(step): _by_name(self.level_shares(step)) for step in steps},
             "dense_calls": dict(self.dense_reasons),
-            "seconds": {**seconds._asdict(), "attention": seconds.attention},
+            "seconds": {part: getattr(seconds, part) for part in ("model", "attention", "sparse", "dense")},
             "sparse_calls": [call._asdict() for call in self.sparse_calls()],
         }
         errors = self.attention_errors()
