@@ -18,7 +18,16 @@ pytest.importorskip("jinja2")
 iio = pytest.importorskip("imageio.v3")
 pytest.importorskip("imageio_ffmpeg")
 
-from ..support.compare_command import FOX, FRAMES, HEIGHT, STEPS, WIDTH, Compare  # noqa: E402
+from ..support.compare_command import (  # noqa: E402
+    FOX,
+    FRAMES,
+    HEIGHT,
+    STEPS,
+    WIDTH,
+    Compare,
+    make_compare,  # noqa: F401
+    make_folder,  # noqa: F401
+)
 from ..support.tiny_pipelines import LAYERS  # noqa: E402
 
 SPARSE = ["full", "fine", "coarse it"]
