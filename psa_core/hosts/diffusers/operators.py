@@ -1,7 +1,9 @@
 """What a compiled graph must decide when it runs, not when it is traced, as operators that it keeps whole.
 
 Steps, counts and the choice between sparse and dense change from call to call. Operators take tensors, so they know
-objects by number, and the number comes in a tensor: as a constant it would make a graph of every layer.
+objects by number, and the number comes in a tensor: as a constant it would make a graph of every layer. The settings of
+:mod:`psa_core.attention.operator` are the opposite case: the shapes of its results depend on them, and a graph that is
+kept on disk means nothing by a number of another process, so they come as text, a constant.
 """
 
 from __future__ import annotations
