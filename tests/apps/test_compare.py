@@ -25,8 +25,6 @@ from ..support.compare_command import (  # noqa: E402
     STEPS,
     WIDTH,
     Compare,
-    make_compare,  # noqa: F401
-    make_folder,  # noqa: F401
 )
 from ..support.tiny_pipelines import LAYERS  # noqa: E402
 

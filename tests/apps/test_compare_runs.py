@@ -23,7 +23,7 @@ from psa_core.apps.compare.machine import dense_attention
 from psa_core.apps.compare.results import ClipResult, Comparison, Take, summaries
 from psa_core.apps.compare.table import rows
 
-from ..support.compare_command import FOX, STEPS, Compare, make_compare, make_folder  # noqa: F401
+from ..support.compare_command import FOX, STEPS, Compare
 from ..support.generate_command import errors
 
 TWO = ("--presets", "full", "coarse it")

@@ -28,8 +28,6 @@ from ..support.generate_command import (  # noqa: E402
     WIDTH,
     Generate,
     errors,
-    make_generate,  # noqa: F401
-    make_weights,  # noqa: F401
 )
 from ..support.tiny_pipelines import LAYERS  # noqa: E402
 

@@ -17,7 +17,7 @@ pytest.importorskip("imageio_ffmpeg")
 huggingface_hub = pytest.importorskip("huggingface_hub")
 safetensors_torch = pytest.importorskip("safetensors.torch")
 
-from ..support.generate_command import Generate, errors, make_generate, make_weights  # noqa: E402, F401
+from ..support.generate_command import Generate, errors  # noqa: E402
 
 
 def break_file(name: str, text: str | None) -> Any:

@@ -1,4 +1,4 @@
-"""``psa compare`` with a tiny random model, and the fixtures that its tests share."""
+"""``psa compare`` with a tiny random model."""
 
 from __future__ import annotations
 
@@ -8,12 +8,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
-import pytest
-import torch
-
 from psa_core.apps.cli import main
-
-from . import tiny_pipelines
 
 MODEL = "Wan2.1_1.3b"
 WIDTH, HEIGHT, FRAMES, STEPS = 128, 96, 5, 3
@@ -88,19 +83,3 @@ class Page(HTMLParser):
     def close(self) -> None:
         super().close()
         assert self._open == []
-
-
-@pytest.fixture(name="folder", scope="module")
-def make_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a tiny pipeline and a preset file."""
-    folder = tmp_path_factory.mktemp("compare")
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        tiny_pipelines.save_wan_2_1(folder / "wan")
-    (folder / "mine.yaml").write_text(PRESETS, encoding="utf-8")
-    return folder
-
-
-@pytest.fixture(name="compare")
-def make_compare(folder: Path, tmp_path: Path) -> Compare:
-    return Compare(folder, tmp_path / "new" / "folder")

@@ -1,4 +1,4 @@
-"""``psa generate`` with tiny random models of every family, and the fixtures that its tests share."""
+"""``psa generate`` with tiny random models of every family."""
 
 from __future__ import annotations
 
@@ -7,14 +7,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-import pytest
-import torch
-
 from psa_core.apps.cli import main
 from psa_core.apps.generate.command import add_options, read_settings
 from psa_core.apps.generate.pipeline import load_pipeline
-
-from . import tiny_pipelines
 
 WIDTH, HEIGHT, FRAMES, STEPS = 192, 128, 9, 3
 SIZE = ["--width", str(WIDTH), "--height", str(HEIGHT), "--frames", str(FRAMES), "--steps", str(STEPS)]
@@ -31,17 +26,6 @@ FOLDERS = {
 }
 # Wan runs each step twice, with and without the prompt; CogVideoX puts both into one batch.
 PASSES = {model: 2 if model.startswith("Wan") else 1 for model in FOLDERS}
-
-
-@pytest.fixture(name="weights", scope="module")
-def make_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a pipeline of every family, and LoRAs."""
-    folder = tmp_path_factory.mktemp("weights")
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        for name in {*FOLDERS.values(), "cogvideox_lora", "wan_lora"}:
-            getattr(tiny_pipelines, f"save_{name}")(folder / name)
-    return folder
 
 
 class Generate:
@@ -70,11 +54,6 @@ class Generate:
 
     def videos(self) -> list[bytes]:
         return [file.read_bytes() for file in sorted(self.output.glob("*.mp4"))]
-
-
-@pytest.fixture(name="generate")
-def make_generate(weights: Path, tmp_path: Path) -> Generate:
-    return Generate(weights, tmp_path / "new" / "folder")
 
 
 def errors(err: str) -> list[str]:
