@@ -23,6 +23,8 @@ from triton.experimental.gluon._runtime import GluonASTSource, GluonJITFunction
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
+from loop_spills import loop_spills, parse_amdgcn, parse_sass
+
 from psa_core.ops.attention import hopper
 from psa_core.ops.attention.hopper.kernel import pyramid_attention_kernel
 from psa_core.ops.attention.triton import _pyramid_attention
@@ -40,6 +42,8 @@ BINARIES = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
 DTYPES = {"bf16": "*bf16", "fp16": "*fp16"}
 # dtype, block_m, block_n
 VARIANTS = (("bf16", 128, 128), ("fp16", 64, 32))
+# Attention looks more up where blocks are smaller than a tile.
+ATTENTION_VARIANTS = (*VARIANTS, ("bf16", 128, 32))
 
 
 class Case(NamedTuple):
@@ -66,7 +70,10 @@ class Case(NamedTuple):
 
 
 def measure(case: Case) -> dict[str, Any]:
-    """Compile one case; shared memory and stack in bytes, registers a thread. Stack means that registers spilled."""
+    """Compile one case; shared memory and stack in bytes, registers a thread. Stack means that registers spilled.
+
+    ``loop_spills``: how many times each tile of a main loop loads or stores what spilled.
+    """
     if case.kernel == "attention":
         launch = attention_launch(case.capability, case.d, case.block_m)
         constants = {"BLOCK_M": case.block_m, "LOG_BLOCK_N": case.block_n.bit_length() - 1, "N_LEVELS": 4}
@@ -135,23 +142,25 @@ def _source(kernel: Any, constants: dict[str, int], pointer: str) -> ASTSource:
     return kind(kernel, signature, constants, attributes)
 
 
-def _cuda_usage(cubin: bytes) -> dict[str, int]:
+def _cuda_usage(cubin: bytes) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "kernel.cubin"
         file.write_bytes(cubin)
-        command = [BINARIES / "cuobjdump", "--dump-resource-usage", file]
+        command = [BINARIES / "cuobjdump", "--dump-resource-usage", "--dump-sass", file]
         said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     found = dict(re.findall(r"(REG|STACK):(\d+)", said))
-    return {"registers": int(found["REG"]), "stack": int(found["STACK"])}
+    spills = loop_spills(parse_sass(said))
+    return {"registers": int(found["REG"]), "stack": int(found["STACK"]), "loop_spills": spills}
 
 
-def _amd_usage(assembly: str) -> dict[str, int]:
+def _amd_usage(assembly: str) -> dict[str, Any]:
     found = dict(re.findall(r"\.(vgpr_count|private_segment_fixed_size):\s+(\d+)", assembly))
-    return {"registers": int(found["vgpr_count"]), "stack": int(found["private_segment_fixed_size"])}
+    stack = int(found["private_segment_fixed_size"])
+    return {"registers": int(found["vgpr_count"]), "stack": stack, "loop_spills": loop_spills(parse_amdgcn(assembly))}
 
 
 def main() -> None:
-    missing = [name for name in ("ptxas", "cuobjdump") if not (BINARIES / name).exists()]
+    missing = [name for name in ("ptxas", "cuobjdump", "nvdisasm") if not (BINARIES / name).exists()]
     if missing:
         sys.exit(f"this Triton has no {' and no '.join(missing)}")
     architectures = [*ARCHITECTURES, *(AMD_WARPS if "amd" in backends else ())]
@@ -160,7 +169,7 @@ def main() -> None:
         for kernel in ("attention", "importance", "pyramid", "block means", "gather", "similarity")
         for architecture in architectures
         for d in (64, 128)
-        for variant in VARIANTS
+        for variant in (ATTENTION_VARIANTS if kernel == "attention" else VARIANTS)
     ]
     cases += [Case("hopper attention", 90, d, dtype, 128, block_n) for d in (64, 128) for dtype, _, block_n in VARIANTS]
     cases += [case._replace(reorder=False) for case in cases if case.kernel.endswith("attention")]

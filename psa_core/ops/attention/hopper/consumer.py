@@ -118,8 +118,8 @@ def _online_softmax(s, row_max, row_sum, scale, cursor):
     p = gl.exp2(s * scale - (new_max - bias)[:, None])
     if n_rows - start <= TILE_N:
         slot = gl.arange(0, TILE_N, gl.SliceLayout(0, s.type.layout))
-        end = (n_rows - start - 1).to(gl.float32) + last_count.to(gl.float32) / (1 << level).to(gl.float32)
-        p *= gl.minimum(gl.maximum(end - slot.to(gl.float32), 0.0), 1.0)[None, :]
+        share = last_count.to(gl.float32) / (1 << level).to(gl.float32)
+        p *= gl.minimum(gl.maximum((n_rows - start - 1 - slot).to(gl.float32) + share, 0.0), 1.0)[None, :]
     rescale = gl.exp2(row_max - new_max)
     row_sum = row_sum * rescale + gl.sum(p, 1)
     return p, rescale, new_max, row_sum
