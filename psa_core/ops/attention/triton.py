@@ -17,15 +17,15 @@ LOG2_E = 1.4426950408889634
 
 @triton.jit
 def _look_up(start, slot, n_rows, blocks_ptr, log_rows, ONE_BLOCK: tl.constexpr):
-    """The blocks to which the slots of a tile belong; one for all of them with ONE_BLOCK."""
+    """Block of every slot of a tile; a single one for all of them with ONE_BLOCK."""
     place = tl.minimum(start if ONE_BLOCK else start + slot, tl.maximum(n_rows, 1) - 1)
-    # Where nothing is listed nothing can be read.
+    # The list of a level may be empty.
     return tl.load(blocks_ptr + (place >> log_rows), mask=place < n_rows, other=0)
 
 
 @triton.jit
 def _rows(block, start, slot, n_rows, log_rows, k_tokens, ONE_BLOCK: tl.constexpr):
-    """The rows of a tile of looked up blocks. Slots past the last row get that row again."""
+    """Row of every slot of a tile, from its block. Slots past the last row repeat it."""
     if ONE_BLOCK:
         return tl.minimum((block << log_rows) + (start & ((1 << log_rows) - 1)) + slot, k_tokens - 1)
     place = tl.minimum(start + slot, tl.maximum(n_rows, 1) - 1)
@@ -37,20 +37,21 @@ def _attend(
     acc, row_max, row_sum, q, k_ptr, v_ptr, index_ptr, k_stride, v_stride, blocks_ptr, span, level, k_tokens, scale,
     D: tl.constexpr, LOG_BLOCK_N: tl.constexpr, TILE_N: tl.constexpr, ONE_BLOCK: tl.constexpr, REORDER: tl.constexpr,
 ):  # fmt: skip
-    """Fold the rows of the listed blocks of level ``2 ** level`` into the running softmax (base 2).
+    """Online softmax (base 2) over the rows of the listed blocks of level ``2 ** level``.
 
     Tiles run over the blocks' rows laid end to end, so blocks with fewer rows than a tile share one. ONE_BLOCK
     promises level 1 and blocks of a tile or more: the rows of a tile then lie side by side.
     """
     n_rows = span >> TOKEN_BITS
     log_rows = LOG_BLOCK_N - level
-    # A row stands for ``2 ** level`` tokens, the last one for a share of that: slot s counts ``end - s``, 0 to 1.
+    # A row stands for ``2 ** level`` tokens and has their logarithm added to its logit. The last one may stand for
+    # fewer: P of slot i is scaled by ``end - i``, clamped to 0 to 1.
     bias = level * 1.0
     end = n_rows - 1 + (span & TOKEN_MASK) * tl.exp2(-bias)
     slot = tl.arange(0, TILE_N)
     d = tl.arange(0, D)[None, :]
-    # Blocks are looked up a tile early, and their tokens after that, so that no load waits for another. The pipeliner
-    # keeps it so only for results of loads: arithmetic on them it would do, with the load, just before its use.
+    # Blocks are looked up a tile ahead, and then their tokens, so that no load waits for another. The pipeliner keeps
+    # only the loads themselves ahead: what is computed from them it moves, load and all, to just before its use.
     block = _look_up(0, slot, n_rows, blocks_ptr, log_rows, ONE_BLOCK)
     if REORDER:
         token = tl.load(index_ptr + _rows(block, 0, slot, n_rows, log_rows, k_tokens, ONE_BLOCK))
@@ -65,16 +66,16 @@ def _attend(
             block = _look_up(start + TILE_N, slot, n_rows, blocks_ptr, log_rows, ONE_BLOCK)
         row = row.to(tl.int64)[:, None]
         k = tl.load(k_ptr + row * k_stride + d)
-        logits = tl.dot(q, tl.trans(k))
-        # Slots past the last row hold that row again, so the maximum needs no mask, and it is finite.
-        new_max = tl.maximum(row_max, tl.max(logits, 1) * scale + bias)
-        weights = tl.exp2(logits * scale - (new_max - bias)[:, None])
+        s = tl.dot(q, tl.trans(k))
+        # Slots past the last row repeat it, so the maximum needs no mask, and it is finite.
+        new_max = tl.maximum(row_max, tl.max(s, 1) * scale + bias)
+        p = tl.exp2(s * scale - (new_max - bias)[:, None])
         if n_rows - start <= TILE_N:
-            weights *= tl.clamp(end - (start + slot), 0.0, 1.0)[None, :]
-        shrink = tl.exp2(row_max - new_max)
-        row_sum = row_sum * shrink + tl.sum(weights, 1)
+            p *= tl.clamp(end - (start + slot), 0.0, 1.0)[None, :]
+        rescale = tl.exp2(row_max - new_max)
+        row_sum = row_sum * rescale + tl.sum(p, 1)
         v = tl.load(v_ptr + row * v_stride + d)
-        acc = tl.dot(weights.to(v.dtype), v, acc * shrink[:, None])
+        acc = tl.dot(p.to(v.dtype), v, acc * rescale[:, None])
         row_max = new_max
     return acc, row_max, row_sum
 
@@ -97,14 +98,14 @@ def _pyramid_attention(
     """One tile of queries of one head."""
     TILES: tl.constexpr = BLOCK_M // TILE_M
     q_blocks = tl.cdiv(q_tokens, BLOCK_M)
-    item = tl.program_id(0) // TILES
+    work_tile = tl.program_id(0) // TILES
     if ORDERED:
-        # GPUs begin programs in order: those that keep much come first, so that they end with the others.
-        item = tl.load(order_ptr + item)
-    b = (item // q_blocks // heads).to(tl.int64)
-    h = (item // q_blocks % heads).to(tl.int64)
-    query_block = (item % q_blocks).to(tl.int64)
-    first = (item % q_blocks) * BLOCK_M + tl.program_id(0) % TILES * TILE_M
+        # GPUs start programs in order. The longest come first, so that the last to finish have little left to do.
+        work_tile = tl.load(order_ptr + work_tile)
+    b = (work_tile // q_blocks // heads).to(tl.int64)
+    h = (work_tile // q_blocks % heads).to(tl.int64)
+    query_block = (work_tile % q_blocks).to(tl.int64)
+    first = (work_tile % q_blocks) * BLOCK_M + tl.program_id(0) % TILES * TILE_M
     slot = tl.arange(0, TILE_M)
     d = tl.arange(0, D)[None, :]
     token = tl.minimum(first + slot, q_tokens - 1)
@@ -140,7 +141,7 @@ def _pyramid_attention(
         pooled_v_ptr += rows.to(tl.int64) * D
 
     out = acc / tl.where(row_sum > 0.0, row_sum, 1.0)[:, None]
-    # Written so that no position has to stay in a register until here.
+    # Computed anew, so that positions need no registers during the loop.
     inside = slot < q_tokens - first
     token = tl.load(index_ptr + first + slot, mask=inside, other=0) if REORDER else first + slot
     out_at = out_ptr + b * out_stride_b + h * out_stride_h + token.to(tl.int64)[:, None] * out_stride + d
