@@ -185,7 +185,7 @@ def pyramid_attention_triton(
     q, k, v = (x if x.stride(3) == 1 else x.contiguous() for x in (q, k, v))
     order = block_list.order if block_list.blocks.shape[:2] == q.shape[:2] else None
     blocks, spans = (x.expand(batch, heads, -1, -1) for x in (block_list.blocks, block_list.spans))
-    # Heads inside tokens, as models go on with them.
+    # In memory [B, L, H, D], which models reshape to [B, L, H * D] without a copy.
     out = torch.empty((batch, q_tokens, heads, d), dtype=q.dtype, device=q.device).transpose(1, 2)
     _pyramid_attention[(batch * heads * triton.cdiv(q_tokens, block_m) * (block_m // launch.tile_m),)](
         q, k, v, pyramid.k, pyramid.v, out, q if index is None else index, blocks, spans,

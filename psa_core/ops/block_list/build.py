@@ -15,7 +15,7 @@ class BlockList(NamedTuple):
 
     Attributes:
         blocks: int32 ``[B, H, q_blocks, k_blocks]``: the key blocks of level 1, then those of level 2, 4 ... each in
-            ascending order; what stands behind the kept ones means nothing.
+            ascending order; entries after the kept ones mean nothing.
         spans: int32 ``[B, H, q_blocks, n_levels]``, each ``rows << TOKEN_BITS | tokens``: how many pyramid rows the
             blocks of level ``2 ** i`` have, and for how many tokens the very last of these rows stands; 0 where there
             is no block. Every row before the last stands for ``2 ** i`` tokens, and every block but the last has
@@ -61,7 +61,7 @@ def build_block_list(
         from .triton import list_blocks_triton
 
         return BlockList(*list_blocks_triton(levels, n_levels, block_n, k_tokens), block_n)
-    # Unsigned wrap-around sends skipped (0 - 1 = 255) behind every level, where values that are no level must go too.
+    # Unsigned wrap-around sorts skipped (0 - 1 = 255) after every level, and so must values be that are no level.
     below = levels - 1
     rank = below.masked_fill(levels & below != 0, 255)
     # Stable keeps blocks in memory order.

@@ -13,9 +13,9 @@ TOKEN_BITS = tl.constexpr(packing.TOKEN_BITS)
 TOKEN_MASK = tl.constexpr(packing.TOKEN_MASK)
 N_SIZES = tl.constexpr(packing.N_SIZES)
 LANES = 32
-# Neighbouring blocks that one lane looks at.
+# Neighbouring blocks that one lane reads.
 RUN = 16
-# Rows that are put in order at a time.
+# Rows that are sorted at a time.
 ORDER_BLOCK = 2048
 
 
@@ -35,7 +35,7 @@ def _list_blocks(
     levels_ptr += (row % q_blocks) * levels_stride_q
     blocks_ptr += row * k_blocks
     level_of_last = tl.load(levels_ptr + tl.cast(k_blocks - 1, tl.int64) * levels_stride_k).to(tl.int32)
-    # Tokens that the last block is short of a whole one.
+    # Tokens that the last block lacks.
     missing = (k_blocks << LOG_BLOCK_N) - k_tokens
     place = tl.arange(0, RUN)[:, None] + RUN * tl.arange(0, LANES)[None, :]
     kept = 0
@@ -62,7 +62,7 @@ def _list_blocks(
 # Sizes change from video to video, and nothing is gained by compiling for each.
 @triton.jit(do_not_specialize=["n_rows"])
 def _order_by_size(sizes_ptr, order_ptr, n_rows, BLOCK: tl.constexpr):
-    """Number the rows of one size, in their order, behind those of all smaller numbers."""
+    """Write the rows of one size, in their order, after those of all smaller sizes."""
     size = tl.program_id(0)
     before = tl.zeros([BLOCK], tl.int32)
     for start in range(0, n_rows, BLOCK):

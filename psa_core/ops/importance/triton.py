@@ -23,7 +23,7 @@ def _products(q, k_ptr, slot, D: tl.constexpr):
 
 @triton.jit
 def _fold(part_max, part_sum, products, scale, TILE_M: tl.constexpr, TILE_N: tl.constexpr, PARTS: tl.constexpr):
-    """Fold a tile into maxima and sums (base 2) that are kept apart for every ``PARTS``-th column.
+    """One step of an online softmax (base 2) whose maxima and sums are kept apart for every ``PARTS``-th column.
 
     One thread of a matrix instruction holds such columns, so that threads exchange nothing before the end of the row.
     """
@@ -64,9 +64,9 @@ def _sampled_max(
 ):  # fmt: skip
     """Scores of the query blocks in one tile of sampled queries; PER_M and PER_N are samples a block.
 
-    Rows and columns of a tile are laid so that the samples of a block fall to few threads: 16 queries of a block, as
-    many as one warp holds, come after each other, and keys of one block come N_BLOCKS apart. Past the end the last
-    sample comes again and again, which changes no maximum.
+    Rows and columns of a tile are arranged so that few threads hold the samples of a block: 16 queries of a block, as
+    many as one warp holds, follow each other, and keys of one block stand N_BLOCKS apart. Slots past the end repeat
+    the last sample, which changes no maximum.
     """
     M_BLOCKS: tl.constexpr = TILE_M // PER_M
     N_BLOCKS: tl.constexpr = TILE_N // PER_N
@@ -122,7 +122,7 @@ def sampled_max_triton(
         launch = importance_launch(capability_of(q.device))
     q_blocks, k_blocks = triton.cdiv(q_tokens, block_m), triton.cdiv(k.shape[2], block_n)
     scores = torch.empty((batch, heads, q_blocks, k_blocks), dtype=torch.float32, device=q.device)
-    # Side by side, the sampled keys, which every tile reads again, come in long rows.
+    # Every tile reads the sampled keys again: gathered once, they are contiguous.
     k = gather_triton(k, k_sample)
     _sampled_max[(triton.cdiv(len(q_sample), launch.tile_m) * batch * heads,)](
         q, k, q_sample, scores, *q.stride(),

@@ -98,7 +98,7 @@ def compose(levels: torch.Tensor, other: torch.Tensor, rule: str = "intersect") 
     if levels.dtype != torch.uint8 or other.dtype != torch.uint8 or levels.shape[-2:] != other.shape[-2:]:
         kinds = " and ".join(f"{x.dtype} {list(x.shape)}" for x in (levels, other))
         raise ConfigError("level maps", kinds, "must both be uint8 and have the same blocks")
-    # Unsigned wrap-around sends skipped (0 - 1 = 255) behind every level.
+    # Unsigned wrap-around makes skipped (0 - 1 = 255) coarser than every level.
     pick = torch.maximum if rule == "intersect" else torch.minimum
     return pick(levels - 1, other - 1) + 1
 

@@ -13,7 +13,7 @@ from ..constant import constant
 from ..current_device import on_device_of_first
 from .bounds import level_bounds
 
-# Importances that a thread holds, in registers; twice as many spill.
+# Importances that a thread holds in registers; twice as many spill.
 _A_THREAD = 16
 
 
@@ -26,7 +26,7 @@ def _weight_above(bits, threshold, BY_MASS: tl.constexpr):
 
 @triton.jit
 def _first_outside(bits, j, value, above, bound, BY_MASS: tl.constexpr):
-    """The first place in the row where blocks that equal ``value`` have ``bound`` or more ranked before them."""
+    """The first position at which a block that equals ``value`` has ``bound`` or more ranked before it."""
     weight = value.to(tl.float32, bitcast=True) if BY_MASS else 1.0
     low, high = value * 0, value * 0 + bits.shape[0]
     while low < high:
@@ -49,7 +49,8 @@ def _within(bits, j, low, above_low, high, above_high, bound, BY_MASS: tl.conste
     Returns:
         The mask, and ``high`` and ``above_high`` to start from for a larger bound.
     """
-    # What one block weighs between the two is one block. Where rounding hides a second, it is too light to matter.
+    # Until what lies between the two weighs as much as a single block. A second one that rounding hides is too light to
+    # matter.
     while (low < high) & (above_low - above_high >= 1.5 * (low.to(tl.float32, bitcast=True) if BY_MASS else 1.0)):
         middle = low + (high - low) // 2
         above = _weight_above(bits, middle, BY_MASS)
@@ -59,7 +60,7 @@ def _within(bits, j, low, above_low, high, above_high, bound, BY_MASS: tl.conste
         low = tl.where(fits, low, middle + 1)
         above_low = tl.where(fits, above_low, above)
     end = low * 0 + bits.shape[0]
-    # A block alone between the two need not stand at either.
+    # With ``low < high`` the one block between them is inside. Else several may be equal, and their order decides.
     if low == high:
         end = _first_outside(bits, j, low, above_high, bound, BY_MASS)
     return (bits > low) | ((bits == low) & (j < end)), high, above_high
@@ -114,7 +115,7 @@ def _select_levels(
     importance = tl.load(importance_ptr + row * k_blocks + j, mask=real, other=0.0).to(tl.float32)
     # NaN counts as no importance.
     importance = tl.where(importance > 0.0, importance, 0.0)
-    # The bits of floats that are not negative rise with them.
+    # Floats that are not negative compare as their bits do.
     bits = tl.where(real, importance.to(tl.int32, bitcast=True), -1)
     levels = _rank(bits, j, bounds_ptr, choices_ptr, n_bounds, full_quota, BY_MASS)
     levels = tl.where(real, levels, 0)
@@ -167,7 +168,7 @@ def select_levels_triton(
     choices, bounds, full_quota = level_bounds(config, k_blocks)
     importance = importance.contiguous()
     levels = torch.empty(importance.shape, dtype=torch.uint8, device=importance.device)
-    # What is not there is not read.
+    # Stand-ins for what is absent; the kernel does not read them.
     cap_rows = levels if cap is None else cap.contiguous()
     static_rows = levels if static_levels is None else static_levels.contiguous().expand(batch, heads, -1, -1)
     block, num_warps = launch_for(k_blocks)

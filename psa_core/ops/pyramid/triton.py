@@ -8,7 +8,7 @@ import triton.language as tl
 
 from ..current_device import on_device_of_first
 
-# Tokens that one thread adds up on its own, and how many such groups a program takes.
+# Tokens that one thread adds up by itself (a group), and groups of a program.
 GROUP = 8
 GROUPS = 16
 
@@ -54,7 +54,7 @@ def _pool_span(
     group = span * GROUPS + tl.arange(0, GROUPS)
     x_at = x_ptr + d * stride_d
     rows_at = rows_ptr + d
-    # All tokens are asked for before a row is written.
+    # All loads are issued before the first store.
     pair0 = _token(x_at, index_ptr, group * 8, n_tokens, stride, REORDER)
     pair0 += _token(x_at, index_ptr, group * 8 + 1, n_tokens, stride, REORDER)
     pair1 = _token(x_at, index_ptr, group * 8 + 2, n_tokens, stride, REORDER)
@@ -95,7 +95,7 @@ def _pool(
 ):  # fmt: skip
     """One span of tokens of one head, of x in the first plane of the grid and of y in the second."""
     n_spans = tl.cdiv(n_tokens, GROUPS * 8)
-    # Heads side by side: in most models those of a token share a page of memory.
+    # Neighbouring programs take neighbouring heads, which lie side by side in the memory of most models.
     head = tl.program_id(0) % heads
     span = tl.program_id(0) // heads % n_spans
     b = (tl.program_id(0) // heads // n_spans).to(tl.int64)
@@ -191,5 +191,5 @@ def _run(
 
 
 def warps(d: int) -> int:
-    """As many as lay one token of each group side by side: then a thread holds whole groups."""
+    """So many that a thread holds whole groups: the warps cover one token of each group."""
     return d // 16

@@ -65,9 +65,9 @@ def pyramid_attention_hopper(
     """
     batch, heads, q_tokens, d = q.shape
     launch = LAUNCHES[d]
-    # Copies are of 16 bytes, from addresses that are multiples of that.
+    # cp.async copies 16 bytes, from aligned addresses.
     q, k, v = (x if x.stride(3) == 1 and _aligned(x) else x.contiguous() for x in (q, k, v))
-    # Heads inside tokens in memory, as models go on with them.
+    # In memory [B, L, H, D], which models reshape to [B, L, H * D] without a copy.
     out = q.new_empty((batch, q_tokens, heads, d)).transpose(1, 2)
     order = block_list.order if block_list.blocks.shape[:2] == q.shape[:2] else None
     blocks, spans = (x.expand(batch, heads, -1, -1) for x in (block_list.blocks, block_list.spans))
