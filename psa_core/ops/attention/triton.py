@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 import triton
 import triton.language as tl
@@ -11,8 +13,6 @@ from ..block_list.triton import TOKEN_BITS, TOKEN_MASK
 from ..current_device import on_device_of_first
 from ..launch import Launch, attention_launch, capability_of
 from ..pyramid.rows import Pyramid
-
-LOG2_E = 1.4426950408889634
 
 
 @triton.jit
@@ -183,8 +183,7 @@ def pyramid_attention_triton(
     if launch is None:
         launch = attention_launch(capability_of(q.device), d, block_m)
     q, k, v = (x if x.stride(3) == 1 else x.contiguous() for x in (q, k, v))
-    order = block_list.order if block_list.blocks.shape[:2] == q.shape[:2] else None
-    blocks, spans = (x.expand(batch, heads, -1, -1) for x in (block_list.blocks, block_list.spans))
+    blocks, spans, order = block_list.expand(batch, heads)
     # In memory [B, L, H, D], which models reshape to [B, L, H * D] without a copy.
     out = torch.empty((batch, q_tokens, heads, d), dtype=q.dtype, device=q.device).transpose(1, 2)
     _pyramid_attention[(batch * heads * triton.cdiv(q_tokens, block_m) * (block_m // launch.tile_m),)](
@@ -192,7 +191,7 @@ def pyramid_attention_triton(
         spans if order is None else order,
         *q.stride()[:3], *k.stride()[:3], *v.stride()[:3], *out.stride()[:3],
         *blocks.stride()[:2], *spans.stride()[:2],
-        heads, q_tokens, k.shape[2], blocks.shape[3], pyramid.k.shape[2], d**-0.5 * LOG2_E,
+        heads, q_tokens, k.shape[2], blocks.shape[3], pyramid.k.shape[2], d**-0.5 * math.log2(math.e),
         D=d, BLOCK_M=block_m, LOG_BLOCK_N=block_n.bit_length() - 1, N_LEVELS=spans.shape[3],
         TILE_M=launch.tile_m, TILE_N=launch.tile_n, REORDER=index is not None,
         ORDERED=order is not None, num_warps=launch.num_warps, num_stages=launch.num_stages,

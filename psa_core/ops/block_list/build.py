@@ -30,6 +30,12 @@ class BlockList(NamedTuple):
     order: torch.Tensor
     block_n: int
 
+    def expand(self, batch: int, heads: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+        """Blocks and spans of every batch and head, and the order; None for the order of a list that they share."""
+        own = self.blocks.shape[:2] == (batch, heads)
+        blocks, spans = (x.expand(batch, heads, -1, -1) for x in (self.blocks, self.spans))
+        return blocks, spans, self.order if own else None
+
     def level_shares(self) -> torch.Tensor:
         """The share of block pairs at level 1, 2, 4 ..., float32 ``[n_levels]``, on the device; the rest is skipped.
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 import triton
 import triton.language as tl
@@ -10,8 +12,6 @@ from ..current_device import on_device_of_first
 from ..launch import Launch, capability_of, importance_launch
 from ..pyramid.triton import gather_triton
 from .sampling import SAMPLE_STRIDE
-
-LOG2_E = 1.4426950408889634
 
 
 @triton.jit
@@ -126,7 +126,7 @@ def sampled_max_triton(
     k = gather_triton(k, k_sample)
     _sampled_max[(triton.cdiv(len(q_sample), launch.tile_m) * batch * heads,)](
         q, k, q_sample, scores, *q.stride(),
-        heads, len(q_sample), len(k_sample), q_blocks, k_blocks, d**-0.5 * LOG2_E,
+        heads, len(q_sample), len(k_sample), q_blocks, k_blocks, d**-0.5 * math.log2(math.e),
         D=d, PER_M=block_m // SAMPLE_STRIDE, PER_N=block_n // SAMPLE_STRIDE,
         TILE_M=launch.tile_m, TILE_N=launch.tile_n, num_warps=launch.num_warps, num_stages=launch.num_stages,
     )  # fmt: skip

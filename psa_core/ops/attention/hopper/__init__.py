@@ -23,6 +23,7 @@ in a buffer of ``kernel.py`` is real. Without a GPU, ``tests/support/kernel_reso
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -33,8 +34,6 @@ from ...current_device import on_device_of_first
 from ...pyramid.rows import Pyramid
 from .kernel import pyramid_attention_kernel
 from .kv_tiles import BLOCK_M
-
-LOG2_E = 1.4426950408889634
 
 
 class HopperLaunch(NamedTuple):
@@ -69,8 +68,7 @@ def pyramid_attention_hopper(
     q, k, v = (x if x.stride(3) == 1 and _aligned(x) else x.contiguous() for x in (q, k, v))
     # In memory [B, L, H, D], which models reshape to [B, L, H * D] without a copy.
     out = q.new_empty((batch, q_tokens, heads, d)).transpose(1, 2)
-    order = block_list.order if block_list.blocks.shape[:2] == q.shape[:2] else None
-    blocks, spans = (x.expand(batch, heads, -1, -1) for x in (block_list.blocks, block_list.spans))
+    blocks, spans, order = block_list.expand(batch, heads)
     counter = torch.zeros(1, dtype=torch.int32, device=q.device)
     n_work_tiles = triton.cdiv(q_tokens, BLOCK_M.value) * heads * batch
     n_programs = min(n_work_tiles, torch.cuda.get_device_properties(q.device).multi_processor_count)
@@ -79,7 +77,7 @@ def pyramid_attention_hopper(
         spans if order is None else order, counter,
         *q.stride()[:3], *k.stride()[:3], *v.stride()[:3], *out.stride()[:3],
         *blocks.stride()[:2], *spans.stride()[:2],
-        batch, heads, q_tokens, k.shape[2], blocks.shape[3], pyramid.k.shape[2], d**-0.5 * LOG2_E,
+        batch, heads, q_tokens, k.shape[2], blocks.shape[3], pyramid.k.shape[2], d**-0.5 * math.log2(math.e),
         D=d, LOG_BLOCK_N=block_n.bit_length() - 1, N_LEVELS=spans.shape[3], TILE_N=launch.tile_n,
         STAGES=launch.stages, REORDER=index is not None, ORDERED=order is not None,
         PRODUCER_REGISTERS=launch.producer_registers, CONSUMER_REGISTERS=launch.consumer_registers, num_warps=4,
