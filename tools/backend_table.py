@@ -31,12 +31,18 @@ def _row(kernels: Kernels, language: str) -> tuple[str, ...]:
         _list(dtypes, _EVERY[language]),
         _list(map(str, kernels.head_sizes), _EVERY[language]),
         _capability(kernels, language),
-        _list(kernels.needs, _NOTHING[language]),
+        _list((_package(name, kernels, language) for name in kernels.needs), _NOTHING[language]),
     )
 
 
 def _list(words: Iterable[str], otherwise: str) -> str:
     return ", ".join(words) or otherwise
+
+
+def _package(name: str, kernels: Kernels, language: str) -> str:
+    if name != "Triton" or kernels.triton is None:
+        return name
+    return f"{name} {_OR_NEWER[language].format('.'.join(map(str, kernels.triton)))}"
 
 
 def _capability(kernels: Kernels, language: str) -> str:

@@ -22,6 +22,7 @@ class Kernels:
         dtypes, head_sizes, block_m: of queries, keys and values; tokens a query block.
         capability: NVIDIA's compute capability, the oldest and the newest; None for no newest.
         needs: packages beside torch, and parts of them.
+        triton: the oldest version of Triton.
         no_gpu, other_gpu, fails, warning: texts of refusals: tensors elsewhere than on such a GPU, a GPU of another
             capability, and kernels that do not run when they are tried, for the user and for the log.
     """
@@ -35,6 +36,7 @@ class Kernels:
     block_m: tuple[int, ...] = ()
     capability: tuple[tuple[int, int], tuple[int, int] | None] | None = None
     needs: tuple[str, ...] = ()
+    triton: tuple[int, int] | None = None
     no_gpu: str = ""
     other_gpu: str = ""
     fails: str = ""
@@ -68,6 +70,8 @@ PORTABLE = Kernels(
     # Triton has matrix instructions from Ampere on; before it, kernels spill registers and exceed shared memory.
     capability=((8, 0), None),
     needs=("Triton",),
+    # Older ones do not pipeline the loops, print an error for each, and abort the process on newer cards.
+    triton=(3, 3),
     no_gpu="the model runs on {device}, not on a GPU",
     other_gpu="{gpu} is older than the kernels need (Ampere, compute capability 8.0)",
     # A missing C compiler, a Triton that does not fit the driver, too little shared memory: they show only when a

@@ -75,7 +75,11 @@ def taken_out() -> tuple[Kernels, ...]:
 def device_refusal(
     kernels: Kernels, device: torch.device, dtype: torch.dtype, head_dim: int, trial: Trial
 ) -> str | None:
-    """Why the kernels cannot run on a GPU: its capability, or what their trial raises."""
+    """Why the kernels cannot run on a GPU: Triton's version, its capability, or what their trial raises."""
+    if kernels.triton is not None and (found := triton_version()) < kernels.triton:
+        return (
+            f"Triton {_dotted(found)} is older than the kernels need ({_dotted(kernels.triton)}, from PyTorch 2.7 on)"
+        )
     if kernels.capability is not None and torch.version.hip is None:
         oldest, newest = kernels.capability
         capability = torch.cuda.get_device_capability(device)
@@ -88,6 +92,18 @@ def device_refusal(
         log.warning(kernels.warning.format(device=device), exc_info=True)
         return f"{kernels.fails} ({type(error).__name__}; the log has the details)"
     return None
+
+
+def triton_version() -> tuple[int, int]:
+    """Major and minor version of the Triton that is installed."""
+    import triton
+
+    major, minor = triton.__version__.split(".")[:2]
+    return int(major), int(minor)
+
+
+def _dotted(version: tuple[int, int]) -> str:
+    return ".".join(map(str, version))
 
 
 def _name(dtype: torch.dtype) -> str:

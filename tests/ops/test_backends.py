@@ -15,6 +15,7 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
 from psa_core import BackendError, ConfigError, pyramid_sparse_attention
 from psa_core.ops import backends
+from psa_core.ops import refusals as reasons
 from psa_core.ops.backends import choose_backend, refusals, triton_installed, triton_refusal
 from psa_core.ops.kernel_table import HOPPER, PORTABLE
 from psa_core.ops.modes import tensors_differ
@@ -28,9 +29,10 @@ interpreted = pytest.mark.skipif(torch.cuda.is_available(), reason="kernels run 
 
 @pytest.fixture
 def gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
-    """A made-up GPU on which kernels build: compute capability 8.6, named Card."""
+    """A made-up GPU on which kernels build: compute capability 8.6, named Card; with Triton 3.3."""
     monkeypatch.setattr(backends, "triton_installed", lambda: True)
     monkeypatch.setattr(backends, "_interpreted", lambda: False)
+    monkeypatch.setattr(reasons, "triton_version", lambda: (3, 3))
     monkeypatch.setattr(backends, "_trial", lambda device, dtype, head_dim: None)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (8, 6))
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Card")
@@ -64,6 +66,16 @@ class TestRefusals:
         gpu.setattr(torch.cuda, "get_device_capability", lambda device: capability)
         reason = "Card is older than the kernels need (Ampere, compute capability 8.0)"
         assert triton_refusal(CUDA, dtype, 64) == (reason if refused else None)
+
+    def test_an_old_triton_is_not_tried(self, gpu: pytest.MonkeyPatch) -> None:
+        gpu.setattr(reasons, "triton_version", lambda: (3, 2))
+        gpu.setattr(backends, "_trial", lambda device, dtype, head_dim: pytest.fail("tried"))
+        reason = "Triton 3.2 is older than the kernels need (3.3, from PyTorch 2.7 on)"
+        assert triton_refusal(CUDA, torch.float16, 64) == reason
+
+    @needs_triton
+    def test_the_version_of_triton_is_read(self) -> None:
+        assert reasons.triton_version() >= (3, 1)
 
     def test_a_compiler_that_fails_is_asked_once(self, gpu: pytest.MonkeyPatch) -> None:
         calls = []
