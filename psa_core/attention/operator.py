@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from ast import literal_eval
 from collections.abc import Sequence
 from functools import lru_cache
@@ -15,10 +14,10 @@ from ..ops.backends import BackendError, choose_backend_for
 from ..settings.config import PSAConfig
 from ..settings.errors import ConfigError
 from ..settings.sizes import Grid
+from .namespace import operator_namespace
 from .plan import coarsest_level
 
-# A name of its own for each copy of the package in a process: ComfyUI loads the pack's, pip may have installed one too.
-_NAME = re.sub(r"\W", "_", __package__ or "psa_core") + "::sparse_attention"
+_NAME = f"{operator_namespace(__package__)}::sparse_attention"
 # Spelled out, because not every torch reads all types of Python.
 _SCHEMA = (
     "(Tensor q, Tensor k, Tensor v, str config, SymInt[]? grid, SymInt text_length, Tensor? static_levels, str backend)"

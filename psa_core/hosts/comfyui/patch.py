@@ -23,16 +23,17 @@ from ...settings.errors import ConfigError
 from ...settings.sizes import Grid
 from ..noise_levels import Part, StepCounter
 from ..run import Run
+from .forward import Forward, under_way
 from .last_prompt import LastPrompt
 from .models import VideoModel
-from .override import AttentionOverride, Forward
+from .override import attention_override
+from .reach import OVERRIDE_KEY, OptionsForBlocks, forget_graphs, is_compiled
 from .steps import part_of_denoising
 
 log = logging.getLogger(__name__)
 
 PATCH_KEY = "psa"
 _RUN_KEY = "psa_run"
-_OVERRIDE_KEY = "optimized_attention_override"
 
 
 @dataclass(frozen=True)
@@ -53,14 +54,29 @@ class Patch:
     announce: Callable[[str], None] | None = None
     last_prompt: LastPrompt = field(default_factory=LastPrompt, compare=False)
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> Patch:
+        """Itself: it never changes, and the reports of a run on a copy are those of the node that shows them."""
+        return self
+
 
 @dataclass
 class _SamplerCall:
-    """A run and the part of the schedule that it samples."""
+    """A run and the part of the schedule that it samples.
+
+    Attributes:
+        seen: whether a forward of it has ended.
+        hooks: on a model whose forward calls its blocks without their options.
+    """
 
     run: Run
     steps: StepCounter
     part: Part
+    seen: bool = False
+    hooks: OptionsForBlocks | None = None
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> _SamplerCall:
+        """Itself: copies of the options belong to the same run."""
+        return self
 
 
 def patch_model(model: comfy.model_patcher.ModelPatcher, patch: Patch) -> comfy.model_patcher.ModelPatcher:
@@ -121,6 +137,8 @@ def _outer_sample(
         return samples
     finally:
         guider.model_options = outer_options
+        if call.hooks is not None:
+            call.hooks.remove()
         _announce(call.run, patch)
 
 
@@ -169,11 +187,32 @@ def _apply_model(
         text_length = 0 if c_crossattn is None else c_crossattn.shape[1]
         image_tokens = kwargs["clip_fea"].shape[-2] if kwargs.get("clip_fea") is not None else 0
         grid = _grid(x, patch.model)
-        forward = Forward(call.run, patch.model, step, call.part.steps, grid, text_length, image_tokens, x.device)
-        options[_OVERRIDE_KEY] = AttentionOverride(forward, options.get(_OVERRIDE_KEY))
-        with call.run.report.time_model(x.device):
-            return executor(x, t, c_concat, c_crossattn, control, options, **kwargs)
+        previous = options.get(OVERRIDE_KEY)
+        facts = (step, call.part.steps, grid, text_length, image_tokens, x.device)
+        forward = Forward(call.run, patch.model, *facts, previous, options)
+        options[OVERRIDE_KEY] = attention_override
+
+        def run() -> Any:
+            with call.run.report.time_model(x.device), under_way(forward):
+                return executor(x, t, c_concat, c_crossattn, control, options, **kwargs)
+
+        return _reached(run, call, forward, executor.class_obj)
     return executor(x, t, c_concat, c_crossattn, control, options, **kwargs)
+
+
+def _reached(run: Callable[[], Any], call: _SamplerCall, forward: Forward, model: torch.nn.Module) -> Any:
+    """What a forward gives. Where the first of a sampler call reaches no attention, see that the others do."""
+    out = run()
+    if forward.reached or forward.model is None or call.seen:
+        call.seen = True
+        return out
+    call.seen = True
+    if is_compiled(model, forward.options):
+        forget_graphs()
+        out = run()
+    if not forward.reached:
+        call.hooks = OptionsForBlocks(model)
+    return out
 
 
 def _grid(x: torch.Tensor, model: VideoModel | None) -> Grid | None:

@@ -8,7 +8,6 @@ kept on disk means nothing by a number of another process, so they come as text,
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from itertools import count
 from typing import Any, Optional
@@ -16,15 +15,10 @@ from weakref import WeakValueDictionary
 
 import torch
 
-# A name of its own for every copy of the package in a process.
-_NAMESPACE = re.sub(r"\W", "_", __package__ or "psa_core")
+from ..operators import NAMESPACE, OPTIONS
 
 _numbers = count()
 _objects: WeakValueDictionary[int, Any] = WeakValueDictionary()
-
-# CUDA graphs would replay kernels and leave the choice out. Torch before 2.9 has no such tag, but keeps graphs with
-# tensors on the CPU, and ours are, out of them as well.
-_OPTIONS: dict[str, Any] = {"tags": (torch.Tag.cudagraph_unsafe,)} if hasattr(torch.Tag, "cudagraph_unsafe") else {}
 
 
 def number_of(x: Any) -> torch.Tensor:
@@ -39,7 +33,7 @@ def number_of(x: Any) -> torch.Tensor:
 # their order. Types are spelled as operators need them.
 
 
-@torch.library.custom_op(f"{_NAMESPACE}::enter", mutates_args=("denoising",), **_OPTIONS)
+@torch.library.custom_op(f"{NAMESPACE}::diffusers_enter", mutates_args=("denoising",), **OPTIONS)
 def enter(
     denoising: torch.Tensor, timestep: torch.Tensor, grid: Sequence[int], text_length: int, frames_per_token: int
 ) -> None:
@@ -49,7 +43,7 @@ def enter(
         found.enter(timestep, (grid[0], grid[1], grid[2]), text_length, frames_per_token)
 
 
-@torch.library.custom_op(f"{_NAMESPACE}::stay_dense", mutates_args=("denoising",), **_OPTIONS)
+@torch.library.custom_op(f"{NAMESPACE}::diffusers_stay_dense", mutates_args=("denoising",), **OPTIONS)
 def stay_dense(denoising: torch.Tensor, reason: str) -> None:
     """``Denoising.stay_dense``."""
     found = _objects.get(int(denoising))
@@ -57,7 +51,7 @@ def stay_dense(denoising: torch.Tensor, reason: str) -> None:
         found.stay_dense(reason)
 
 
-@torch.library.custom_op(f"{_NAMESPACE}::attend", mutates_args=(), **_OPTIONS)
+@torch.library.custom_op(f"{NAMESPACE}::diffusers_attend", mutates_args=(), **OPTIONS)
 def attend(
     q: torch.Tensor,
     k: torch.Tensor,

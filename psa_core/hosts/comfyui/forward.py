@@ -1,0 +1,154 @@
+"""One forward of the model: what is known before its first attention call, and what becomes of each."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import torch
+
+from ...settings.sizes import Grid
+from ..place import Place
+from ..reasons import COMFYUI, EXPECTED, UNKNOWN_MODEL, Request, first_reason
+from ..run import Run
+from .model_sparse_attention import beneath, is_model_sparse_attention
+from .models import VideoModel
+
+Override = Callable[..., torch.Tensor]
+
+
+class _Call(NamedTuple):
+    """One attention call with tensors as ``[B, H, L, D]`` views."""
+
+    q: torch.Tensor
+    k: torch.Tensor
+    v: torch.Tensor
+    keep_heads: bool
+    options: dict[str, Any]
+    request: Request
+
+
+@dataclass
+class Forward:
+    """What is known before the first attention call of a forward.
+
+    Attributes:
+        run: settings and report of the sampler call.
+        model: the video model; None leaves every call dense.
+        step, steps: step of the whole denoising, and how many it has.
+        grid: (frames, height, width) in tokens, by the latent's shape; None when unknown.
+        text_length, image_tokens: tokens of the conditioning, of the text and of a CLIP image.
+        device: that the model runs on.
+        previous: the override that would have run without the pack, or None for the model's own attention.
+        options: ComfyUI's ``transformer_options`` of this forward.
+        calls: self-attention calls so far, which number the layers of models that do not.
+        reached: whether there was an attention call at all.
+    """
+
+    run: Run
+    model: VideoModel | None
+    step: int
+    steps: int
+    grid: Grid | None
+    text_length: int
+    image_tokens: int
+    device: torch.device
+    previous: Override | None
+    options: dict[str, Any] = field(default_factory=dict)
+    calls: int = 0
+    reached: bool = False
+
+    def attend(self, func: Override, args: tuple[Any, ...], kwargs: dict[str, Any]) -> torch.Tensor:
+        """Run one call, sparse or as it would have run without the pack; arguments as of ComfyUI's overrides."""
+        self.reached = True
+        if self.model is None:
+            # Other models call with arguments of their own, which are not for us to read.
+            return self._dense(UNKNOWN_MODEL, None, func, args, kwargs)
+        call = _read(*args, **kwargs)
+        place = self._place(call, self.model)
+        reason = self._dense_reason(call, place, self.model)
+        if reason is not None:
+            layer = place.layer if call.q.shape[2] == call.k.shape[2] else None
+            return self._dense(reason, layer, func, args, kwargs)
+        out = self.run.attend(call.q, call.k, call.v, place)
+        return out if call.keep_heads else out.transpose(1, 2).flatten(2)
+
+    def _dense(
+        self, reason: str, layer: int | None, func: Override, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> torch.Tensor:
+        previous = self.previous
+        if is_model_sparse_attention(previous) and layer is not None:
+            if reason in EXPECTED:
+                # Dense is what the settings ask for here, and it would not be.
+                previous = beneath(previous)
+            else:
+                reason = f"{reason}; left to Model Sparse Attention"
+        with self.run.report.dense_call(reason, self.device, self.step, layer):
+            return func(*args, **kwargs) if previous is None else previous(func, *args, **kwargs)
+
+    def _place(self, call: _Call, model: VideoModel) -> Place:
+        layer = call.options.get("block_index", self.calls)
+        if call.q.shape[2] == call.k.shape[2]:
+            self.calls += 1
+        grid, text_length = self.grid, self.text_length
+        if model.kind == "wan":
+            text_length = 0
+            # The model's own word comes first: it knows of frames that were added to the latent.
+            sizes = call.options.get("grid_sizes")
+            grid = grid if sizes is None else (int(sizes[0]), int(sizes[1]), int(sizes[2]))
+        return Place(self.step, layer, grid, text_length, self.steps, model.frames_per_token)
+
+    def _dense_reason(self, call: _Call, place: Place, model: VideoModel) -> str | None:
+        prompts = (self.text_length, self.image_tokens) if model.kind == "wan" else ()
+        request = call.request._replace(prompts=prompts)
+        return first_reason(COMFYUI, request) or self.run.dense_reason(call.q, call.k, place)
+
+
+# ComfyUI runs the forwards of several GPUs in threads.
+_thread = threading.local()
+
+
+def forward_under_way() -> Forward | None:
+    """The forward that this thread is in; None outside of one."""
+    forward: Forward | None = getattr(_thread, "forward", None)
+    return forward
+
+
+@contextmanager
+def under_way(forward: Forward) -> Iterator[None]:
+    """Make a forward the one that this thread is in."""
+    outer = forward_under_way()
+    _thread.forward = forward
+    try:
+        yield
+    finally:
+        _thread.forward = outer
+
+
+def _read(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    heads: int,
+    mask: torch.Tensor | None = None,
+    attn_precision: Any = None,
+    skip_reshape: bool = False,
+    skip_output_reshape: bool = False,
+    **kwargs: Any,
+) -> _Call:
+    """Read a call in the signature of ComfyUI's attention functions."""
+    if not skip_reshape:
+        q, k, v = (x.unflatten(-1, (heads, -1)).transpose(1, 2) for x in (q, k, v))
+    request = Request(
+        q.shape[2],
+        k.shape[2],
+        q.shape[3],
+        mask=mask is not None,
+        scale=kwargs.get("scale"),
+        grouped=bool(kwargs.get("enable_gqa")) or q.shape[1] != k.shape[1],
+        full_precision=kwargs.get("low_precision_attention") is False,
+    )
+    return _Call(q, k, v, skip_output_reshape, kwargs.get("transformer_options") or {}, request)
