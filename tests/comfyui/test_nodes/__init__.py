@@ -7,6 +7,7 @@ from comfy_api.latest import ComfyExtension, io
 from .conditioning import TestImage, TestReference, TestText, TestVace
 from .latent import TestLatent
 from .model import TestModel
+from .neighbours import NEIGHBOURS
 from .network import TestForward, TestWeights
 from .override import TestOverride
 from .schedulers import add_odd_schedulers
@@ -26,6 +27,7 @@ class TestExtension(ComfyExtension):
         return [
             *(TestText, TestImage, TestVace, TestReference),
             *(TestLatent, TestModel, TestOverride, TestWeights, TestForward),
+            *NEIGHBOURS,
         ]
 
 

@@ -1,0 +1,111 @@
+"""The patch beside what other packs do to a model: sampling goes on, and what the node says is what happened."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+from ..conftest import ComfyUI
+from ..graphs import Graph, Link, Patch, Settings, single_pass
+from ..psa import LEVEL_1_ONLY, chain, line, psa, relative_error
+
+LAYERS = 2
+SETTINGS = Settings(steps=3, cfg=1.0)
+
+
+def node(class_type: str, **inputs: object) -> Patch:
+    def add(graph: Graph, model: Link) -> Link:
+        return graph.add(class_type, model=model, **inputs)
+
+    return add
+
+
+def both_orders(other: Patch, patch: Patch) -> list[Patch]:
+    return [chain(other, patch), chain(patch, other)]
+
+
+@pytest.mark.parametrize("psa_last", [True, False])
+def test_deep_copies_of_the_options(comfyui: ComfyUI, psa_last: bool) -> None:
+    alone = comfyui.client.sample(single_pass("wan_t2v", SETTINGS, psa(warmup_steps=1)))
+    graph = single_pass("wan_t2v", SETTINGS, both_orders(node("PSATestDeepCopy"), psa(warmup_steps=1))[not psa_last])
+
+    result = comfyui.client.run(graph)
+
+    assert line(result, graph).sparse == 2 * LAYERS
+    assert torch.equal(comfyui.client.latent(result), alone)
+
+
+@pytest.mark.parametrize("psa_last", [True, False])
+def test_a_forward_that_calls_blocks_without_options(comfyui: ComfyUI, psa_last: bool) -> None:
+    """The first forward shows that nothing is reached; the others are."""
+    own = node("PSATestOwnForward")
+    dense = comfyui.client.sample(single_pass("wan_t2v", SETTINGS, own))
+    graph = single_pass("wan_t2v", SETTINGS, both_orders(own, psa(**LEVEL_1_ONLY))[not psa_last])
+
+    result = comfyui.client.run(graph)
+
+    assert line(result, graph).sparse == (SETTINGS.steps - 1) * LAYERS
+    assert relative_error(comfyui.client.latent(result), dense) < 1e-4
+    after = single_pass("wan_t2v", SETTINGS, psa())
+    assert line(comfyui.client.run(after), after).sparse == SETTINGS.steps * LAYERS
+
+
+@pytest.mark.parametrize("psa_last", [True, False])
+def test_attention_that_asks_nobody(comfyui: ComfyUI, psa_last: bool) -> None:
+    graph = single_pass("wan_t2v", SETTINGS, both_orders(node("PSATestOwnAttention"), psa())[not psa_last])
+
+    result = comfyui.client.run(graph)
+
+    (text,) = [text for text in result.texts.values() if text.startswith("PSA")]
+    assert text == "PSA: no attention call reached the pack; another node has replaced this model's attention"
+
+
+@pytest.mark.parametrize("psa_last", [True, False])
+def test_model_sparse_attention_leaves_dense_what_is_called_dense(comfyui: ComfyUI, psa_last: bool) -> None:
+    """Its stand-in gives zeros, which no dense step may have."""
+    dense = comfyui.client.sample(single_pass("wan_t2v", SETTINGS))
+    patch = psa(warmup_steps=SETTINGS.steps)
+    graph = single_pass("wan_t2v", SETTINGS, both_orders(node("PSATestSparseAttention"), patch)[not psa_last])
+
+    result = comfyui.client.run(graph)
+
+    assert line(result, graph).reasons["warm-up"] == SETTINGS.steps * LAYERS
+    assert torch.equal(comfyui.client.latent(result), dense)
+
+
+def test_what_is_left_to_model_sparse_attention_is_reported_so(comfyui: ComfyUI) -> None:
+    def short(graph: Graph, model: Link) -> Link:
+        patched = psa()(graph, model)
+        graph[patched[0]]["inputs"]["min_tokens"] = 1000
+        return patched
+
+    graph = single_pass("wan_t2v", SETTINGS, chain(node("PSATestSparseAttention"), short))
+
+    (reason,) = [reason for reason in line(comfyui.client.run(graph), graph).reasons if "min_tokens" in reason]
+
+    assert reason.endswith("; left to Model Sparse Attention")
+
+
+@pytest.fixture(params=[(False, False), (True, False), (True, True)], ids=["whole", "whole in one graph", "blocks"])
+def compiled(request: pytest.FixtureRequest) -> Iterator[Patch]:
+    fullgraph, blocks = request.param
+    return node("PSATestCompile", fullgraph=fullgraph, blocks=blocks)
+
+
+@pytest.mark.parametrize("psa_last", [True, False])
+def test_compiled_in_every_order(comfyui: ComfyUI, compiled: Patch, psa_last: bool) -> None:
+    """Graphs are kept by the model's class: dense, sparse and dense again must each be what they are without them."""
+    patch = psa(warmup_steps=1)
+    dense = comfyui.client.sample(single_pass("wan_t2v", SETTINGS))
+    sparse = comfyui.client.sample(single_pass("wan_t2v", SETTINGS, patch))
+    assert relative_error(sparse, dense) > 1e-3
+
+    for _ in range(2):
+        assert relative_error(comfyui.client.sample(single_pass("wan_t2v", SETTINGS, compiled)), dense) < 1e-5
+        graph = single_pass("wan_t2v", SETTINGS, both_orders(compiled, patch)[not psa_last])
+        result = comfyui.client.run(graph)
+        shown = line(result, graph)
+        assert (shown.sparse, shown.reasons["warm-up"]) == (2 * LAYERS, LAYERS)
+        assert relative_error(comfyui.client.latent(result), sparse) < 1e-5

@@ -1,0 +1,173 @@
+"""What other packs do to a model: copy its options, replace its forward, compile it, put overrides on top again."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from comfy.patcher_extension import CallbacksMP
+from comfy_api.latest import io
+from comfy_api.torch_helpers import set_torch_compile_wrapper
+
+from .override import OVERRIDE_KEY
+
+
+class TestDeepCopy(io.ComfyNode):
+    """Hands on a clone whose options are deep copies."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """One MODEL in, its copy out."""
+        return _model_node("PSATestDeepCopy")
+
+    @classmethod
+    def execute(cls, model: Any) -> io.NodeOutput:
+        """Copy."""
+        copied = model.clone()
+        copied.model_options = copy.deepcopy(model.model_options)
+        return io.NodeOutput(copied)
+
+
+class TestOwnForward(io.ComfyNode):
+    """Replaces Wan's forward by one that calls the blocks without their options, as NAG's and TeaCache's packs do."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """One MODEL in, the same with another forward out."""
+        return _model_node("PSATestOwnForward")
+
+    @classmethod
+    def execute(cls, model: Any) -> io.NodeOutput:
+        """Patch a clone."""
+        patched = model.clone()
+        network = patched.get_model_object("diffusion_model")
+        patched.add_object_patch("diffusion_model.forward_orig", _own_forward.__get__(network))
+        return io.NodeOutput(patched)
+
+
+class TestOwnAttention(io.ComfyNode):
+    """Replaces every self-attention's forward by one that asks nobody, as KJNodes' Sage node for less memory does."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """One MODEL in, the same with other attention out."""
+        return _model_node("PSATestOwnAttention")
+
+    @classmethod
+    def execute(cls, model: Any) -> io.NodeOutput:
+        """Patch a clone."""
+        patched = model.clone()
+        for i, block in enumerate(patched.get_model_object("diffusion_model").blocks):
+            for name in ("self_attn", "cross_attn"):
+                own = _zeros.__get__(getattr(block, name))
+                patched.add_object_patch(f"diffusion_model.blocks.{i}.{name}.forward", own)
+        return io.NodeOutput(patched)
+
+
+class TestCompile(io.ComfyNode):
+    """Compiles a model as the stock node (whole) and KJNodes' (its blocks) do, without code for the device."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """The guards that the stock node drops are dropped."""
+        return io.Schema(
+            node_id="PSATestCompile",
+            category="psa/test",
+            inputs=[io.Model.Input("model"), io.Boolean.Input("fullgraph"), io.Boolean.Input("blocks")],
+            outputs=[io.Model.Output()],
+        )
+
+    @classmethod
+    def execute(cls, model: Any, fullgraph: bool, blocks: bool) -> io.NodeOutput:
+        """Compile in a clone."""
+        compiled = model.clone()
+        count = len(model.get_model_object("diffusion_model").blocks)
+        keys = [f"diffusion_model.blocks.{i}" for i in range(count)] if blocks else ["diffusion_model"]
+        options = {"guard_filter_fn": _without_options}
+        set_torch_compile_wrapper(model=compiled, backend="eager", options=options, fullgraph=fullgraph, keys=keys)
+        return io.NodeOutput(compiled)
+
+
+class TestSparseAttention(io.ComfyNode):
+    """Puts its override on top of what it finds, again at every step, as ComfyUI's Model Sparse Attention does."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """One MODEL in, the same with an override whose attention gives zeros out."""
+        return _model_node("PSATestSparseAttention")
+
+    @classmethod
+    def execute(cls, model: Any) -> io.NodeOutput:
+        """Patch a clone."""
+        patched = model.clone()
+        installed: set[Callable[..., Any]] = set()
+        _put_on_top(patched.model_options.setdefault("transformer_options", {}), installed)
+
+        def again(patcher: Any, timestep: Any, model_options: dict[str, Any], *args: Any) -> None:
+            _put_on_top(model_options["transformer_options"], installed)
+
+        patched.add_callback_with_key(CallbacksMP.ON_PREPARE_STATE, "psa_test", again)
+        return io.NodeOutput(patched)
+
+
+NEIGHBOURS = [TestDeepCopy, TestOwnForward, TestOwnAttention, TestCompile, TestSparseAttention]
+
+
+def _model_node(node_id: str) -> io.Schema:
+    return io.Schema(
+        node_id=node_id, category="psa/test", inputs=[io.Model.Input("model")], outputs=[io.Model.Output()]
+    )
+
+
+def _own_forward(
+    network: Any,
+    x: torch.Tensor,
+    t: torch.Tensor,
+    context: torch.Tensor,
+    clip_fea: Any = None,
+    freqs: Any = None,
+    **_: Any,
+) -> torch.Tensor:
+    """Text-to-video of Wan's ``forward_orig``."""
+    from comfy.ldm.wan.model import sinusoidal_embedding_1d
+
+    x = network.patch_embedding(x.float()).to(x.dtype)
+    grid = x.shape[2:]
+    x = x.flatten(2).transpose(1, 2)
+    e = network.time_embedding(sinusoidal_embedding_1d(network.freq_dim, t.flatten()).to(dtype=x[0].dtype))
+    e = e.reshape(t.shape[0], -1, e.shape[-1])
+    e0 = network.time_projection(e).unflatten(2, (6, network.dim))
+    context = network.text_embedding(context)
+    for block in network.blocks:
+        x = block(x, e=e0, freqs=freqs, context=context, context_img_len=None)
+    return network.unpatchify(network.head(x, e), grid)
+
+
+def _zeros(attention: Any, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+    return torch.zeros_like(x)
+
+
+def _without_options(guards: Any) -> list[bool]:
+    return ["transformer_options" not in guard.name for guard in guards]
+
+
+def _put_on_top(options: dict[str, Any], installed: set[Callable[..., Any]]) -> None:
+    current = options.get(OVERRIDE_KEY)
+    if current not in installed:
+        override = _sparse_override(current)
+        installed.add(override)
+        options[OVERRIDE_KEY] = override
+
+
+def _sparse_override(previous: Callable[..., Any] | None) -> Callable[..., Any]:
+    def override(func: Callable[..., Any], q: Any, k: Any, v: Any, heads: int, mask: Any = None, **kwargs: Any) -> Any:
+        if q.shape == k.shape and mask is None:
+            return torch.zeros_like(q)
+        if previous is None:
+            return func(q, k, v, heads, mask=mask, **kwargs)
+        return previous(func, q, k, v, heads, mask=mask, **kwargs)
+
+    override.__module__ = "/comfyui/comfy_extras/nodes_sparse_attention"
+    return override
