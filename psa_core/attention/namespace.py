@@ -14,5 +14,5 @@ def operator_namespace(package: str | None) -> str:
     """
     name = package or "psa_core"
     plain = re.sub(r"\W", "_", name, flags=re.ASCII)
-    # Letters beyond ASCII leave nothing that would tell two folders apart.
-    return plain if name.isascii() else f"{plain}_{zlib.crc32(name.encode()):08x}"
+    # "pack-2" and "pack_2", and letters beyond ASCII, leave nothing that would tell two folders apart.
+    return plain if plain == name.replace(".", "_") else f"{plain}_{zlib.crc32(name.encode()):08x}"
