@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import re
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,6 +16,8 @@ from psa_core import RadialMask, Schedule, __version__, load_presets
 from psa_core.apps.cli import main
 from psa_core.apps.compare.comparison_settings import Clip
 from psa_core.settings.presets import PRESETS_DIR_VARIABLE
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(autouse=True)
@@ -46,6 +50,17 @@ def test_presets_of_one_model(capsys) -> None:
     out, _ = capsys.readouterr()
     assert "Wan2.1_14b" in out
     assert "CogVideo" not in out
+
+
+def test_the_package_run_as_a_module_is_the_command(capsys) -> None:
+    assert main(["presets", "--model", "Wan2.1_14b"]) == 0
+    done = subprocess.run(
+        [sys.executable, "-m", "psa_core", "presets", "--model", "Wan2.1_14b"],
+        cwd=ROOT, capture_output=True, text=True, encoding="utf-8", check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (0, capsys.readouterr().out), done.stderr
+    wrong = subprocess.run([sys.executable, "-m", "psa_core", "presets", "--model", "none"], cwd=ROOT, check=False)
+    assert wrong.returncode == 2
 
 
 def test_presets_shows_what_is_odd_about_a_file(capsys, tmp_path: Path) -> None:
