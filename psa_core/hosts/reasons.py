@@ -75,7 +75,7 @@ class Call:
     def dense_places(self) -> DensePlaces:
         return dense_places(self.config, self.place.steps)
 
-    @property
+    @cached_property
     def refusal(self) -> str | None:
         """Why the kernels cannot take the call where they are left the choice; where they are not, it is an error."""
         if self.backend == "auto":

@@ -54,7 +54,21 @@ def refusal(
         return None
     if dtype not in kernels.dtypes:
         return f"{_name(dtype)} (kernels take {' and '.join(map(_name, kernels.dtypes))})"
-    return device_refusal(kernels, device, dtype, head_dim, trial)
+    try:
+        return device_refusal(kernels, device, dtype, head_dim, trial)
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        # Other models come and go: it says nothing about the kernels, which the next call tries again.
+        log.warning("PSA: no free memory on %s to try %s; the next call tries again", device, kernels.what)
+        return f"no free memory to try {kernels.what}"
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether memory is short at the moment; kernels that want more shared memory than there is are another matter."""
+    # Drivers, and Triton's launches with them, say it in an error of no type of its own.
+    said = isinstance(error, RuntimeError) and "out of memory" in str(error).lower()
+    return said or isinstance(error, torch.OutOfMemoryError | MemoryError)
 
 
 def taken_out() -> tuple[Kernels, ...]:
@@ -75,7 +89,11 @@ def taken_out() -> tuple[Kernels, ...]:
 def device_refusal(
     kernels: Kernels, device: torch.device, dtype: torch.dtype, head_dim: int, trial: Trial
 ) -> str | None:
-    """Why the kernels cannot run on a GPU: Triton's version, its capability, or what their trial raises."""
+    """Why the kernels cannot run on a GPU: Triton's version, its capability, or what their trial raises.
+
+    Raises:
+        Exception: there was no memory for the trial, which is no answer and is not kept.
+    """
     if kernels.triton is not None and (found := triton_version()) < kernels.triton:
         return (
             f"Triton {_dotted(found)} is older than the kernels need ({_dotted(kernels.triton)}, from PyTorch 2.7 on)"
@@ -89,6 +107,8 @@ def device_refusal(
         with plain_tensors():
             trial(device, dtype, head_dim)
     except Exception as error:
+        if is_out_of_memory(error):
+            raise
         log.warning(kernels.warning.format(device=device), exc_info=True)
         return f"{kernels.fails} ({type(error).__name__}; the log has the details)"
     return None

@@ -90,6 +90,61 @@ class TestRefusals:
         assert reason == "Triton cannot run the kernels here (FileNotFoundError; the log has the details)"
         assert len(calls) == 1
 
+    @pytest.mark.parametrize(
+        "error",
+        [
+            torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 MiB"),
+            RuntimeError("Triton Error [CUDA]: out of memory"),
+            RuntimeError("HIP error: Out of memory"),
+            MemoryError(),
+        ],
+        ids=["torch", "Triton", "driver", "host"],
+    )
+    def test_a_trial_without_memory_is_repeated(
+        self, gpu: pytest.MonkeyPatch, error: Exception, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        outcomes: list[Exception | None] = [error, error, None]
+
+        def trial(device: torch.device, dtype: torch.dtype, head_dim: int) -> None:
+            outcome = outcomes.pop(0)
+            if outcome is not None:
+                raise outcome
+
+        gpu.setattr(backends, "_trial", trial)
+        x = FakeCuda(torch.empty(1, 1, 1, 64, dtype=torch.float16, device="meta"))
+        assert triton_refusal(CUDA, torch.float16, 64) == "no free memory to try the Triton kernels"
+        with pytest.raises(BackendError, match="no free memory to try the Triton kernels"):
+            choose_backend("triton", x)
+        assert len(caplog.records) == 2
+        # What is remembered is the answer: nothing is left to raise or to return.
+        assert [choose_backend("triton", x) for _ in range(3)] == ["triton"] * 3
+        assert not outcomes
+
+    def test_too_little_shared_memory_is_remembered(self, gpu: pytest.MonkeyPatch) -> None:
+        calls = []
+
+        def trial(device: torch.device, dtype: torch.dtype, head_dim: int) -> None:
+            calls.append(device)
+            raise RuntimeError("out of resource: shared memory, Required: 131072, Hardware limit: 101376")
+
+        gpu.setattr(backends, "_trial", trial)
+        assert "RuntimeError" in str([triton_refusal(CUDA, torch.float16, 64) for _ in range(3)][-1])
+        assert len(calls) == 1
+
+    @needs_triton
+    def test_hopper_without_memory_leaves_the_portable_kernels(self, gpu: pytest.MonkeyPatch) -> None:
+        from psa_core.ops.attention import dispatch
+
+        def trial(device: torch.device, dtype: torch.dtype, head_dim: int) -> None:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+        gpu.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+        gpu.setattr(dispatch, "_trial", trial)
+        said = "no free memory to try the kernel for Hopper"
+        assert refusals(CUDA, torch.float16, 64) == {PORTABLE: None, HOPPER: said}
+        gpu.setattr(dispatch, "_trial", lambda device, dtype, head_dim: None)
+        assert refusals(CUDA, torch.float16, 64) == {PORTABLE: None, HOPPER: None}
+
     @needs_triton
     @interpreted
     def test_the_interpreter_takes_what_numpy_knows(self) -> None:
