@@ -67,7 +67,7 @@ def _variable() -> str:
 def _gpus() -> Iterator[tuple[str, str]]:
     """GPUs, and whether the kernels run on each."""
     if not torch.cuda.is_available():
-        yield "GPU", "none that torch can see"
+        yield "GPU", "no NVIDIA or AMD GPU that torch can see"
         yield (
             PORTABLE.what,
             "cannot run without one: attention stays dense (backend 'torch' is for trying out)",

@@ -72,7 +72,7 @@ PORTABLE = Kernels(
     needs=("Triton",),
     # Older ones do not pipeline the loops, print an error for each, and abort the process on newer cards.
     triton=(3, 3),
-    no_gpu="the model runs on {device}, not on a GPU",
+    no_gpu="the model runs on {device}, not on an NVIDIA or AMD GPU",
     other_gpu="{gpu} is older than the kernels need (Ampere, compute capability 8.0)",
     # A missing C compiler, a Triton that does not fit the driver, too little shared memory: they show only when a
     # kernel is built and launched.

@@ -67,6 +67,11 @@ class TestRefusals:
         reason = "Card is older than the kernels need (Ampere, compute capability 8.0)"
         assert triton_refusal(CUDA, dtype, 64) == (reason if refused else None)
 
+    @pytest.mark.parametrize("device", ["cpu", "mps", "xpu"])
+    def test_other_devices(self, gpu: object, device: str) -> None:
+        reason = f"the model runs on {device}, not on an NVIDIA or AMD GPU"
+        assert triton_refusal(torch.device(device), torch.float16, 64) == reason
+
     def test_an_old_triton_is_not_tried(self, gpu: pytest.MonkeyPatch) -> None:
         gpu.setattr(reasons, "triton_version", lambda: (3, 2))
         gpu.setattr(backends, "_trial", lambda device, dtype, head_dim: pytest.fail("tried"))
@@ -150,7 +155,7 @@ class TestRefusals:
     def test_the_interpreter_takes_what_numpy_knows(self) -> None:
         assert triton_refusal(CPU, torch.float32, 64) is None
         assert triton_refusal(CPU, torch.float16, 64) is None
-        assert triton_refusal(CPU, torch.bfloat16, 64) == "the model runs on cpu, not on a GPU"
+        assert triton_refusal(CPU, torch.bfloat16, 64) == "the model runs on cpu, not on an NVIDIA or AMD GPU"
 
 
 class TestChoice:
@@ -282,6 +287,6 @@ def test_runs_without_triton(absent: str, warned: bool) -> None:
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == [
         "Triton is not installed",
-        "backend = 'triton': the model runs on cpu, not on a GPU; use backend 'auto' or 'torch'",
+        "backend = 'triton': the model runs on cpu, not on an NVIDIA or AMD GPU; use backend 'auto' or 'torch'",
     ]
     assert ("Triton is installed and does not import" in done.stderr) == warned

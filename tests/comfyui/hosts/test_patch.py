@@ -141,7 +141,7 @@ def test_auto_leaves_a_cpu_model_dense_and_says_so(comfyui: ComfyUI) -> None:
     result = comfyui.client.run(graph)
 
     assert torch.equal(comfyui.client.latent(result), dense)
-    assert line(result, graph).reasons["the model runs on cpu, not on a GPU"] == 4
+    assert line(result, graph).reasons["the model runs on cpu, not on an NVIDIA or AMD GPU"] == 4
 
 
 def test_triton_on_a_cpu_is_an_error_that_says_what_to_change(comfyui: ComfyUI) -> None:
