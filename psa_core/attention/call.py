@@ -6,8 +6,9 @@ import math
 from typing import Any, Literal, overload
 
 import torch
+from torch.nn.functional import scaled_dot_product_attention
 
-from ..ops.backends import choose_backend
+from ..ops.backends import check_backend, choose_backend
 from ..ops.importance.estimators import mean
 from ..ops.levels.rules import repair_empty_rows
 from ..settings.config import PSAConfig
@@ -58,6 +59,7 @@ def pyramid_sparse_attention(
         q: ``[B, H, Lq, D]``; k, v: ``[B, H, Lk, D]``; any floating dtype, any strides. Queries and keys are rotated
             (RoPE) and normed already.
         config: settings; None for the defaults. What depends on steps, layers or ``min_tokens`` is the hosts' business.
+            ``type="dense"`` runs torch's dense attention, to which no other setting or mask matters.
         grid: (frames, height, width) of the video in tokens; None leaves the sequence in the order it has, as a
             ``radial`` mask does.
         text_length: tokens in front of the video that keep full resolution.
@@ -75,6 +77,10 @@ def pyramid_sparse_attention(
     """
     config = config if config is not None else PSAConfig()
     _check_tensors(q, k, v)
+    if config.type == "dense":
+        check_backend(backend)
+        out = scaled_dot_product_attention(q, k, v)
+        return (out, _dense_info(q, k, config)) if return_info else out
     _check_sequence(q, k, grid, text_length)
     check_static(config, q, k, grid, static_levels)
     if torch.compiler.is_compiling():
@@ -130,7 +136,7 @@ class PSAAttention(torch.nn.Module):
     """Drop-in attention module: ``out = PSAAttention(config)(q, k, v)``.
 
     Args:
-        config: settings; None for the defaults. ``type="dense"`` runs torch's dense attention.
+        config: settings; None for the defaults.
         backend: ``"auto"``, ``"triton"`` or ``"torch"``.
     """
 
@@ -151,13 +157,18 @@ class PSAAttention(torch.nn.Module):
 
         ``grid`` as of :func:`pyramid_sparse_attention`; ``text_length`` defaults to the config's.
         """
-        if self.config.type == "dense":
-            return torch.nn.functional.scaled_dot_product_attention(q, k, v)
         length = self.config.text_length if text_length is None else text_length
         return pyramid_sparse_attention(q, k, v, self.config, grid=grid, text_length=length, backend=self.backend)
 
     def extra_repr(self) -> str:
         return f"{self.config}, backend={self.backend!r}"
+
+
+def _dense_info(q: torch.Tensor, k: torch.Tensor, config: PSAConfig) -> AttentionInfo:
+    """What a call did that ran dense: every block at level 1."""
+    blocks = math.ceil(q.shape[2] / config.block_m), math.ceil(k.shape[2] / config.block_n)
+    levels = torch.ones(*q.shape[:2], *blocks, dtype=torch.uint8, device=q.device)
+    return AttentionInfo(levels, torch.ones(1, device=q.device), "torch")
 
 
 def _check_tensors(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> None:

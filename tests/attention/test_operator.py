@@ -19,7 +19,7 @@ from psa_core.attention.operator import attention_operator
 from psa_core.ops.backends import triton_installed
 
 from ..support.strategies import configs
-from ..support.tensors import DEVICE, Shape, random_levels, random_qkv
+from ..support.tensors import DEVICE, Shape, random_levels, random_qkv, softmax_attention
 
 needs_triton = pytest.mark.skipif(not triton_installed(), reason="Triton is not installed")
 COMPILER = shutil.which("c++") or shutil.which("cl")
@@ -267,5 +267,17 @@ class TestSettings:
 
         monkeypatch.setattr(steps, "sparse_attention", noted)
         compiled = torch.compile(pyramid_sparse_attention, fullgraph=True, backend="aot_eager")
-        compiled(*random_qkv(SHAPE), EVERY_SETTING, grid=GRID, text_length=TEXT)
-        assert met == [EVERY_SETTING]
+        # A dense call has no use for the others.
+        settings = EVERY_SETTING.replace(type="psa")
+        compiled(*random_qkv(SHAPE), settings, grid=GRID, text_length=TEXT)
+        assert met == [settings]
+
+    @pytest.mark.parametrize("compile_backend", COMPILE_BACKENDS)
+    def test_dense_type(self, compile_backend: str) -> None:
+        def call(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> Any:
+            return pyramid_sparse_attention(q, k, v, EVERY_SETTING, return_info=True)
+
+        qkv = random_qkv(SHAPE)
+        out, info = torch.compile(call, fullgraph=True, backend=compile_backend)(*qkv)
+        assert torch.allclose(out, softmax_attention(*qkv).float(), atol=1e-5)
+        assert info.density.item() == 1

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 import random
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from psa_core import BackendError, ConfigError, PSAAttention, PSAConfig, pyramid_sparse_attention
+from psa_core import BackendError, ConfigError, PSAAttention, PSAConfig, RadialMask, pyramid_sparse_attention
 from psa_core.ops.attention.naive import pyramid_attention_naive
 from psa_core.ops.backends import triton_installed
 from psa_core.ops.importance.naive import mean_naive, sampled_max_naive
@@ -237,6 +238,40 @@ class TestWholeOp:
             pyramid_sparse_attention(*qkv, backend="triton")
 
 
+class TestDense:
+    """``type="dense"``."""
+
+    @pytest.mark.parametrize("backend", ["auto", "torch", "triton"])
+    @pytest.mark.parametrize(
+        "settings",
+        [{}, {"mask_mode": "timestep"}, {"radial": RadialMask()}, {"block_m": 64, "block_n": 32, "use_sim_mask": True}],
+        ids=["defaults", "timestep", "radial", "blocks"],
+    )
+    def test_is_dense_attention(self, settings: dict[str, Any], backend: str) -> None:
+        config = PSAConfig(type="dense", mask_ratios={1: (0, 0.1), 0: (0.1, 1)}, **settings)
+        qkv = random_qkv(Shape(2, 3, 300, 431))
+        out, info = pyramid_sparse_attention(*qkv, config, backend=backend, return_info=True)
+        assert torch.equal(out, pyramid_sparse_attention(*qkv, config, backend=backend))
+        assert relative_error(out, softmax_attention(*qkv)) < 2e-6
+        assert info.density.item() == 1
+        assert info.backend == "torch"
+        blocks = Shape(2, 3, 300, 431, 64, config.block_m, config.block_n).blocks
+        assert torch.equal(info.levels, torch.ones(2, 3, *blocks, dtype=torch.uint8, device=DEVICE))
+
+    def test_masks_do_not_matter(self) -> None:
+        qkv = random_qkv(Shape(1, 1, 256, 256))
+        nothing = torch.zeros(1, 1, 2, 2, dtype=torch.uint8, device=DEVICE)
+        out = pyramid_sparse_attention(*qkv, PSAConfig(type="dense"), static_levels=nothing)
+        assert relative_error(out, softmax_attention(*qkv)) < 2e-6
+
+    def test_wrong_arguments_are_refused_all_the_same(self) -> None:
+        q, k, v = random_qkv(Shape(1, 1, 64, 64))
+        with pytest.raises(ConfigError, match="backend = 'cuda'"):
+            pyramid_sparse_attention(q, k, v, PSAConfig(type="dense"), backend="cuda")
+        with pytest.raises(ConfigError, match="must share one dtype"):
+            pyramid_sparse_attention(q, k, v.half(), PSAConfig(type="dense"))
+
+
 class TestModule:
     def test_is_the_function(self) -> None:
         config = PSAConfig(block_m=64, block_n=32, mask_ratios=RATIOS, text_length=10)
@@ -255,7 +290,7 @@ class TestModule:
 
     def test_dense_type_is_dense_attention(self) -> None:
         qkv = random_qkv(Shape(1, 2, 100, 200, 48))
-        out = PSAAttention(PSAConfig(type="dense"))(*qkv)
+        out = PSAAttention(PSAConfig(type="dense", text_length=226))(*qkv)
         assert relative_error(out, softmax_attention(*qkv)) < 2e-6
 
     def test_defaults(self) -> None:
