@@ -23,16 +23,15 @@ class Launch(NamedTuple):
 # - 32 rows a tile: 64 spill with one Triton or another. The output is then rescaled twice as often, and consumer
 #   cards (sm_86, sm_89, sm_120) have the time: for 64 rows a warp issues some 800 instructions (950 at head size 64)
 #   while its 128 matrix instructions take 2,048 cycles, or 4,096 on a GeForce. Shared memory stays far below its 99 KB.
-# - sm_80's matrix instructions take 1,024 cycles. At head size 128 it keeps 64 rows, which do not spill there.
-_CONSUMER = {64: Launch(128, 32, 4, 3), 128: Launch(128, 32, 8, 3)}
-_AMPERE = {64: Launch(128, 32, 4, 3), 128: Launch(128, 64, 8, 3)}
+#   On sm_80 they take 1,024, which is still more.
+_AMPERE_AND_CONSUMER = {64: Launch(128, 32, 4, 3), 128: Launch(128, 32, 8, 3)}
 _HOPPER = {64: Launch(128, 128, 4, 2), 128: Launch(128, 64, 4, 2)}
 _BLACKWELL = {64: Launch(128, 64, 8, 3), 128: Launch(128, 64, 8, 3)}
 # 64 KB of shared memory; compiled for gfx942 and gfx1201 with hardly a spill (gfx1100 spills more), never run.
 _AMD = {64: Launch(128, 64, 8, 2), 128: Launch(128, 32, 8, 2)}
 # AMD's GPUs have capabilities that are NVIDIA's of other GPUs: (9, 0) is gfx90a too, (12, 0) gfx1200.
 AMD = (0, 0)
-_BY_ARCHITECTURE = {0: _AMD, 80: _AMPERE, 90: _HOPPER, 100: _BLACKWELL, 103: _BLACKWELL}
+_BY_ARCHITECTURE = {0: _AMD, 90: _HOPPER, 100: _BLACKWELL, 103: _BLACKWELL}
 
 
 # Sampled-max importance. Elsewhere than here a matrix instruction takes the queries from registers: wider tiles than
@@ -42,7 +41,7 @@ _IMPORTANCE_LAUNCH = {90: Launch(128, 64, 4, 2), 100: Launch(128, 64, 4, 2), 103
 
 def attention_launch(capability: tuple[int, int], head_dim: int, block_m: int) -> Launch:
     """The configuration for a device capability such as ``(8, 9)``; one for an unknown GPU is a consumer card's."""
-    table = _BY_ARCHITECTURE.get(capability[0] * 10 + capability[1], _CONSUMER)
+    table = _BY_ARCHITECTURE.get(capability[0] * 10 + capability[1], _AMPERE_AND_CONSUMER)
     launch = table[head_dim]
     # A warp takes 16 queries or more; with fewer to go round, warps would do the same ones twice.
     return launch._replace(tile_m=min(launch.tile_m, block_m), num_warps=min(launch.num_warps, block_m // 16))
