@@ -1,11 +1,21 @@
-"""``psa bench --targets``, ``--model``, ``--quality`` and ``--study``: what they print and write."""
+"""``psa bench`` in a checkout: what it prints and writes."""
 
 from __future__ import annotations
 
 import argparse
+import importlib.util
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from psa_core.apps.bench.command import need
 from psa_core.settings.errors import ConfigError
+
+if TYPE_CHECKING:
+    from psa_core.apps.bench.results import Row
+
+log = logging.getLogger(__name__)
 
 # What has no meaning beside an option, and the packages that it needs.
 _WITHOUT = {
@@ -22,46 +32,67 @@ _NEEDS = {
 }
 
 
-def run(what: str, parsed: argparse.Namespace) -> None:
-    """What ``psa bench`` does with one of these options, ``targets``, ``model``, ``quality`` or ``study``.
+def run(parsed: argparse.Namespace) -> None:
+    """What ``psa bench`` does with these options.
 
     Raises:
         BackendError: no GPU to measure on.
         ConfigError, OSError, ImportError: something that the user can set right.
         WrongResultError: a result is wrong; no time has been printed.
     """
-    for name in _WITHOUT[what]:
+    runs = {
+        "targets": _targets,
+        "model": _models,
+        "quality": _quality,
+        "study": _study,
+        "table": _table,
+        "plot": lambda parsed: _draw(parsed.plot),
+    }
+    what = next((name for name in runs if getattr(parsed, name)), None)
+    if what is None:
+        need("psa bench", "tqdm")
+        _parts(parsed)
+        return
+    for name in _WITHOUT.get(what, ()):
         if getattr(parsed, name):
             raise ConfigError(f"--{name}", getattr(parsed, name), f"has no meaning beside --{what}")
-    need(f"psa bench --{what}", *_NEEDS[what])
-    {"targets": _targets, "model": _models, "quality": _quality, "study": _study}[what](parsed)
+    need(f"psa bench --{what}", *_NEEDS.get(what, ()))
+    runs[what](parsed)
+
+
+def _parts(parsed: argparse.Namespace) -> None:
+    from psa_core.apps.bench.measure import run_jobs
+
+    from .op.cases import PARTS
+    from .op.parts import benchmark_jobs
+    from .op.stages import stage_rows
+
+    rows = stage_rows(run_jobs(benchmark_jobs(parsed.only or PARTS, parsed.cases, parsed.quick), parsed.quick))
+    kind = [*(parsed.only or ()), *(parsed.cases or ())]
+    file = _keep(rows, parsed, *kind)
+    if not kind:
+        _draw(file)
 
 
 def _targets(parsed: argparse.Namespace) -> None:
-    from psa_core.apps.bench.measure import gpu, run_jobs, save_rows
-    from psa_core.apps.bench.timing import QUICK, Effort
+    from psa_core.apps.bench.measure import run_jobs, save_rows
 
+    from .op.stages import stage_rows
     from .targets import TARGETS, target_jobs, target_table
 
-    gpu()
-    rows = run_jobs(target_jobs(), QUICK if parsed.quick else Effort())
+    rows = stage_rows(run_jobs(target_jobs(), parsed.quick))
     results, file = save_rows(rows, parsed.output, "targets", quick=parsed.quick)
     print(f"{results.caption()}\n\n{target_table(rows, TARGETS)}\n\nresults are in {file}")
 
 
 def _models(parsed: argparse.Namespace) -> None:
-    from psa_core.apps.bench.measure import save_rows
-    from psa_core.apps.bench.table import tables
     from psa_core.apps.bench.timing import QUICK
 
     from .models import MODEL_EFFORT, model_rows
     from .targets import MODEL_TARGETS, target_table
 
     rows = model_rows(parsed.cases, QUICK if parsed.quick else MODEL_EFFORT)
-    if not rows:
-        raise ConfigError("--cases", parsed.cases, "leaves nothing to measure with the other options")
-    results, file = save_rows(rows, parsed.output, "model", quick=parsed.quick)
-    print(f"{tables(results)}\n\n{target_table(rows, MODEL_TARGETS)}\n\nresults are in {file}")
+    _keep(rows, parsed, "model", more=f"\n\n{target_table(rows, MODEL_TARGETS)}")
 
 
 def _quality(parsed: argparse.Namespace) -> None:
@@ -75,3 +106,38 @@ def _study(parsed: argparse.Namespace) -> None:
 
     for table in run_study():
         print(table + "\n", flush=True)
+
+
+def _table(parsed: argparse.Namespace) -> None:
+    from psa_core.apps.bench.results import Results
+
+    from .op.tables import all_tables
+
+    print(all_tables(Results.load(parsed.table)))
+
+
+def _keep(rows: Sequence[Row], parsed: argparse.Namespace, *kind: str, more: str = "") -> Path:
+    """Print the rows as tables, and more below them; the file that they are in."""
+    from psa_core.apps.bench.measure import save_rows
+
+    from .op.tables import all_tables
+
+    if not rows:
+        raise ConfigError("--cases", parsed.cases, "leaves nothing to measure with the other options")
+    results, file = save_rows(rows, parsed.output, *kind, quick=parsed.quick)
+    print(f"{all_tables(results)}{more}\n\nresults are in {file}")
+    return file
+
+
+def _draw(file: Path) -> None:
+    """Draw the picture of a results file beside it."""
+    if importlib.util.find_spec("matplotlib") is None:
+        log.warning("no picture: matplotlib is not installed; psa bench --plot %s draws it later", file)
+        return
+    from psa_core.apps.bench.results import Results
+
+    from .op.plot import draw
+
+    picture = file.with_suffix(".png")
+    draw(Results.load(file), picture)
+    print(f"the picture is {picture}")

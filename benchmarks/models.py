@@ -12,7 +12,7 @@ from diffusers import CogVideoXTransformer3DModel, WanTransformer3DModel
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from tqdm import tqdm
 
-from psa_core.apps.bench.cases import COGVIDEOX_1_5, MODEL_PART, WAN_720P, Case, chosen_cases
+from psa_core.apps.bench.cases import COGVIDEOX_1_5, WAN_720P, Case, chosen_cases
 from psa_core.apps.bench.checks import WrongResultError
 from psa_core.apps.bench.measure import gpu, with_ratios
 from psa_core.apps.bench.ours import IMPORTANCE, Setting
@@ -20,6 +20,8 @@ from psa_core.apps.bench.results import Row
 from psa_core.apps.bench.rivals import CUDNN
 from psa_core.apps.bench.timing import Contender, Effort, measure
 from psa_core.hosts.diffusers import patch
+
+from .op.cases import MODEL_PART
 
 MODEL_EFFORT = Effort(rounds=2, least=2, batch_ms=0.0)
 _TIMESTEP = 999

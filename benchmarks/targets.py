@@ -5,24 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from psa_core.apps.bench.cases import (
-    COGVIDEOX,
-    COGVIDEOX_1_5,
-    DENSITY,
-    FIRST_CALL_PART,
-    LENGTH_PART,
-    MODEL_PART,
-    STAGES_PART,
-    WAN_14B,
-    WAN_720P,
-    Case,
-    length_cases,
-)
+from psa_core.apps.bench.cases import COGVIDEOX, COGVIDEOX_1_5, DENSITY, WAN_14B, WAN_720P, Case
+from psa_core.apps.bench.jobs import Job
 from psa_core.apps.bench.ours import BLOCK_NS, IMPORTANCE, SETTINGS, Setting
-from psa_core.apps.bench.parts import LATER_CALL, SECOND_CALL, Job, benchmark_jobs
 from psa_core.apps.bench.results import PSA, WHOLE_OP, Row
-from psa_core.apps.bench.stages import KERNEL, LEVEL_1_SUFFIX
 from psa_core.settings.config import PSAConfig
+
+from .op.cases import FIRST_CALL_PART, LENGTH_PART, MODEL_PART, STAGES_PART, length_cases
+from .op.parts import LATER_CALL, SECOND_CALL, benchmark_jobs
+from .op.stages import KERNEL, LEVEL_1_SUFFIX
 
 
 @dataclass(frozen=True)

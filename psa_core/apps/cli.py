@@ -58,7 +58,7 @@ def _parser() -> argparse.ArgumentParser:
     compare = commands.add_parser("compare", help="the same videos dense and with several presets, and how they differ")
     add_compare_options(compare)
 
-    bench = commands.add_parser("bench", help="PSA against dense attention on this GPU: times, memory, targets")
+    bench = commands.add_parser("bench", help="PSA against dense attention on this GPU")
     add_bench_options(bench)
 
     presets = commands.add_parser("presets", help="the presets by model")

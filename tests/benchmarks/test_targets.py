@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.op.stages import KERNEL, LEVEL_1_SUFFIX
 from benchmarks.targets import MODEL_TARGETS, TARGETS, Target, target_jobs, target_table
 from psa_core import PSAConfig
 from psa_core.apps.bench import measure
 from psa_core.apps.bench.cases import WAN_720P
 from psa_core.apps.bench.ours import Setting
 from psa_core.apps.bench.results import WHOLE_OP, Machine, Results
-from psa_core.apps.bench.stages import KERNEL, LEVEL_1_SUFFIX
 from psa_core.apps.cli import main
 
 from ..support.bench_results import MACHINE, made_up_results
@@ -56,8 +56,7 @@ def test_target_jobs_measure_every_target() -> None:
 def test_the_command_measures_prints_and_keeps_them(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys) -> None:
     results = made_up_results()
     asked = []
-    monkeypatch.setattr(measure, "gpu", lambda: None)
-    monkeypatch.setattr(measure, "run_jobs", lambda jobs, effort: asked.extend(jobs) or results.rows)
+    monkeypatch.setattr(measure, "run_jobs", lambda jobs, quick: asked.extend(jobs) or results.rows)
     monkeypatch.setattr(Machine, "here", lambda: MACHINE)
     file = tmp_path / "Imaginary_GPU-targets-quick.json"
     assert main(["bench", "--targets", "--quick", "--output", str(tmp_path)]) == 0

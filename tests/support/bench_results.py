@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from psa_core.apps.bench.cases import DENSITIES, WAN_720P, length_cases
+from benchmarks.op.cases import length_cases
+from benchmarks.op.flex import FLEX
+from benchmarks.op.stages import KERNEL
+from psa_core.apps.bench.cases import DENSITIES, WAN_720P
 from psa_core.apps.bench.ours import Setting
 from psa_core.apps.bench.results import Machine, Results, Row
-from psa_core.apps.bench.rivals import CUDNN, FLEX
-from psa_core.apps.bench.stages import KERNEL
+from psa_core.apps.bench.rivals import CUDNN
 
 MACHINE = Machine("Imaginary GPU", None, "0.0", "0.0", "2000-01-01")
 

@@ -1,4 +1,4 @@
-"""What is measured: models at sizes, sweeps of density and length, and level maps of a given density."""
+"""What is measured: models at sizes, densities, and level maps of a given density."""
 
 from __future__ import annotations
 
@@ -11,11 +11,8 @@ from ...settings.sizes import Grid
 
 BLOCK_M = 128
 
-# The parts of the benchmark, in the order in which they run; whole models are a run of their own.
-CASES_PART, DENSITY_PART, LENGTH_PART, LOCALITY_PART = "cases", "density", "length", "locality"
-FIRST_CALL_PART, STAGES_PART, MASKS_PART, MODEL_PART = "first call", "stages", "masks", "model"
-
-PARTS = (FIRST_CALL_PART, CASES_PART, DENSITY_PART, LENGTH_PART, LOCALITY_PART, STAGES_PART, MASKS_PART)
+# The parts of the benchmark.
+CASES_PART, DENSITY_PART = "cases", "density"
 
 
 @dataclass(frozen=True)
@@ -55,27 +52,11 @@ WAN_14B = Case("Wan 14B 480p 81f", 40, 128, (21, 30, 52))
 COGVIDEOX = Case("CogVideoX-5B", 48, 64, (13, 30, 45), 226)
 COGVIDEOX_1_5 = Case("CogVideoX1.5-5B", 48, 64, (11, 48, 85), 226)
 CASES = (WAN_720P, WAN_14B, WAN_480P, COGVIDEOX, COGVIDEOX_1_5)
-WAN_14B_720P = Case("Wan 14B 720p 81f", 40, 128, (21, 45, 80))
-MASK_CASES = (WAN_14B, WAN_14B_720P, COGVIDEOX_1_5)
 
 DENSITY = 0.15
 DENSITIES = (0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5)
+QUICK_DENSITIES = (0.15, 0.4)
 DENSITY_CASES = (WAN_720P, COGVIDEOX_1_5)
-
-# The density of the fast presets' kind and one at which sparse attention has little to give.
-LENGTH_DENSITIES = (0.15, 0.4)
-_FRAME = (30, 34)
-_FRAMES = (2, 4, 8, 12, 16, 24, 32, 64, 128)
-_HEADS = {(12, 128): _FRAMES, (40, 128): _FRAMES, (48, 64): _FRAMES[:-1]}
-
-
-def length_cases() -> list[Case]:
-    """The sweep of length: 2,040 to 130,560 tokens a head size, none of them whole key blocks, as in real clips."""
-    return [
-        Case(f"{heads} heads of {head_dim}", heads, head_dim, (frames, *_FRAME))
-        for (heads, head_dim), lengths in _HEADS.items()
-        for frames in lengths
-    ]
 
 
 def mask_ratios(density: float, rest: int = 0) -> dict[int, tuple[float, float]]:
@@ -99,16 +80,16 @@ def mask_ratios(density: float, rest: int = 0) -> dict[int, tuple[float, float]]
     return {1: (0.0, first), 2: (first, second), 8: (second, third), rest: (third, 1.0)}
 
 
-def chosen_cases(names: Sequence[str] | None, cases: Sequence[Case]) -> list[Case]:
+def chosen_cases(names: Sequence[str] | None, cases: Sequence[Case], known: Sequence[Case] = CASES) -> list[Case]:
     """The cases whose name contains one of ``names``, upper and lower case alike; all of them for None.
 
     Raises:
-        ConfigError: a name fits no case of the benchmark.
+        ConfigError: a name fits no case that is known.
     """
     if names is None:
         return list(cases)
-    known = list(dict.fromkeys(case.name for case in (*CASES, *MASK_CASES)))
     for name in names:
-        if not any(name.lower() in case.lower() for case in known):
-            raise ConfigError("--cases", name, "must be (part of) one of " + ", ".join(known))
+        if not any(name.lower() in case.name.lower() for case in known):
+            allowed = "must be (part of) one of " + ", ".join(case.name for case in known)
+            raise ConfigError("--cases", name, allowed)
     return [case for case in cases if any(name.lower() in case.name.lower() for name in names)]

@@ -13,18 +13,14 @@ ROOT = Path(__file__).parents[3]
 _NAME = "psa_benchmarks"
 
 
-def benchmarks_command(option: str) -> Any:
-    """The module ``benchmarks/command.py`` of this checkout.
-
-    Args:
-        option: of ``psa bench``, which asks for it.
-
-    Raises:
-        ImportError: this is no checkout.
-    """
+def in_checkout() -> bool:
+    """Whether this package is part of a checkout of the repository."""
     # Beside an installed package there may be a folder of this name too, but no project file.
-    if not all((ROOT / file).is_file() for file in ("pyproject.toml", "benchmarks/command.py")):
-        raise ImportError(f"psa bench {option} needs a checkout of the repository: there is no benchmarks/ in {ROOT}")
+    return all((ROOT / file).is_file() for file in ("pyproject.toml", "benchmarks/command.py"))
+
+
+def benchmarks_command() -> Any:
+    """The module ``benchmarks/command.py`` of this checkout."""
     if _NAME not in sys.modules:
         folder = ROOT / "benchmarks"
         spec = importlib.util.spec_from_file_location(

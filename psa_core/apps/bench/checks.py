@@ -51,10 +51,11 @@ def error_from_levels(out: torch.Tensor, inputs: Inputs, levels: torch.Tensor, b
     return relative_error(out[:, -1:, tokens], expected)
 
 
-def all_full(inputs: Inputs, block_n: int) -> torch.Tensor:
-    """The level map of dense attention."""
-    blocks = math.ceil(inputs.q.shape[2] / BLOCK_M), math.ceil(inputs.k.shape[2] / block_n)
-    return torch.ones(1, 1, *blocks, dtype=torch.uint8, device=inputs.q.device)
+def error_from_dense(out: torch.Tensor, inputs: Inputs) -> float:
+    """Relative error of an attention result ``[1, H, L, D]`` against dense attention, as :func:`error_from_levels`."""
+    blocks = math.ceil(inputs.q.shape[2] / BLOCK_M)
+    full = torch.ones(1, 1, blocks, blocks, dtype=torch.uint8, device=out.device)
+    return error_from_levels(out, inputs, full, BLOCK_M)
 
 
 def poison_free_memory(like: torch.Tensor, copies: int = 8) -> None:

@@ -11,12 +11,11 @@ from tqdm import tqdm
 
 from ...ops.backends import BackendError, triton_refusal
 from .checks import judge
-from .inputs import Inputs, video_inputs
-from .parts import Job
+from .inputs import video_inputs
+from .jobs import Job
 from .results import WHOLE_OP, Machine, Results, Row, file_stem
-from .rivals import CUDNN, forget_compiled
-from .stages import stage_rows
-from .timing import Contender, Effort, Timing, extra_bytes, measure
+from .rivals import CUDNN
+from .timing import QUICK, Contender, Effort, Timing, measure
 
 _DTYPE = torch.bfloat16
 
@@ -36,21 +35,20 @@ def gpu() -> torch.device:
     return device
 
 
-def run_jobs(jobs: Sequence[Job], effort: Effort) -> list[Row]:
-    """Check and measure every job.
+def run_jobs(jobs: Sequence[Job], quick: bool = False) -> list[Row]:
+    """Check and measure every job; when quick, with few calls of each.
 
     Raises:
         BackendError: no GPU that can.
         WrongResultError: a result of ours, or of the dense backend, is wrong. Nothing has been printed then.
     """
-    device = gpu()
+    device, effort = gpu(), QUICK if quick else Effort()
     rows: list[Row] = []
     progress = tqdm(jobs, unit="case", dynamic_ncols=True)
     for job in progress:
         progress.set_description(f"{job.part}: {job.case.name} ({job.case.tokens:,} tokens)")
-        forget_compiled()
         inputs = video_inputs(job.case, device, _DTYPE)
-        rows += _measure_side_by_side(job.contenders(job.part, job.case, inputs), inputs, effort)
+        rows += _measure_side_by_side(job.contenders(job.part, job.case, inputs), effort)
         del inputs
         torch.cuda.empty_cache()
     return rows
@@ -74,22 +72,21 @@ def save_rows(rows: Sequence[Row], folder: Path, *kind: str, quick: bool = False
     return results, file
 
 
-def _measure_side_by_side(contenders: Iterable[Contender | Row], inputs: Inputs, effort: Effort) -> list[Row]:
+def _measure_side_by_side(contenders: Iterable[Contender | Row], effort: Effort) -> list[Row]:
     done: list[Row] = []
     ready: list[Contender] = []
     for contender in contenders:
-        row = contender if isinstance(contender, Row) else prepare(contender, inputs)
+        row = contender if isinstance(contender, Row) else prepare(contender)
         if isinstance(contender, Row) or row.refusal is not None:
             done.append(row)
         else:
             ready.append(replace(contender, row=row))
     timings = measure(ready, effort) if ready else []
-    rows = with_ratios([contender.row for contender in ready], timings)
-    return [*stage_rows(rows), *done]
+    return [*with_ratios([contender.row for contender in ready], timings), *done]
 
 
-def prepare(contender: Contender, inputs: Inputs) -> Row:
-    """Warm a contender up and check its result; its row with error and memory, or with the reason of a rival's refusal.
+def prepare(contender: Contender) -> Row:
+    """Warm a contender up and check its result; its row with the error, or with the reason of a rival's refusal.
 
     Raises:
         WrongResultError: the result is wrong, and it is not a rival's.
@@ -102,14 +99,13 @@ def prepare(contender: Contender, inputs: Inputs) -> Row:
                 return row
             error = contender.error()
             judge(f"{row.attention}, {row.case}, {row.tokens} tokens", error, contender.bound)
-            memory = extra_bytes(contender.call) / (inputs.k.nbytes + inputs.v.nbytes)
     # What a rival raises is its own affair: no kernel for the shape, no memory, a compiler that is missing.
     except Exception as failure:
         if not contender.rival:
             raise
         message = str(failure).strip() or type(failure).__name__
         return row.replace(refusal=message.splitlines()[0][:200])
-    return row.replace(error=error, extra_memory=memory)
+    return row.replace(error=error)
 
 
 def with_ratios(rows: Sequence[Row], timings: Sequence[Timing]) -> list[Row]:

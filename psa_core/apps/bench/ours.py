@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from ...attention.call import pyramid_sparse_attention
@@ -75,8 +75,7 @@ def psa_contender(row: Row, case: Case, config: PSAConfig, inputs: Inputs) -> Co
     def error() -> float:
         poison_free_memory(inputs.q)
         out, info = call(return_info=True)
-        in_order = config.radial is not None
-        index = None if in_order else reorder_index(config, case.grid, case.text_length, out.device)
+        index = reorder_index(config, case.grid, case.text_length, out.device)
         if index is None:
             return error_from_levels(out, inputs, info.levels, config.block_n)
         ordered = Inputs(*(x[:, -1:, index] for x in inputs))
@@ -85,15 +84,7 @@ def psa_contender(row: Row, case: Case, config: PSAConfig, inputs: Inputs) -> Co
     return Contender(row.replace(reached_density=float(info.density)), call, error=error)
 
 
-def topk_contenders(part: str, case: Case, inputs: Inputs, settings: tuple[Setting, ...]) -> Iterator[Contender]:
+def topk_contenders(part: str, case: Case, inputs: Inputs, settings: Iterable[Setting]) -> Iterator[Contender]:
     """The whole op with each of the settings."""
     for setting in settings:
         yield psa_contender(setting.row(part, case), case, setting.config(case), inputs)
-
-
-def adaptive_contenders(part: str, case: Case, inputs: Inputs) -> Iterator[Contender]:
-    """The whole op as presets run it: ``thresholdbound`` with the default bounds, each row as long as it needs."""
-    for importance in IMPORTANCE:
-        config = PSAConfig(importance=importance, min_tokens=0)
-        row = Setting(importance).row(part, case).replace(density=None)
-        yield psa_contender(row, case, config, inputs)

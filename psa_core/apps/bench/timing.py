@@ -93,12 +93,3 @@ def _batch(contender: Contender, calls: int) -> tuple[list[float], float]:
         launched = (time.perf_counter() - start) * 1e3 / calls
     torch.cuda.synchronize()
     return [a.elapsed_time(b) for a, b in pairwise(events)], launched
-
-
-def extra_bytes(call: Callable[[], torch.Tensor]) -> int:
-    """Bytes that a call needs at its peak beyond what is there and its own result."""
-    before = torch.cuda.memory_allocated()
-    torch.cuda.reset_peak_memory_stats()
-    out = call()
-    torch.cuda.synchronize()
-    return torch.cuda.max_memory_allocated() - before - out.nbytes

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from psa_core.apps.bench.results import PSA, Row
+
 from .cases import LENGTH_PART
-from .results import PSA, Row
 
 
 class Crossover(NamedTuple):

@@ -9,10 +9,12 @@ from typing import Any
 from matplotlib import colormaps
 from matplotlib.figure import Figure
 
-from ...settings.errors import ConfigError
-from .cases import DENSITY_PART, LENGTH_PART
-from .results import PSA, WHOLE_OP, Results, Row
-from .rivals import FLEX
+from psa_core.apps.bench.cases import DENSITY_PART
+from psa_core.apps.bench.results import PSA, WHOLE_OP, Results, Row
+from psa_core.settings.errors import ConfigError
+
+from .cases import LENGTH_PART
+from .flex import FLEX
 
 _STYLES = {"mean": "-", "sampled_max": "--"}
 _MARKERS = {"mean": "o", "sampled_max": "s"}

@@ -6,18 +6,22 @@ import functools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from ...attention.plan import plan_levels
-from ...ops.attention.dispatch import pyramid_attention
-from ...ops.block_list.build import build_block_list
-from ...ops.importance.estimators import ESTIMATORS
-from ...ops.pyramid.rows import build_pyramid
-from ...ops.reorder import reorder_index
-from ...settings.config import PSAConfig
-from .cases import BLOCK_M, DENSITY, Case
-from .inputs import Inputs
-from .ours import IMPORTANCE, SETTINGS, Setting, psa_contender
-from .results import WHOLE_OP, Row
-from .timing import Contender
+from psa_core.apps.bench.cases import BLOCK_M, DENSITY, Case
+from psa_core.apps.bench.inputs import Inputs
+from psa_core.apps.bench.ours import IMPORTANCE, SETTINGS, Setting, psa_contender
+from psa_core.apps.bench.results import WHOLE_OP, Row
+from psa_core.apps.bench.rivals import sdpa_contender
+from psa_core.apps.bench.timing import Contender
+from psa_core.attention.plan import plan_levels
+from psa_core.ops.attention.dispatch import pyramid_attention
+from psa_core.ops.block_list.build import build_block_list
+from psa_core.ops.importance.estimators import ESTIMATORS
+from psa_core.ops.pyramid.rows import build_pyramid
+from psa_core.ops.reorder import reorder_index
+from psa_core.settings.config import PSAConfig
+
+from .cases import STAGES_PART
+from .memory import with_memory
 
 IMPORTANCE_STAGE, SELECTION, BLOCK_LIST = "importance", "level selection", "block list"
 PYRAMID, KERNEL = "pyramid", "kernel"
@@ -30,10 +34,11 @@ _PLAN = "importance and level selection"
 
 
 def stage_contenders(part: str, case: Case, inputs: Inputs) -> Iterator[Contender]:
-    """Whole ops and what :func:`stage_rows` needs of them, for every estimator and block size; and level 1 alone."""
+    """The dense backend; whole ops and what :func:`stage_rows` needs of them, for every setting; and level 1 alone."""
+    yield sdpa_contender(part, case, inputs)
     for setting in SETTINGS:
         row = setting.row(part, case)
-        yield psa_contender(row, case, setting.config(case), inputs)
+        yield with_memory(psa_contender(row, case, setting.config(case), inputs), inputs)
         if not setting.tail:
             for stage, call in _calls(setting.config(case), case, inputs):
                 yield Contender(row.replace(stage=stage), call)
@@ -50,8 +55,9 @@ def stage_rows(rows: Sequence[Row]) -> list[Row]:
     """The rows with stages in place of what was timed for them, and the rest of each whole op."""
     by_setting: dict[tuple[Any, ...], dict[str, Row]] = {}
     for row in rows:
-        key = (row.case, row.attention, row.importance, row.block_n, row.density, row.tail)
-        by_setting.setdefault(key, {})[row.stage] = row
+        if row.part == STAGES_PART:
+            key = (row.case, row.attention, row.importance, row.block_n, row.density, row.tail)
+            by_setting.setdefault(key, {})[row.stage] = row
     result = [row for row in rows if row.stage != _PLAN]
     for timed in by_setting.values():
         if {_PLAN, IMPORTANCE_STAGE} <= timed.keys():
