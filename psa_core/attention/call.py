@@ -65,7 +65,8 @@ def pyramid_sparse_attention(
         text_length: tokens in front of the video that keep full resolution.
         static_levels: uint8 ``[B | 1, H | 1, q_blocks, k_blocks]`` over the reordered sequence; blocks that it skips
             stay skipped, blocks that it keeps are never finer than it says.
-        backend: ``"auto"``, ``"triton"`` or ``"torch"``.
+        backend: ``"auto"``, ``"triton"`` or ``"torch"``; ``"auto"`` is torch where gradients are wanted. They are those
+            of attention over the level map, which itself has none.
         return_info: also return an :class:`AttentionInfo`.
 
     Returns:
@@ -73,7 +74,7 @@ def pyramid_sparse_attention(
 
     Raises:
         ConfigError: shapes or settings do not fit; the message names which.
-        BackendError: ``backend="triton"`` and the kernels cannot take these tensors.
+        BackendError: ``backend="triton"`` and the kernels cannot take these tensors, or gradients are wanted.
     """
     config = config if config is not None else PSAConfig()
     _check_tensors(q, k, v)
@@ -111,7 +112,7 @@ def attention_from_levels(
         q: ``[B, H, Lq, D]``; k, v: ``[B, H, Lk, D]``; any floating dtype, any strides.
         levels: uint8 ``[B | 1, H | 1, ceil(Lq / block_m), ceil(Lk / block_n)]``: 0, or a power of two up to block_n.
         block_m, block_n: tokens a query block (64 or 128) and a key block (32, 64 or 128).
-        backend: ``"auto"``, ``"triton"`` or ``"torch"``.
+        backend: ``"auto"``, ``"triton"`` or ``"torch"``; ``"auto"`` is torch where gradients are wanted.
 
     Returns:
         ``[B, H, Lq, D]`` in the dtype of q.
@@ -119,7 +120,7 @@ def attention_from_levels(
     Raises:
         ConfigError: shapes or block sizes do not fit; the message names which. Level values are not read back from
             the device to be checked: anything but 0 and powers of two up to block_n is skipped.
-        BackendError: ``backend="triton"`` and the kernels cannot take these tensors.
+        BackendError: ``backend="triton"`` and the kernels cannot take these tensors, or gradients are wanted.
     """
     _check_tensors(q, k, v)
     for key, value, allowed in (("block_m", block_m, BLOCK_M), ("block_n", block_n, BLOCK_N)):
@@ -127,7 +128,7 @@ def attention_from_levels(
             raise ConfigError(key, value, "must be one of " + ", ".join(map(str, allowed)))
     blocks = math.ceil(q.shape[2] / block_m), math.ceil(k.shape[2] / block_n)
     check_levels(levels, (*q.shape[:2], *blocks), "levels")
-    backend = choose_backend(backend, q)
+    backend = choose_backend(backend, q, k, v)
     levels = repair_empty_rows(levels, mean(q, k, block_m, block_n, backend))
     return attend(q, k, v, levels, block_m, block_n, block_n, backend)[0]
 
@@ -137,7 +138,7 @@ class PSAAttention(torch.nn.Module):
 
     Args:
         config: settings; None for the defaults.
-        backend: ``"auto"``, ``"triton"`` or ``"torch"``.
+        backend: as of :func:`pyramid_sparse_attention`.
     """
 
     def __init__(self, config: PSAConfig | None = None, backend: str = "auto") -> None:

@@ -11,6 +11,7 @@ from operator import index
 import torch
 
 from ..ops.backends import BackendError, choose_backend_for
+from ..ops.modes import wants_gradients
 from ..settings.config import PSAConfig
 from ..settings.errors import ConfigError
 from ..settings.sizes import Grid
@@ -79,15 +80,13 @@ def compiled_attention(
     backend: str,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, str]:
     """Output, level map, shares of levels and backend of one call, for a graph that is being compiled."""
+    if wants_gradients(q, k, v):
+        # An operator has none; plain torch has, and they are worth a break in the graph.
+        return *_outside_the_graph(q, k, v, config.as_text, grid, text_length, static_levels, backend), "torch"
     # A head size that the graph leaves open is settled here.
     chosen = _choose_backend(backend, q.device, q.dtype, index(q.shape[-1]))
-    if chosen == "torch" and torch.is_grad_enabled() and any(x.requires_grad for x in (q, k, v)):
-        # An operator has no gradients; plain torch has, and they are worth a break in the graph.
-        run = _outside_the_graph
-    else:
-        run = attention_operator
-        q, k, v = (x.detach() for x in (q, k, v))
-    return *run(q, k, v, config.as_text, grid, text_length, static_levels, backend), chosen
+    q, k, v = (x.detach() for x in (q, k, v))
+    return *attention_operator(q, k, v, config.as_text, grid, text_length, static_levels, backend), chosen
 
 
 @attention_operator.register_fake

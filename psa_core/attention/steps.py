@@ -61,7 +61,7 @@ def sparse_attention(
     Returns:
         The output, and what tells about the call when asked.
     """
-    backend = choose_backend(backend, q)
+    backend = choose_backend(backend, q, k, v)
     if config.radial is not None and grid is not None:
         out, levels, shares = _attend_masked(q, k, v, config, grid, text_length, backend)
         return _heads_inside(out), lambda: AttentionInfo(levels, shares(), backend)

@@ -42,6 +42,7 @@ class Request(NamedTuple):
         scale: of the logits; None for the usual one.
         full_precision: whether nothing may be less exact than the model's own attention.
         gradients: whether autograd records the call.
+        dtypes: of queries, keys and values.
         prompts: how many tokens the prompts have that the model attends to in other calls.
     """
 
@@ -55,6 +56,7 @@ class Request(NamedTuple):
     scale: float | None = None
     full_precision: bool = False
     gradients: bool = False
+    dtypes: tuple[torch.dtype, ...] = ()
     prompts: tuple[int, ...] = ()
 
 
@@ -119,6 +121,11 @@ NO_TORCH_ATTENTION = "no call of torch's attention in the layer"
 
 _CROSS = Reason("cross-attention", lambda call: call.q_tokens != call.k_tokens)
 _MASK = Reason("attention mask", lambda request: request.mask)
+_GRADIENTS = Reason("gradients are on (torch.no_grad turns them off)", lambda request: request.gradients)
+_MIXED = Reason(
+    lambda request: f"q, k and v of different dtypes ({', '.join(map(str, request.dtypes))})",
+    lambda request: len(set(request.dtypes)) > 1,
+)
 
 # What PSA does not compute, by what models of each host can ask for.
 COMFYUI = (
@@ -132,6 +139,8 @@ COMFYUI = (
     Reason("scale of the model's own", lambda request: request.scale is not None),
     Reason("grouped-query attention", lambda request: request.grouped),
     Reason("full precision asked for by the model", lambda request: request.full_precision),
+    _GRADIENTS,
+    _MIXED,
 )
 DIFFUSERS = (
     _MASK,
@@ -140,7 +149,8 @@ DIFFUSERS = (
         lambda request: request.causal or request.dropout or request.grouped,
     ),
     Reason("attention scale", lambda request: request.scale not in (None, request.head_dim**-0.5)),
-    Reason("gradients are on (torch.no_grad turns them off)", lambda request: request.gradients),
+    _GRADIENTS,
+    _MIXED,
 )
 
 # By step and layer alone.

@@ -9,6 +9,7 @@ import torch
 
 from ..settings.errors import ConfigError
 from .kernel_table import HOPPER, PORTABLE, Kernels
+from .modes import wants_gradients
 from .refusals import refusal, taken_out
 
 log = logging.getLogger(__name__)
@@ -53,13 +54,24 @@ def check_backend(backend: str) -> None:
     taken_out()
 
 
-def choose_backend(backend: str, q: torch.Tensor) -> str:
-    """``"triton"`` or ``"torch"`` for tensors like q, where ``"auto"`` takes Triton whenever it can.
+def choose_backend(backend: str, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> str:
+    """``"triton"`` or ``"torch"`` for a call, where ``"auto"`` takes Triton whenever it can.
+
+    Args:
+        q, k, v: of one device, dtype and head size.
 
     Raises:
         ConfigError: no such backend.
-        BackendError: ``backend`` is ``"triton"`` and the kernels cannot take q.
+        BackendError: ``backend`` is ``"triton"`` and the kernels cannot take the call.
     """
+    if wants_gradients(q, k, v):
+        check_backend(backend)
+        if backend == "triton":
+            raise BackendError(
+                "backend = 'triton': the kernels have no gradients, which q, k or v require; use backend 'auto' or "
+                "'torch', or torch.no_grad"
+            )
+        return "torch"
     return choose_backend_for(backend, q.device, q.dtype, q.shape[-1])
 
 

@@ -1,4 +1,4 @@
-"""Modes and transforms of torch under which tensors are of another kind: fake, traced, functional, batched."""
+"""Modes of torch under which tensors are of another kind (fake, traced, functional, batched) or are recorded."""
 
 from __future__ import annotations
 
@@ -11,6 +11,11 @@ import torch
 def tensors_differ() -> bool:
     """Whether tensors that are made now are of another kind than those made outside of all modes and transforms."""
     return torch._C._len_torch_dispatch_stack() > 0 or torch._C._functorch.peek_interpreter_stack() is not None
+
+
+def wants_gradients(*tensors: torch.Tensor) -> bool:
+    """Whether autograd records what is done with the tensors."""
+    return torch.is_grad_enabled() and any(x.requires_grad for x in tensors)
 
 
 @contextmanager

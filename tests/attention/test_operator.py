@@ -190,12 +190,29 @@ class TestCompiled:
         ]
         assert all(torch.equal(x, y) for x, y in zip(*gradients, strict=True))
 
-    @needs_triton
-    def test_kernels_have_no_gradients(self) -> None:
-        qkv = [x.requires_grad_() for x in random_qkv(SHAPE, torch.float16)]
-        compiled = torch.compile(pyramid_sparse_attention, fullgraph=True, backend="aot_eager")
+    @pytest.mark.parametrize("wanted", [0, 1, 2])
+    def test_kernels_have_no_gradients(self, wanted: int) -> None:
+        qkv = random_qkv(SHAPE, torch.float16)
+        qkv[wanted].requires_grad_()
+        compiled = torch.compile(pyramid_sparse_attention, backend="aot_eager")
         for call in (pyramid_sparse_attention, compiled):
-            assert not call(*qkv, CONFIG, backend="triton").requires_grad
+            with pytest.raises(BackendError, match="the kernels have no gradients"):
+                call(*qkv, CONFIG, backend="triton")
+            out, info = call(*qkv, CONFIG, return_info=True)
+            assert out.requires_grad
+            assert info.backend == "torch"
+
+    @needs_triton
+    def test_kernels_run_where_gradients_are_off(self) -> None:
+        qkv = [x.requires_grad_() for x in random_qkv(SHAPE, torch.float16)]
+        compiled = torch.compile(pyramid_sparse_attention, backend="aot_eager")
+        # The graph of the first call is not that of the others.
+        assert compiled(*qkv, CONFIG).requires_grad
+        with torch.no_grad():
+            for call in (pyramid_sparse_attention, compiled):
+                out, info = call(*qkv, CONFIG, backend="triton", return_info=True)
+                assert not out.requires_grad
+                assert info.backend == "triton"
 
     @pytest.mark.parametrize(
         ("changes", "said"),

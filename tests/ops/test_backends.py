@@ -119,10 +119,10 @@ class TestRefusals:
         x = FakeCuda(torch.empty(1, 1, 1, 64, dtype=torch.float16, device="meta"))
         assert triton_refusal(CUDA, torch.float16, 64) == "no free memory to try the Triton kernels"
         with pytest.raises(BackendError, match="no free memory to try the Triton kernels"):
-            choose_backend("triton", x)
+            choose_backend("triton", *3 * [x])
         assert len(caplog.records) == 2
         # What is remembered is the answer: nothing is left to raise or to return.
-        assert [choose_backend("triton", x) for _ in range(3)] == ["triton"] * 3
+        assert [choose_backend("triton", *3 * [x]) for _ in range(3)] == ["triton"] * 3
         assert not outcomes
 
     def test_too_little_shared_memory_is_remembered(self, gpu: pytest.MonkeyPatch) -> None:
@@ -161,19 +161,31 @@ class TestRefusals:
 class TestChoice:
     def test_automatic_on_a_gpu_takes_triton_when_it_can(self, gpu: object) -> None:
         x = torch.empty(1, 1, 1, 64, dtype=torch.float16, device="meta")
-        assert choose_backend("auto", FakeCuda(x)) == "triton"
-        assert choose_backend("auto", FakeCuda(x.float())) == "torch"
-        assert choose_backend("torch", FakeCuda(x)) == "torch"
+        assert choose_backend("auto", *3 * [FakeCuda(x)]) == "triton"
+        assert choose_backend("auto", *3 * [FakeCuda(x.float())]) == "torch"
+        assert choose_backend("torch", *3 * [FakeCuda(x)]) == "torch"
         with pytest.raises(BackendError, match=r"'triton': float32 \(kernels take .*use backend 'auto' or 'torch'"):
-            choose_backend("triton", FakeCuda(x.float()))
+            choose_backend("triton", *3 * [FakeCuda(x.float())])
+
+    @pytest.mark.parametrize("wanted", [0, 1, 2])
+    def test_automatic_takes_torch_for_gradients(self, gpu: object, wanted: int) -> None:
+        qkv = [FakeCuda(torch.empty(1, 1, 1, 64, dtype=torch.float16, device="meta")) for _ in range(3)]
+        qkv[wanted].requires_grad = True
+        assert choose_backend("auto", *qkv) == choose_backend("torch", *qkv) == "torch"
+        with pytest.raises(BackendError, match="'triton': the kernels have no gradients, which q, k or v require"):
+            choose_backend("triton", *qkv)
+        with pytest.raises(ConfigError, match="backend = 'cuda'"):
+            choose_backend("cuda", *qkv)
+        with torch.no_grad():
+            assert choose_backend("auto", *qkv) == choose_backend("triton", *qkv) == "triton"
 
     @pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
     def test_automatic_on_a_cpu_is_torch(self, dtype: torch.dtype) -> None:
-        assert choose_backend("auto", torch.ones(1, 1, 1, 64, dtype=dtype)) == "torch"
+        assert choose_backend("auto", *3 * [torch.ones(1, 1, 1, 64, dtype=dtype)]) == "torch"
 
     def test_unknown_name(self) -> None:
         with pytest.raises(ConfigError, match="backend = 'cuda': must be one of auto, triton, torch"):
-            choose_backend("cuda", torch.ones(1, 1, 1, 64))
+            choose_backend("cuda", *3 * [torch.ones(1, 1, 1, 64)])
 
     @needs_triton
     def test_a_refusal_reaches_the_caller(self) -> None:
@@ -190,9 +202,9 @@ class TestTakenOut:
         x = FakeCuda(torch.empty(1, 1, 1, 64, dtype=torch.float16, device="meta"))
         said = "PSA_BACKEND = torch takes the Triton kernels out"
         assert triton_refusal(CUDA, torch.float16, 64) == said
-        assert choose_backend("auto", x) == choose_backend("torch", x) == "torch"
+        assert choose_backend("auto", *3 * [x]) == choose_backend("torch", *3 * [x]) == "torch"
         with pytest.raises(BackendError, match=f"'triton': {said}; use backend 'auto' or 'torch'"):
-            choose_backend("triton", x)
+            choose_backend("triton", *3 * [x])
 
     @needs_triton
     def test_portable_leaves_hopper_out(self, gpu: pytest.MonkeyPatch) -> None:
@@ -234,7 +246,7 @@ class FakeCuda:
     device = CUDA
 
     def __init__(self, x: torch.Tensor) -> None:
-        self.dtype, self.shape = x.dtype, x.shape
+        self.dtype, self.shape, self.requires_grad = x.dtype, x.shape, x.requires_grad
 
 
 # Runs in a process of its own, where nothing has imported Triton yet.

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from ...ops.modes import wants_gradients
 from ...settings.sizes import Grid
 from ..place import Place
 from ..reasons import COMFYUI, EXPECTED, UNKNOWN_MODEL, Request, first_reason
@@ -150,5 +151,7 @@ def _read(
         scale=kwargs.get("scale"),
         grouped=bool(kwargs.get("enable_gqa")) or q.shape[1] != k.shape[1],
         full_precision=kwargs.get("low_precision_attention") is False,
+        gradients=wants_gradients(q, k, v),
+        dtypes=(q.dtype, k.dtype, v.dtype),
     )
     return _Call(q, k, v, skip_output_reshape, kwargs.get("transformer_options") or {}, request)

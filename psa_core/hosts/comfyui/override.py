@@ -14,6 +14,7 @@ from typing import Any, Optional
 
 import torch
 
+from ...ops.modes import wants_gradients
 from ..operators import NAMESPACE, OPTIONS
 from .forward import Override, forward_under_way
 
@@ -48,8 +49,9 @@ def _into_the_graph(
 ) -> torch.Tensor:
     """Put a call into the graph that is being made."""
     module, name = func.__module__, func.__name__
-    if attn_precision is not None or not _IN_GRAPH.issuperset(kwargs) or not _is_found(module, name):
-        # A break in the graph: an operator takes no such arguments, or would not find the function again.
+    recorded = wants_gradients(q, k, v)
+    if recorded or attn_precision is not None or not _IN_GRAPH.issuperset(kwargs) or not _is_found(module, name):
+        # A break in the graph: an operator has no gradients, takes no such arguments, or would not find the function.
         kwargs |= {"attn_precision": attn_precision, "skip_output_reshape": skip_output_reshape}
         return _outside_the_graph(func, q, k, v, heads, mask=mask, skip_reshape=skip_reshape, **kwargs)
     full_precision = kwargs.get("low_precision_attention") is False

@@ -11,6 +11,7 @@ from diffusers.models.attention_dispatch import AttentionBackendName, dispatch_a
 from torch.nn.functional import scaled_dot_product_attention
 from torch.overrides import TorchFunctionMode
 
+from ...ops.modes import wants_gradients
 from ..reasons import CONTEXT_PARALLELISM, DIFFUSERS, NO_TORCH_ATTENTION, Request, first_reason
 from .denoising import Denoising
 from .operators import attend, number_of, stay_dense
@@ -171,15 +172,16 @@ def _dense(backend: str | None, **call: Any) -> torch.Tensor:
 
 def _request(call: dict[str, Any]) -> Request:
     """What a call of torch's attention asks for."""
-    q = call["query"]
+    q, k, v = call["query"], call["key"], call["value"]
     return Request(
         q.shape[2],
-        call["key"].shape[2],
+        k.shape[2],
         q.shape[3],
         mask=call["attn_mask"] is not None,
         causal=call["is_causal"],
         dropout=bool(call["dropout_p"]),
         grouped=call["enable_gqa"],
         scale=call["scale"],
-        gradients=torch.is_grad_enabled() and q.requires_grad,
+        gradients=wants_gradients(q, k, v),
+        dtypes=(q.dtype, k.dtype, v.dtype),
     )

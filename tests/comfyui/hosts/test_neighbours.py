@@ -37,6 +37,24 @@ def test_deep_copies_of_the_options(comfyui: ComfyUI, psa_last: bool) -> None:
     assert torch.equal(comfyui.client.latent(result), alone)
 
 
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        ("float64", "q, k and v of different dtypes (torch.float32, torch.float32, torch.float64)"),
+        ("gradients", "gradients are on (torch.no_grad turns them off)"),
+    ],
+)
+def test_what_has_no_gradients_or_one_dtype_stays_dense(comfyui: ComfyUI, kind: str, said: str) -> None:
+    dense = comfyui.client.sample(single_pass("wan_t2v", SETTINGS))
+    graph = single_pass("wan_t2v", SETTINGS, chain(node("PSATestOddValues", kind=kind), psa()))
+
+    result = comfyui.client.run(graph)
+
+    shown = line(result, graph)
+    assert (shown.sparse, shown.reasons[said]) == (0, SETTINGS.steps * LAYERS)
+    assert torch.equal(comfyui.client.latent(result), dense)
+
+
 @pytest.mark.parametrize("psa_last", [True, False])
 def test_a_forward_that_calls_blocks_without_options(comfyui: ComfyUI, psa_last: bool) -> None:
     """The first forward shows that nothing is reached; the others are."""

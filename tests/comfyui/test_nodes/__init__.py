@@ -11,6 +11,7 @@ from .neighbours import NEIGHBOURS
 from .network import TestForward, TestWeights
 from .override import TestOverride
 from .schedulers import add_odd_schedulers
+from .tensors import TestOddValues
 from .validate import add_validate_route
 
 
@@ -28,6 +29,7 @@ class TestExtension(ComfyExtension):
             *(TestText, TestImage, TestVace, TestReference),
             *(TestLatent, TestModel, TestOverride, TestWeights, TestForward),
             *NEIGHBOURS,
+            TestOddValues,
         ]
 
 

@@ -204,6 +204,32 @@ def test_gradients_and_attention_masks_stay_dense() -> None:
     assert attention.to_q.weight.grad is not None
 
 
+@pytest.mark.parametrize("name", ["to_q", "to_k", "to_v"])
+def test_one_weight_that_wants_gradients_is_enough(name: str) -> None:
+    model = wan_model()
+    model.transformer.requires_grad_(False)
+    weight = getattr(model.blocks[0].attn1, name).weight.requires_grad_()
+    with torch.enable_grad():
+        (expected,) = torch.autograd.grad(model().square().sum(), weight)
+        with patch(model.transformer, SPARSE, backend="torch") as handle:
+            (gradient,) = torch.autograd.grad(model().square().sum(), weight)
+    assert torch.equal(gradient, expected)
+    assert handle.report.dense_reasons == {"gradients are on (torch.no_grad turns them off)": LAYERS}
+    assert handle.report.sparse_count == 0
+
+
+def test_mixed_dtypes_are_left_to_the_model() -> None:
+    model = wan_model()
+    model.blocks[0].attn1.to_v.register_forward_hook(lambda module, args, out: out.double())
+    with pytest.raises(RuntimeError, match="dtype") as unpatched:
+        model()
+    with patch(model.transformer, SPARSE, backend="torch") as handle, pytest.raises(RuntimeError) as patched:
+        model()
+    assert str(patched.value) == str(unpatched.value)
+    dtypes = "torch.float32, torch.float32, torch.float64"
+    assert handle.report.dense_reasons == {f"q, k and v of different dtypes ({dtypes})": 1}
+
+
 def test_dense_calls_use_the_chosen_attention_backend(monkeypatch) -> None:
     model = wan_model()
     chosen = host_attention.AttentionBackendName("_native_math")
