@@ -52,30 +52,55 @@ class PSASparsitySchedule(io.ComfyNode):
                     default=30,
                     min=1,
                     max=200,
-                    tooltip="Steps that the picture is drawn for. The run takes the sampler's.",
+                    tooltip="Steps that the picture is drawn for, where steps is 0. The run takes the sampler's.",
                     advanced=True,
                 ),
+                *_part_widgets(),
             ],
             outputs=[ScheduleSocket.Output("schedule", tooltip="For the PSA Attention Patch.")],
         )
 
     @classmethod
-    def validate_inputs(cls, warmup: str | None, last_dense: str | None, dense_layers: str | None) -> bool | str:
-        """Refuse texts that cannot be read before anything runs. A text from another node is None until then."""
-        texts: dict[str, Any] = {
+    def validate_inputs(
+        cls,
+        warmup: str | None,
+        last_dense: str | None,
+        dense_layers: str | None,
+        steps: int | None = 0,
+        start_step: int | None = 0,
+        start_percent: float | None = 0.0,
+        end_percent: float | None = 1.0,
+    ) -> bool | str:
+        """Refuse what cannot be before anything runs. A value from another node is None until then."""
+        values: dict[str, Any] = {
             "warmup": warmup and _warmup(warmup),
             "last_dense": last_dense,
             "dense_layers": dense_layers,
+            "steps": steps,
+            # Alone it would be refused.
+            "start_step": None if steps is None else start_step,
+            "start_percent": start_percent,
+            "end_percent": end_percent,
         }
         try:
-            Schedule(**{key: text for key, text in texts.items() if text is not None})
+            Schedule(**{key: value for key, value in values.items() if value is not None})
         except ConfigError as error:
             return str(error)
         return True
 
     @classmethod
     def execute(
-        cls, warmup: str, last_dense: str, dense_layers: str, curve: str, preview_steps: int, **bounds: float
+        cls,
+        warmup: str,
+        last_dense: str,
+        dense_layers: str,
+        curve: str,
+        preview_steps: int,
+        steps: int = 0,
+        start_step: int = 0,
+        start_percent: float = 0.0,
+        end_percent: float = 1.0,
+        **bounds: float,
     ) -> io.NodeOutput:
         with errors_at("Sparsity Schedule"):
             ratios = {} if curve == PRESET else {key: _ratios(key, bounds) for key in ("start", "end")}
@@ -84,9 +109,16 @@ class PSASparsitySchedule(io.ComfyNode):
                 last_dense=last_dense,
                 dense_layers=dense_layers,
                 curve="constant" if curve == PRESET else curve,
+                steps=steps,
+                start_step=start_step,
+                start_percent=start_percent,
+                end_percent=end_percent,
                 **ratios,
             )
-        picture = draw_schedule(step_densities(schedule, preview_steps), f"{preview_steps} steps, mask_ratios: {curve}")
+        drawn = steps or preview_steps
+        picture = draw_schedule(
+            step_densities(schedule, drawn), f"{drawn} steps, mask_ratios: {curve}{_note(schedule)}"
+        )
         return io.NodeOutput(schedule, ui=preview(picture, cls))
 
 
@@ -118,6 +150,54 @@ def _bound_widgets(name: str, default: dict[int, float]) -> list[io.Input]:
         )
         for level in LEVELS
     ]
+
+
+def _part_widgets() -> list[io.Input]:
+    """Widgets that 0.1.0 did not have: optional, since its prompts come without them."""
+    return [
+        io.Int.Input(
+            "steps",
+            default=0,
+            min=0,
+            max=10000,
+            optional=True,
+            advanced=True,
+            tooltip="Steps of the whole denoising; 0 finds them out. A number wins over what would be found.",
+        ),
+        io.Int.Input(
+            "start_step",
+            default=0,
+            min=0,
+            max=10000,
+            optional=True,
+            advanced=True,
+            tooltip="With steps: the step of the whole at which this patch's sampler begins.",
+        ),
+        *(
+            io.Float.Input(
+                f"{side}_percent",
+                default=default,
+                min=0.0,
+                max=1.0,
+                step=0.001,
+                round=False,
+                optional=True,
+                advanced=True,
+                tooltip=(
+                    f"{what} share of the model's noise schedule, as in core's nodes. A step runs sparse only where "
+                    "both this window and the dense steps allow it."
+                ),
+            )
+            for side, default, what in (("start", 0.0, "Dense before this"), ("end", 1.0, "Dense after this"))
+        ),
+    ]
+
+
+def _note(schedule: Schedule) -> str:
+    """What the picture's steps cannot say: where a window of noise lies among them depends on the sampler."""
+    if not schedule.has_window:
+        return ""
+    return f", dense outside {schedule.start_percent:g} to {schedule.end_percent:g} (not drawn)"
 
 
 def _warmup(text: str) -> str | None:

@@ -23,7 +23,8 @@ def add_sparsity_options(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         metavar="KEY=VALUE",
         help="what changes over the steps: warmup=25%% last_dense=2 dense_layers=0,1,38-39 curve=linear "
-        "start=0.4,0.5,0.6,0.8 end=0.1,0.15,0.2,0.4 (upper bounds of levels 1, 2, 4 and 8)",
+        "start=0.4,0.5,0.6,0.8 end=0.1,0.15,0.2,0.4 (upper bounds of levels 1, 2, 4 and 8) "
+        "start_percent=0.2 end_percent=0.9 (dense outside of this share of the steps)",
     )
     parser.add_argument(
         "--radial",

@@ -29,6 +29,17 @@ class Part(NamedTuple):
     steps: int
 
 
+class Window(NamedTuple):
+    """Noise levels from ``start`` down to ``end``, which is no longer among them."""
+
+    start: float = math.inf
+    end: float = -math.inf
+
+    def holds(self, sigma: float) -> bool:
+        """Whether a level lies in it. Steps often begin at a bound itself, in another precision."""
+        return sigma < self.start * (1 + _CLOSE) and sigma > self.end * (1 + _CLOSE)
+
+
 class StepCounter:
     """Counts the steps of one sampler call by the levels at which the model is called.
 

@@ -19,6 +19,7 @@ class Place:
         text_length: text tokens in front of the video tokens.
         steps: of the whole denoising; None when unknown.
         frames_per_token: video frames behind a frame of tokens (``RadialMask.frames_per_token``).
+        in_window: whether the schedule's window of the denoising has it.
     """
 
     step: int
@@ -27,6 +28,7 @@ class Place:
     text_length: int = 0
     steps: int | None = None
     frames_per_token: int = 1
+    in_window: bool = True
 
     @property
     def tokens(self) -> int | None:

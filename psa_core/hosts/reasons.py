@@ -157,6 +157,7 @@ DIFFUSERS = (
 PLACES = (
     Reason("warm-up", lambda call: call.place.step < call.dense_places.start, expected=True),
     Reason("last steps", lambda call: call.place.step >= call.dense_places.stop, expected=True),
+    Reason("outside the schedule's window", lambda call: not call.place.in_window, expected=True),
     Reason("dense layer", lambda call: call.dense_places.has_layer(call.place.layer), expected=True),
     # The model's own attention does it faster.
     Reason(

@@ -67,6 +67,20 @@ def is_full_resolution(config: PSAConfig, step: int, steps: int | None) -> bool:
     return config.radial is None and _level_of_step(config, step, steps) == 1
 
 
+def in_window(config: PSAConfig, step: int, steps: int | None) -> bool:
+    """Whether a step lies in the schedule's window, with its percents as shares of the steps done.
+
+    Args:
+        step, steps: as of :func:`is_full_resolution`.
+    """
+    schedule = config.schedule
+    if schedule is None or not schedule.has_window:
+        return True
+    assert steps is not None
+    done = step / steps + _FUZZ
+    return schedule.start_percent <= done and (done < schedule.end_percent or schedule.end_percent == 1)
+
+
 def config_at(config: PSAConfig, step: int, steps: int | None) -> PSAConfig:
     """The settings of one step: ``mask_ratios`` where its schedule has them by then, and no schedule.
 
@@ -101,6 +115,7 @@ def needs_steps(config: PSAConfig) -> bool:
         isinstance(schedule.warmup, str)
         or schedule.last_dense != 0
         or schedule.curve != "constant"
+        or schedule.has_window
         or config.mask_mode == "timestep"
         or (radial is not None and radial.last_dense_timesteps > 0)
     )

@@ -10,7 +10,7 @@ from typing import Any
 
 from .errors import ConfigError
 from .mask_ratios import read_mask_ratios
-from .validation import check_choice, check_whole
+from .validation import check_choice, check_whole, share
 
 CURVES = ("constant", "linear", "cosine", "timestep")
 _MOST_LAYERS = 1000
@@ -30,6 +30,13 @@ class Schedule:
             at ``start``, ``"linear"`` and ``"cosine"`` (slow, fast, slow) move every bound. ``"timestep"`` is the
             config's ``mask_mode: timestep``, with ``start`` for its ``mask_ratios``.
         start, end: ``mask_ratios``; None for those of the config.
+        steps: of the whole denoising, where the user says so; 0 leaves it to the host to find out. What is given wins
+            over what the host would find.
+        start_step: with ``steps``: how many steps of the whole come before those that the model samples here.
+        start_percent, end_percent: a window of the denoising, as shares from 0 to 1; attention is dense before its
+            start, and from its end on. ComfyUI's percent, which is of the noise: its ``percent_to_sigma`` makes a
+            noise level of it. In the diffusers host the share of the steps done. A step runs sparse where both the
+            window and ``warmup`` and ``last_dense`` let it.
 
     Raises:
         ConfigError: a setting is not allowed; the message names the key, the value and what is allowed.
@@ -41,6 +48,10 @@ class Schedule:
     curve: str = "constant"
     start: Mapping[int, tuple[float, float]] | None = None
     end: Mapping[int, tuple[float, float]] | None = None
+    steps: int = 0
+    start_step: int = 0
+    start_percent: float = 0.0
+    end_percent: float = 1.0
 
     def __post_init__(self) -> None:
         check_choice("curve", self.curve, CURVES)
@@ -51,6 +62,16 @@ class Schedule:
         for key in ("start", "end"):
             ratios = getattr(self, key)
             set_field(self, key, None if ratios is None else read_mask_ratios(ratios, 128, key))
+        _check_part(self.steps, self.start_step)
+        for key in ("start_percent", "end_percent"):
+            set_field(self, key, share(key, getattr(self, key)))
+        if self.start_percent >= self.end_percent:
+            raise ConfigError("start_percent", self.start_percent, f"must be below end_percent = {self.end_percent:g}")
+
+    @property
+    def has_window(self) -> bool:
+        """Whether the percents leave anything out."""
+        return self.start_percent > 0 or self.end_percent < 1
 
     def check_levels(self, block_n: int) -> None:
         """See that key blocks of this size can take every level.
@@ -61,6 +82,16 @@ class Schedule:
         for key in ("start", "end"):
             if getattr(self, key) is not None:
                 read_mask_ratios(getattr(self, key), block_n, f"schedule.{key}")
+
+
+def _check_part(steps: Any, start_step: Any) -> None:
+    """See that ``start_step`` is one of ``steps``."""
+    check_whole("steps", steps, 0)
+    check_whole("start_step", start_step, 0)
+    if start_step and not steps:
+        raise ConfigError("start_step", start_step, "needs steps, the number of steps of the whole denoising")
+    if steps and start_step >= steps:
+        raise ConfigError("start_step", start_step, f"must be below steps = {steps}")
 
 
 def _read_amount(key: str, value: Any) -> int | str:

@@ -81,7 +81,10 @@ SCHEDULE_WIDGETS: Widgets = {
     "end_8": 0.4,
     "preview_steps": 30,
 }
-"""Every widget of the Sparsity Schedule: one that changes nothing."""
+"""Every widget that the Sparsity Schedule had in 0.1.0: one that changes nothing."""
+
+ADDED_SCHEDULE_WIDGETS: Widgets = {"steps": 0, "start_step": 0, "start_percent": 0.0, "end_percent": 1.0}
+"""The others, which graphs and prompts of 0.1.0 come without."""
 
 LEVEL_1_ONLY = {"level_1": 1.0, "level_2": 0.0, "level_4": 0.0, "level_8": 0.0}
 """Numbers that keep every block at full resolution, so that the patch must not change the picture."""

@@ -8,7 +8,7 @@ import hypothesis
 import pytest
 from hypothesis import strategies as st
 
-from psa_core.hosts.noise_levels import Part, StepCounter, falls, part_of_schedules, part_of_shifted_uniform
+from psa_core.hosts.noise_levels import Part, StepCounter, Window, falls, part_of_schedules, part_of_shifted_uniform
 
 # Wan 2.2's, distilled to four steps.
 LIGHTNING = [1.0, 0.9375, 0.8333, 0.625, 0.0]
@@ -111,3 +111,14 @@ def test_the_whole_of_a_schedule_is_no_part_of_a_longer_one() -> None:
     assert part_of_schedules(whole, [[1.0, *whole], whole]) == Part(0, 3)
     assert part_of_schedules(whole[1:], [whole]) == Part(1, 3)
     assert part_of_schedules([0.8, 0.3, 0.0], [whole]) is None
+
+
+def test_a_window_has_its_start_and_not_its_end_in_any_precision() -> None:
+    window = Window(0.96, 0.72727)
+    for rounding in (1 - 1e-6, 1.0, 1 + 1e-6):
+        assert window.holds(0.96 * rounding)
+        assert not window.holds(0.72727 * rounding)
+    assert window.holds(0.8)
+    assert not window.holds(0.97)
+    assert not window.holds(0.7)
+    assert all(Window().holds(sigma) for sigma in (0.0, 1.0, 999.0))

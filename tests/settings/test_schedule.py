@@ -13,7 +13,7 @@ import torch
 from psa_core import ConfigError, PSAConfig, RadialMask, Schedule
 from psa_core.hosts.place import Place
 from psa_core.hosts.reasons import PLACES, Call, first_reason
-from psa_core.settings.at_step import config_at, needs_steps, step_densities
+from psa_core.settings.at_step import config_at, in_window, needs_steps, step_densities
 from psa_core.settings.mask_ratios import blend_mask_ratios, quota_density
 
 from ..support.strategies import configs, ratio_tilings
@@ -21,12 +21,14 @@ from ..support.strategies import configs, ratio_tilings
 START = {1: (0.0, 0.4), 2: (0.4, 0.5), 8: (0.5, 0.8), 0: (0.8, 1.0)}
 END = {1: (0.0, 0.1), 4: (0.1, 0.3), 0: (0.3, 1.0)}
 
+OUTSIDE = "outside the schedule's window"
+
 step_counts = st.integers(1, 60)
 
 
 def dense_reason(config: PSAConfig, step: int, steps: int | None, layer: int) -> str | None:
     """Why a call stays dense by its place alone."""
-    place = Place(step, layer, None, steps=steps)
+    place = Place(step, layer, None, steps=steps, in_window=in_window(config, step, steps))
     return first_reason(PLACES, Call(config, "auto", place, 1, 1, 64, torch.float16, torch.device("cpu")))
 
 
@@ -50,6 +52,20 @@ class TestDense:
         config = PSAConfig(warmup_steps=2, schedule=Schedule(last_dense=1))
         assert reasons(config, 5) == ["warm-up", "warm-up", None, None, "last steps"]
         assert reasons(config.replace(schedule=Schedule(warmup=0)), 3) == [None] * 3
+
+    @pytest.mark.parametrize(
+        ("window", "inside"),
+        [((0, 1), range(10)), ((0.3, 1), range(3, 10)), ((0, 0.7), range(7)), ((0.25, 0.71), range(3, 8))],
+    )
+    def test_window_by_share_of_the_steps_done(self, window: tuple[float, float], inside: range) -> None:
+        config = PSAConfig(schedule=Schedule(start_percent=window[0], end_percent=window[1]))
+        assert [step for step in range(10) if in_window(config, step, 10)] == list(inside)
+        assert needs_steps(config) == (window != (0, 1))
+
+    def test_sparse_only_where_steps_and_window_both_allow_it(self) -> None:
+        config = PSAConfig(schedule=Schedule(warmup=3, last_dense=1, start_percent=0.2, end_percent=0.5))
+        expected = ["warm-up"] * 3 + [None] * 2 + [OUTSIDE] * 4 + ["last steps"]
+        assert reasons(config, 10) == expected
 
     def test_layers(self) -> None:
         config = PSAConfig(schedule=Schedule(dense_layers="0, 1, 38-39"))
@@ -81,6 +97,7 @@ class TestDense:
             {"schedule": Schedule(last_dense=1)},
             {"schedule": Schedule(curve="linear", end=END)},
             {"schedule": Schedule(curve="timestep")},
+            {"schedule": Schedule(start_percent=0.1)},
             {"mask_mode": "timestep"},
             {"radial": RadialMask(last_dense_timesteps=1)},
         ],
@@ -94,7 +111,7 @@ class TestDense:
         found = reasons(config, steps, layer)
         first = next((i for i, reason in enumerate(found) if reason != "warm-up"), steps)
         last = next((i for i, reason in enumerate(reversed(found)) if reason != "last steps"), steps)
-        assert set(found[first : steps - last]) <= {None, "dense layer", "full-resolution step"}
+        assert set(found[first : steps - last]) <= {None, OUTSIDE, "dense layer", "full-resolution step"}
 
 
 class TestRatios:
@@ -202,6 +219,13 @@ REFUSED: list[tuple[dict[str, Any], str, Any, str]] = [
     ({"curve": "sine"}, "curve", "sine", "constant, linear, cosine, timestep"),
     ({"start": {1: (0.1, 1)}}, "start.1", [0.1, 1.0], "start at 0"),
     ({"end": {3: (0, 1)}}, "end", 3, "a level must be one of"),
+    ({"steps": -1}, "steps", -1, "0 or more"),
+    ({"steps": 20.0}, "steps", 20.0, "a whole number"),
+    ({"start_step": 4}, "start_step", 4, "needs steps"),
+    ({"steps": 4, "start_step": 4}, "start_step", 4, "below steps = 4"),
+    ({"start_percent": -0.1}, "start_percent", -0.1, "from 0 to 1"),
+    ({"end_percent": 100}, "end_percent", 100, "from 0 to 1"),
+    ({"start_percent": 0.5, "end_percent": 0.5}, "start_percent", 0.5, "below end_percent = 0.5"),
 ]
 
 

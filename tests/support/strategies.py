@@ -21,6 +21,8 @@ def ratio_tilings(draw: st.DrawFn, block_n: int = 128) -> dict[int, tuple[float,
 def schedules(draw: st.DrawFn, block_n: int = 128) -> Schedule:
     """Any schedule that is allowed."""
     amounts = st.integers(0, 60) | st.integers(0, 100).map("{}%".format)
+    start_percent, end_percent = sorted(draw(st.sets(st.integers(0, 100), min_size=2, max_size=2)))
+    steps = draw(st.integers(0, 60))
     return Schedule(
         warmup=draw(st.none() | amounts),
         last_dense=draw(amounts),
@@ -28,6 +30,10 @@ def schedules(draw: st.DrawFn, block_n: int = 128) -> Schedule:
         curve=draw(st.sampled_from(["constant", "linear", "cosine", "timestep"])),
         start=draw(st.none() | ratio_tilings(block_n)),
         end=draw(st.none() | ratio_tilings(block_n)),
+        steps=steps,
+        start_step=draw(st.integers(0, max(steps - 1, 0))),
+        start_percent=start_percent / 100,
+        end_percent=end_percent / 100,
     )
 
 

@@ -40,6 +40,7 @@ class Forward:
         run: settings and report of the sampler call.
         model: the video model; None leaves every call dense.
         step, steps: step of the whole denoising, and how many it has.
+        in_window: whether the schedule's window has the noise level.
         grid: (frames, height, width) in tokens, by the latent's shape; None when unknown.
         text_length, image_tokens: tokens of the conditioning, of the text and of a CLIP image.
         device: that the model runs on.
@@ -53,6 +54,7 @@ class Forward:
     model: VideoModel | None
     step: int
     steps: int
+    in_window: bool
     grid: Grid | None
     text_length: int
     image_tokens: int
@@ -100,7 +102,7 @@ class Forward:
             # The model's own word comes first: it knows of frames that were added to the latent.
             sizes = call.options.get("grid_sizes")
             grid = grid if sizes is None else (int(sizes[0]), int(sizes[1]), int(sizes[2]))
-        return Place(self.step, layer, grid, text_length, self.steps, model.frames_per_token)
+        return Place(self.step, layer, grid, text_length, self.steps, model.frames_per_token, self.in_window)
 
     def _dense_reason(self, call: _Call, place: Place, model: VideoModel) -> str | None:
         prompts = (self.text_length, self.image_tokens) if model.kind == "wan" else ()

@@ -20,15 +20,16 @@ from ...ops.backends import check_backend
 from ...report.report import Report
 from ...settings.config import PSAConfig
 from ...settings.errors import ConfigError
+from ...settings.schedule import Schedule
 from ...settings.sizes import Grid
-from ..noise_levels import Part, StepCounter
+from ..noise_levels import Part, StepCounter, Window
 from ..run import Run
 from .forward import Forward, under_way
 from .last_prompt import LastPrompt
 from .models import VideoModel
 from .override import attention_override
 from .reach import OVERRIDE_KEY, OptionsForBlocks, forget_graphs, is_compiled
-from .steps import part_of_denoising
+from .steps import part_of_denoising, stated_part, window_of
 
 log = logging.getLogger(__name__)
 
@@ -64,6 +65,7 @@ class _SamplerCall:
     """A run and the part of the schedule that it samples.
 
     Attributes:
+        window: noise levels at which calls may run sparse.
         seen: whether a forward of it has ended.
         hooks: on a model whose forward calls its blocks without their options.
     """
@@ -71,6 +73,7 @@ class _SamplerCall:
     run: Run
     steps: StepCounter
     part: Part
+    window: Window
     seen: bool = False
     hooks: OptionsForBlocks | None = None
 
@@ -146,15 +149,17 @@ def _begin(patch: Patch, sigmas: list[float], grid: Grid | None, model: Any) -> 
     """A new run, for a sampler call on latents of this grid.
 
     Raises:
-        ConfigError: the settings do not fit the clip.
+        ConfigError: the settings do not fit the clip or the number of steps.
     """
-    run, part = Run(patch.config, patch.backend), Part(0, len(sigmas) - 1)
+    run, part, window = Run(patch.config, patch.backend), Part(0, len(sigmas) - 1), Window()
     if patch.model is not None and grid is not None:
         run.check_frames(grid[0], patch.model.frames_per_token)
-        part = part_of_denoising(sigmas, model.get_model_object("model_sampling"))
+        schedule, model_sampling = patch.config.schedule or Schedule(), model.get_model_object("model_sampling")
+        part = stated_part(schedule, len(sigmas) - 1) or part_of_denoising(sigmas, model_sampling)
+        window = window_of(schedule, model_sampling)
     if patch.config.verbose:
         log.info("PSA: %s; %d steps from step %d of %d on", patch.config, len(sigmas) - 1, part.before, part.steps)
-    return _SamplerCall(run, StepCounter(sigmas), part)
+    return _SamplerCall(run, StepCounter(sigmas), part, window)
 
 
 def _announce(run: Run, patch: Patch) -> None:
@@ -183,12 +188,13 @@ def _apply_model(
     if call is not None:
         patch: Patch = options[PATCH_KEY]
         # The one wait for the GPU in a forward; samplers wait once a step anyway.
-        step = call.part.before + call.steps.at(float(t.max()))
+        sigma = float(t.max())
+        step = call.part.before + call.steps.at(sigma)
         text_length = 0 if c_crossattn is None else c_crossattn.shape[1]
         image_tokens = kwargs["clip_fea"].shape[-2] if kwargs.get("clip_fea") is not None else 0
         grid = _grid(x, patch.model)
         previous = options.get(OVERRIDE_KEY)
-        facts = (step, call.part.steps, grid, text_length, image_tokens, x.device)
+        facts = (step, call.part.steps, call.window.holds(sigma), grid, text_length, image_tokens, x.device)
         forward = Forward(call.run, patch.model, *facts, previous, options)
         options[OVERRIDE_KEY] = attention_override
 

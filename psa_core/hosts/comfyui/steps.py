@@ -9,12 +9,37 @@ from typing import Any
 
 import comfy.samplers
 
-from ..noise_levels import Part, falls, part_of_schedules, part_of_shifted_uniform
+from ...settings.errors import ConfigError
+from ...settings.schedule import Schedule
+from ..noise_levels import Part, Window, falls, part_of_schedules, part_of_shifted_uniform
 
 log = logging.getLogger(__name__)
 
 _CLOSE = 1e-4
 _MOST_STEPS = 100
+
+
+def stated_part(schedule: Schedule, own_steps: int) -> Part | None:
+    """The part that a schedule says a sampler call is; None where it does not.
+
+    Raises:
+        ConfigError: the sampler call has more steps than that.
+    """
+    if not schedule.steps:
+        return None
+    least = schedule.start_step + own_steps
+    if least > schedule.steps:
+        allowed = f"must be {least} or more: the sampler runs {own_steps} steps from step {schedule.start_step} on"
+        raise ConfigError("schedule.steps", schedule.steps, allowed)
+    return Part(schedule.start_step, schedule.steps)
+
+
+def window_of(schedule: Schedule, model_sampling: Any) -> Window:
+    """The noise levels of a schedule's window, as of core's nodes with ``start_percent`` and ``end_percent``."""
+    first, last = schedule.start_percent, schedule.end_percent
+    start = float(model_sampling.percent_to_sigma(first)) if first > 0 else math.inf
+    end = float(model_sampling.percent_to_sigma(last)) if last < 1 else -math.inf
+    return Window(start, end)
 
 
 def part_of_denoising(sigmas: list[float], model_sampling: Any) -> Part:

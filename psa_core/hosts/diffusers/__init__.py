@@ -34,6 +34,7 @@ from ...report.report import Report
 from ...settings.at_step import needs_steps
 from ...settings.config import PSAConfig
 from ...settings.errors import ConfigError
+from ...settings.schedule import Schedule
 from ..run import Run
 from .attention import Layer
 from .denoising import Denoising
@@ -66,7 +67,7 @@ def patch(
         config: settings; ``min_tokens``, ``warmup_steps``, ``schedule`` and ``radial`` apply.
         backend: ``"auto"`` leaves calls dense that the kernels cannot take; ``"triton"`` and ``"torch"`` insist.
         steps: of the whole denoising, for a transformer that runs without its pipeline; a pipeline's scheduler knows,
-            and is not asked where this is given.
+            and is not asked where this is given. ``schedule.steps`` does the same where this is None.
         keep_levels: keep level maps in the report, for pictures.
         measure_errors: run every sparse call dense as well, and report how far its output is from that.
 
@@ -79,10 +80,12 @@ def patch(
     transformers = transformers_of(target)
     if config.verbose:
         log.info("PSA on %s: %s", ", ".join(type(x).__name__ for x in transformers), config)
+    schedule = config.schedule or Schedule()
+    steps = steps or schedule.steps or None
     scheduled = steps is None and getattr(target, "scheduler", None) is not None
     if needs_steps(config) and steps is None and not scheduled:
         raise ConfigError("steps", None, "must be given: the settings depend on it, and there is no scheduler to ask")
-    counter = SchedulerSteps(target) if scheduled else TimestepSteps(steps)
+    counter = SchedulerSteps(target) if scheduled else TimestepSteps(steps, schedule.start_step)
     denoising = Denoising(Run(config, backend, Report(keep_levels), measure_errors), keep_levels, counter)
     return Handle(denoising, [_Patch(transformer, denoising) for transformer in transformers])
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 import torch
 
 from ...report.report import Report
+from ...settings.at_step import in_window
 from ...settings.sizes import Grid
 from ..place import Place
 from ..reasons import EXPECTED
@@ -64,7 +65,8 @@ class Denoising:
     def place(self, layer: int) -> Place:
         """Where the forward pass under way stands in a layer."""
         step, steps, _ = self.position
-        return Place(step, layer, self.grid, self.text_length, steps, self.frames_per_token)
+        inside = in_window(self.run.config, step, steps)
+        return Place(step, layer, self.grid, self.text_length, steps, self.frames_per_token, inside)
 
     def stay_dense(self, reason: str) -> None:
         """Count a dense call; a reason is logged when it is met for the first time."""

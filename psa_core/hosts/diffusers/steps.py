@@ -58,11 +58,12 @@ class TimestepSteps:
 
     Args:
         steps: of the whole denoising; None when unknown.
+        start_step: how many of them come before a run's first.
     """
 
-    def __init__(self, steps: int | None) -> None:
-        self._steps = steps
-        self._step = 0
+    def __init__(self, steps: int | None, start_step: int = 0) -> None:
+        self._steps, self._start_step = steps, start_step
+        self._step = start_step
         self._timestep: float | None = None
 
     def at(self, timestep: torch.Tensor) -> Position:
@@ -71,7 +72,7 @@ class TimestepSteps:
         self._timestep = now
         anew = before is None or now > before
         if anew:
-            self._step = 0
+            self._step = self._start_step
         elif now != before:
             self._step += 1
         return Position(self._step, self._steps, anew)

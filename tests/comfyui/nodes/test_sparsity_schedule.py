@@ -15,7 +15,7 @@ from psa_core.settings.schedule import CURVES
 from ..client import PromptFailedError, PromptRejectedError
 from ..conftest import ComfyUI
 from ..graphs import Settings, single_pass, two_segments
-from ..psa import PRESET_NUMBERS, SCHEDULE_WIDGETS, Line, Widgets, line, lines, psa
+from ..psa import ADDED_SCHEDULE_WIDGETS, PRESET_NUMBERS, SCHEDULE_WIDGETS, Line, Widgets, line, lines, psa
 
 LAYERS = 2
 STEPS = 8
@@ -72,6 +72,7 @@ def test_widgets_are_what_the_helper_knows(comfyui: ComfyUI) -> None:
     assert info is not None
     assert list(info["input"]["required"]) == list(SCHEDULE_WIDGETS)
     assert {key: spec[1]["default"] for key, spec in info["input"]["required"].items()} == SCHEDULE_WIDGETS
+    assert {key: spec[1]["default"] for key, spec in info["input"]["optional"].items()} == ADDED_SCHEDULE_WIDGETS
     assert info["output"] == ["PSA_SCHEDULE"]
 
 
@@ -188,6 +189,47 @@ def test_timestep_gives_a_step_one_level_and_leaves_full_resolution_to_the_model
     assert (first.density, second.density) == (0.25, pytest.approx((1 / 4 + 1 / 8) / 2, abs=ROUNDED))
 
 
+def test_steps_that_are_given_win_over_those_that_are_found(comfyui: ComfyUI) -> None:
+    """Of the sampler's 8 steps all are found; the schedule says that they are 5 to 12 of 16."""
+    patch = psa(schedule={"warmup": "50%", "last_dense": "25%", "steps": 16, "start_step": 5})
+    graph = single_pass("wan_t2v", settings(), patch)
+
+    assert counts(line(comfyui.client.run(graph), graph)) == (
+        4 * LAYERS,
+        Counter({"warm-up": 3 * LAYERS, "last steps": LAYERS}),
+    )
+
+
+def test_more_steps_than_are_left_of_the_whole_are_refused(comfyui: ComfyUI) -> None:
+    patch = psa(schedule={"steps": 10, "start_step": 3})
+
+    with pytest.raises(PromptFailedError, match=r"schedule\.steps = 10: must be 11 or more.* 8 steps from step 3 on"):
+        comfyui.client.run(single_pass("wan_t2v", settings(), patch))
+
+
+# The simple scheduler's steps begin at equal shares of the model's noise levels, whatever the shift.
+@pytest.mark.parametrize("host", ["wan_t2v", "wan22_ti2v"])
+def test_window_of_noise(comfyui: ComfyUI, host: str) -> None:
+    patch = psa(schedule={"start_percent": 0.25, "end_percent": 0.75})
+    graph = single_pass(host, settings(), patch)
+
+    assert counts(line(comfyui.client.run(graph), graph)) == (
+        4 * LAYERS,
+        Counter({"outside the schedule's window": 4 * LAYERS}),
+    )
+
+
+def test_window_and_dense_steps_must_both_allow_a_step(comfyui: ComfyUI) -> None:
+    patch = psa(schedule={"warmup": "3", "last_dense": "1", "start_percent": 0.25, "end_percent": 0.75})
+    graph = two_segments("wan_t2v", settings(), patch, switch_step=4)
+
+    first, second = lines(comfyui.client.run(graph), graph)
+
+    assert counts(first) == (LAYERS, Counter({"warm-up": 3 * LAYERS}))
+    outside = {"outside the schedule's window": LAYERS}
+    assert counts(second) == (2 * LAYERS, Counter(outside | {"last steps": LAYERS}))
+
+
 def test_curves_differ() -> None:
     """What the test above compares with would not tell equal curves apart."""
     halves = []
@@ -229,6 +271,10 @@ def test_curve_needs_the_preset_only_where_it_says_so(comfyui: ComfyUI) -> None:
         ({"dense_layers": "first"}, "dense_layers = 'first'"),
         ({"curve": "steep"}, "'steep' not in"),
         ({"end_8": 1.5}, "end_8"),
+        ({"steps": -1}, "steps = -1"),
+        ({"start_step": 2}, "start_step = 2: needs steps"),
+        ({"steps": 2, "start_step": 2}, "start_step = 2: must be below steps"),
+        ({"start_percent": 0.9, "end_percent": 0.4}, "start_percent = 0.9"),
     ],
 )
 def test_value_that_cannot_be_read_is_refused_before_anything_runs(

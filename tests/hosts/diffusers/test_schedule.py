@@ -116,6 +116,23 @@ def test_a_bare_transformer_is_told_the_number_of_steps() -> None:
     patch(model.transformer, SPARSE.replace(schedule=Schedule(warmup=1)), backend="torch").restore()
 
 
+def test_a_window_is_a_share_of_the_steps_done() -> None:
+    handle = sampled(wan_model(), SPARSE.replace(schedule=Schedule(start_percent=0.25, end_percent=0.75)))
+    assert handle.report.dense_reasons == {"outside the schedule's window": 2 * LAYERS}
+    assert sparse_steps(handle) == [1, 2]
+
+
+def test_a_schedule_says_which_steps_a_bare_transformer_runs() -> None:
+    model = wan_model()
+    config = SPARSE.replace(schedule=Schedule(warmup=3, last_dense="10%", steps=10, start_step=2))
+    with patch(model.transformer, config, backend="torch") as handle:
+        for _ in range(2):
+            for timestep in TIMESTEPS:
+                model(timestep)
+            assert handle.report.dense_reasons == {"warm-up": LAYERS}
+            assert sparse_steps(handle) == [3, 4, 5]
+
+
 def test_dense_layers() -> None:
     handle = sampled(cogvideox_1_0(), SPARSE.replace(schedule=Schedule(dense_layers=(0,))))
     assert handle.report.dense_reasons == {"dense layer": len(TIMESTEPS)}
