@@ -26,8 +26,15 @@ _OPTIONS: dict[str, dict[str, Any]] = {
 }
 WEIGHT_DTYPES = list(_OPTIONS)
 
+_PATCHES = "patch_embed.proj.weight"
 # Together no other model has them.
-_SIGNS = ("patch_embed.text_proj.weight", "blocks.0.norm1.linear.weight")
+_SIGNS = (_PATCHES, "patch_embed.text_proj.weight", "blocks.0.norm1.linear.weight")
+# Of the image-to-video models of 1.0 only the one that was published has them, and ComfyUI fills its channels.
+_LEARNED_POSITIONS = "patch_embed.pos_embedding"
+
+_TEXT_CHANNELS, _IMAGE_CHANNELS, _FUN_CHANNELS, _VOID_CHANNELS = 16, 32, 33, 48
+# 1.5 flattens a patch over time, height and width.
+_VALUES_PER_PATCH = 8
 
 
 def load_cogvideox(path: str, weight_dtype: str, **patcher_options: Any) -> Any:
@@ -42,9 +49,10 @@ def load_cogvideox(path: str, weight_dtype: str, **patcher_options: Any) -> Any:
         patcher_options: what ComfyUI adds when it loads the model once more, for another device.
 
     Raises:
-        ConfigError: a part is missing, or the file holds no CogVideoX.
+        ConfigError: a part is missing, or the file holds no CogVideoX, or one that ComfyUI has no model for.
     """
     weights, metadata = _read(Path(path))
+    _refuse_strangers(weights, Path(path).name)
     patcher = comfy.sd.load_diffusion_model_state_dict(
         weights, model_options=dict(_OPTIONS[weight_dtype]), metadata=metadata, **patcher_options
     )
@@ -53,6 +61,27 @@ def load_cogvideox(path: str, weight_dtype: str, **patcher_options: Any) -> Any:
     set_image_latents(patcher)
     patcher.cached_patcher_init = (load_cogvideox, (path, weight_dtype))
     return patcher
+
+
+def _refuse_strangers(weights: dict[str, torch.Tensor], name: str) -> None:
+    """Refuse a CogVideoX whose further input channels are none that ComfyUI fills, or others than it takes them for."""
+    channels, is_1_0 = _input_channels(weights)
+    if channels not in (_TEXT_CHANNELS, _IMAGE_CHANNELS, _VOID_CHANNELS):
+        known = "16 (text to video), 32 (image to video) and 48 (VOID)"
+        what = "CogVideoX-Fun InP has 33" if channels == _FUN_CHANNELS else "this is none of them"
+        allowed = f"has {channels} input channels; ComfyUI samples CogVideoX of {known}; {what}"
+        raise ConfigError(FILE_KEY, name, allowed)
+    if is_1_0 and channels == _IMAGE_CHANNELS and not any(key.endswith(_LEARNED_POSITIONS) for key in weights):
+        allowed = (
+            "is CogVideoX-Fun Pose or Control, whose further channels are no start image; ComfyUI has no model for it"
+        )
+        raise ConfigError(FILE_KEY, name, allowed)
+
+
+def _input_channels(weights: dict[str, torch.Tensor]) -> tuple[int, bool]:
+    """How many input channels a file's model has, and whether it is a CogVideoX 1.0."""
+    patch = next(weight for key, weight in weights.items() if key.endswith(_PATCHES))
+    return (patch.shape[1], True) if patch.ndim == 4 else (patch.shape[1] // _VALUES_PER_PATCH, False)
 
 
 def _read(path: Path) -> tuple[dict[str, torch.Tensor], Any]:

@@ -14,7 +14,7 @@ pytest.importorskip("diffusers", minversion="0.35")
 
 from psa_core.models.cogvideox.names import core_parameter
 
-from ..checkpoints import TEXT_DIM
+from ..checkpoints import TEXT_DIM, write_cogvideox
 from ..client import PromptFailedError
 from ..cogvideox_variants import TEXT_TOKENS, VARIANTS, VIDEO_CHANNELS, Variant, forward, sample
 from ..conftest import ComfyUI
@@ -162,6 +162,27 @@ def test_a_missing_part_and_other_models_are_refused(comfyui: ComfyUI, folder: P
 
     assert "put half-00002-of-00002.safetensors beside it" in half
     assert all("must be a CogVideoX transformer" in said for said in others)
+
+
+@pytest.mark.parametrize(
+    ("in_channels", "temporal_patch", "words"),
+    [
+        (33, 1, "has 33 input channels; ComfyUI samples CogVideoX of 16"),
+        (33, 2, "CogVideoX-Fun InP has 33"),
+        (24, 1, "has 24 input channels"),
+        (32, 1, "is CogVideoX-Fun Pose or Control"),
+    ],
+)
+def test_kin_that_comfyui_has_no_model_for_is_refused_by_name(
+    comfyui: ComfyUI, folder: Path, in_channels: int, temporal_patch: int, words: str
+) -> None:
+    name = f"kin_{in_channels}_{temporal_patch}.safetensors"
+    write_cogvideox(folder / name, 1, in_channels=in_channels, temporal_patch=temporal_patch)
+
+    said = _error(comfyui, _sampling(loader(name), VARIANTS["5b"]))
+
+    assert f"unet_name = '{name}'" in said
+    assert words in said
 
 
 @pytest.mark.parametrize("grid", [(1, 60, 88), (14, 60, 90)])
