@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator
 
 import pytest
@@ -104,6 +105,46 @@ def test_what_is_left_to_model_sparse_attention_is_reported_so(comfyui: ComfyUI)
     (reason,) = [reason for reason in line(comfyui.client.run(graph), graph).reasons if "min_tokens" in reason]
 
     assert reason.endswith("; left to Model Sparse Attention")
+
+
+@pytest.mark.parametrize("step", [0, 1])
+@pytest.mark.parametrize("kind", ["error", "out of memory", "interrupt"])
+def test_a_run_that_is_broken_off_leaves_nothing(comfyui: ComfyUI, kind: str, step: int) -> None:
+    whole = single_pass("wan_t2v", SETTINGS, psa(warmup_steps=1))
+    before = comfyui.client.sample(whole)
+    broken_off = chain(psa(warmup_steps=1), node("PSATestBreakOff", kind=kind, step=step))
+
+    failed = comfyui.client.run(single_pass("wan_t2v", SETTINGS, broken_off), check=False)
+
+    assert failed.error is not None
+    assert ("the test" in failed.error.get("exception_message", "")) == (kind != "interrupt")
+    assert torch.equal(comfyui.client.sample(single_pass("wan_t2v", SETTINGS, psa(warmup_steps=1))), before)
+
+
+@pytest.mark.slow
+def test_two_hundred_prompts_later_the_bits_are_the_same(comfyui: ComfyUI, request: pytest.FixtureRequest) -> None:
+    def break_off(kind: str) -> Patch:
+        return lambda graph, model: node("PSATestBreakOff", kind=kind, step=draw.randrange(SETTINGS.steps))(
+            graph, model
+        )
+
+    draw = random.Random(request.config.option.seed)
+    reference = psa(warmup_steps=1)
+    before = comfyui.client.sample(single_pass("wan_t2v", SETTINGS, reference))
+    others: list[Patch] = [
+        *(break_off(kind) for kind in ("error", "out of memory", "interrupt")),
+        *(node(f"PSATest{name}") for name in ("DeepCopy", "OwnForward", "OwnAttention", "SparseAttention")),
+        *(node("PSATestCompile", fullgraph=True, blocks=blocks) for blocks in (False, True)),
+        *(psa(warmup_steps=steps) for steps in range(3)),
+    ]
+    for _ in range(200):
+        patches = draw.sample(others, draw.randrange(4))
+        host = draw.choice(["wan_t2v", "wan_t2v", "cogvideox"])
+        if host != "wan_t2v":
+            patches = [patch for patch in patches if patch in others[:4] or patch in others[-3:]]
+        comfyui.client.run(single_pass(host, SETTINGS, chain(*patches) if patches else None), timeout=300, check=False)
+
+    assert torch.equal(comfyui.client.sample(single_pass("wan_t2v", SETTINGS, reference)), before)
 
 
 @pytest.fixture(params=[(False, False), (True, False), (True, True)], ids=["whole", "whole in one graph", "blocks"])

@@ -6,8 +6,9 @@ import copy
 from collections.abc import Callable
 from typing import Any
 
+import comfy.model_management
 import torch
-from comfy.patcher_extension import CallbacksMP
+from comfy.patcher_extension import CallbacksMP, WrappersMP
 from comfy_api.latest import io
 from comfy_api.torch_helpers import set_torch_compile_wrapper
 
@@ -112,7 +113,49 @@ class TestSparseAttention(io.ComfyNode):
         return io.NodeOutput(patched)
 
 
-NEIGHBOURS = [TestDeepCopy, TestOwnForward, TestOwnAttention, TestCompile, TestSparseAttention]
+class TestBreakOff(io.ComfyNode):
+    """Ends a run before it is done, in the middle of the model: by an error, for want of memory, by the user."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """`step` is that of the sampler call in which the run ends."""
+        return io.Schema(
+            node_id="PSATestBreakOff",
+            category="psa/test",
+            inputs=[
+                io.Model.Input("model"),
+                io.Combo.Input("kind", options=["error", "out of memory", "interrupt"]),
+                io.Int.Input("step", default=0),
+            ],
+            outputs=[io.Model.Output()],
+        )
+
+    @classmethod
+    def execute(cls, model: Any, kind: str, step: int) -> io.NodeOutput:
+        """Patch a clone."""
+
+        def apply_model(executor: Any, x: Any, t: Any, *args: Any, **kwargs: Any) -> Any:
+            out = executor(x, t, *args, **kwargs)
+            sigmas = (args[3] if len(args) > 3 else kwargs["transformer_options"])["sample_sigmas"]
+            if float(t.max()) <= float(sigmas[step]):
+                _break_off(kind)
+            return out
+
+        patched = model.clone()
+        patched.add_wrapper_with_key(WrappersMP.APPLY_MODEL, "psa_test_break_off", apply_model)
+        return io.NodeOutput(patched)
+
+
+def _break_off(kind: str) -> None:
+    if kind == "error":
+        raise RuntimeError("the test broke off")
+    if kind == "out of memory":
+        raise torch.OutOfMemoryError("the test found no memory")
+    comfy.model_management.interrupt_current_processing()
+    comfy.model_management.throw_exception_if_processing_interrupted()
+
+
+NEIGHBOURS = [TestBreakOff, TestDeepCopy, TestOwnForward, TestOwnAttention, TestCompile, TestSparseAttention]
 
 
 def _model_node(node_id: str) -> io.Schema:
