@@ -15,7 +15,7 @@ from ...settings.sizes import Grid
 from ..place import Place
 from ..reasons import COMFYUI, EXPECTED, UNKNOWN_MODEL, Request, first_reason
 from ..run import Run
-from .model_sparse_attention import beneath, is_model_sparse_attention
+from .model_sparse_attention import LEFT_TO_IT, beneath, is_model_sparse_attention
 from .models import VideoModel
 
 Override = Callable[..., torch.Tensor]
@@ -88,7 +88,7 @@ class Forward:
                 # Dense is what the settings ask for here, and it would not be.
                 previous = beneath(previous)
             else:
-                reason = f"{reason}; left to Model Sparse Attention"
+                reason += LEFT_TO_IT
         with self.run.report.dense_call(reason, self.device, self.step, layer):
             return func(*args, **kwargs) if previous is None else previous(func, *args, **kwargs)
 

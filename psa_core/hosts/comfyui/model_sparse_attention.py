@@ -12,6 +12,8 @@ from typing import Any
 
 # Its file; ComfyUI loads those of its own nodes under names of their paths.
 _FILE = "nodes_sparse_attention"
+# How the reason of a call ends that it gets.
+LEFT_TO_IT = "; left to Model Sparse Attention"
 
 
 def is_model_sparse_attention(override: Callable[..., Any] | None) -> bool:

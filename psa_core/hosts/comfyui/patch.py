@@ -26,6 +26,7 @@ from ..noise_levels import Part, StepCounter, Window
 from ..run import Run
 from .forward import Forward, under_way
 from .last_prompt import LastPrompt
+from .model_sparse_attention import LEFT_TO_IT
 from .models import VideoModel
 from .override import attention_override
 from .reach import OVERRIDE_KEY, OptionsForBlocks, forget_graphs, is_compiled
@@ -136,13 +137,14 @@ def _outer_sample(
     guider.model_options["transformer_options"][_RUN_KEY] = call
     try:
         samples = executor(noise, latent_image, sampler, sigmas, *args, **kwargs)
-        patch.last_prompt.add(call.run.report)
-        return samples
     finally:
         guider.model_options = outer_options
         if call.hooks is not None:
             call.hooks.remove()
-        _announce(call.run, patch)
+    # Of a run that was broken off nothing is known for sure, and its GPU may not be asked.
+    patch.last_prompt.add(call.run.report)
+    _announce(call.run, patch)
+    return samples
 
 
 def _begin(patch: Patch, sigmas: list[float], grid: Grid | None, model: Any) -> _SamplerCall:
@@ -166,6 +168,11 @@ def _announce(run: Run, patch: Patch) -> None:
     if run.report.sparse_count + run.report.dense_count:
         line = run.report.line()
         log.info("%s", line)
+        if any(reason.endswith(LEFT_TO_IT) for reason in run.report.dense_reasons):
+            log.warning(
+                "Model Sparse Attention is on the same model as PSA Attention Patch, and takes calls that this leaves: "
+                "use one of the two"
+            )
     else:
         line = "PSA: no attention call reached the pack; another node has replaced this model's attention"
         log.warning("%s", line)

@@ -105,6 +105,9 @@ def test_what_is_left_to_model_sparse_attention_is_reported_so(comfyui: ComfyUI)
     (reason,) = [reason for reason in line(comfyui.client.run(graph), graph).reasons if "min_tokens" in reason]
 
     assert reason.endswith("; left to Model Sparse Attention")
+    warned = [text for text in comfyui.server.log_text().splitlines() if "use one of the two" in text]
+    assert "Model Sparse Attention" in warned[-1]
+    assert "PSA Attention Patch" in warned[-1]
 
 
 @pytest.mark.parametrize("step", [0, 1])
@@ -118,6 +121,7 @@ def test_a_run_that_is_broken_off_leaves_nothing(comfyui: ComfyUI, kind: str, st
 
     assert failed.error is not None
     assert ("the test" in failed.error.get("exception_message", "")) == (kind != "interrupt")
+    assert not [text for text in failed.texts.values() if text.startswith("PSA")]
     assert torch.equal(comfyui.client.sample(single_pass("wan_t2v", SETTINGS, psa(warmup_steps=1))), before)
 
 
