@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from psa_core.apps.bench.command import need
+from psa_core.apps.packages import need
 from psa_core.settings.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -50,13 +50,13 @@ def run(parsed: argparse.Namespace) -> None:
     }
     what = next((name for name in runs if getattr(parsed, name)), None)
     if what is None:
-        need("psa bench", "tqdm")
+        need("bench", "tqdm")
         _parts(parsed)
         return
     for name in _WITHOUT.get(what, ()):
         if getattr(parsed, name):
             raise ConfigError(f"--{name}", getattr(parsed, name), f"has no meaning beside --{what}")
-    need(f"psa bench --{what}", *_NEEDS.get(what, ()))
+    need(f"bench --{what}", *_NEEDS.get(what, ()))
     runs[what](parsed)
 
 

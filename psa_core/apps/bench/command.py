@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import importlib.util
 from pathlib import Path
 
+from ..packages import need
 from .checkout import benchmarks_command, in_checkout
 
 OUTPUT = Path("benchmarks/results")
@@ -53,19 +53,8 @@ def run_command(parsed: argparse.Namespace) -> None:
     for name in (*_SWITCHES, *_FILES, "only"):
         if getattr(parsed, name):
             raise ImportError(f"psa bench --{name} needs a checkout of the repository, with benchmarks/ in it")
-    need("psa bench", "tqdm")
+    need("bench", "tqdm")
     _measure(parsed)
-
-
-def need(command: str, *packages: str) -> None:
-    """See that the packages of a command are installed.
-
-    Raises:
-        ImportError: some are not; the message says how to install them.
-    """
-    missing = [package for package in packages if importlib.util.find_spec(package) is None]
-    if missing:
-        raise ImportError(f'{command} needs {", ".join(missing)}: pip install "pyramid-sparse-attention[bench]"')
 
 
 def _measure(parsed: argparse.Namespace) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,6 +12,7 @@ from ...settings.config import PSAConfig
 from ...settings.errors import ConfigError
 from ...settings.presets import ModelFamily, load_families
 from ..options import add_sparsity_options, read_sparsity_options
+from ..packages import need
 from .models import MODELS
 from .video_settings import GenerateSettings
 
@@ -65,11 +65,7 @@ def check_packages(parsed: argparse.Namespace, command: str, needs: Sequence[str
     Raises:
         ImportError: some are not; the message says how to install them.
     """
-    needs = (*needs, "peft") if parsed.lora else needs
-    missing = [name for name in needs if importlib.util.find_spec(name) is None]
-    if missing:
-        install = f'pip install "pyramid-sparse-attention[{command}]"'
-        raise ImportError(f"psa {command} needs {', '.join(missing)}: {install}")
+    need(command, *needs, *(["peft"] if parsed.lora else []))
     import transformers
 
     # diffusers makes it warn of image processors, none of which these pipelines use.
