@@ -20,6 +20,8 @@ class Place:
         steps: of the whole denoising; None when unknown.
         frames_per_token: video frames behind a frame of tokens (``RadialMask.frames_per_token``).
         in_window: whether the schedule's window of the denoising has it.
+        reference_frames: frames of the grid before and after the clip (``RadialMask.reference_frames``); None when
+            unknown.
     """
 
     step: int
@@ -29,6 +31,13 @@ class Place:
     steps: int | None = None
     frames_per_token: int = 1
     in_window: bool = True
+    reference_frames: tuple[int, int] | None = (0, 0)
+
+    @property
+    def clip_frames(self) -> int:
+        """Frames of the grid that are the clip's own; the grid must be known."""
+        assert self.grid is not None
+        return self.grid[0] - sum(self.reference_frames or ())
 
     @property
     def tokens(self) -> int | None:

@@ -44,6 +44,7 @@ class Request(NamedTuple):
         gradients: whether autograd records the call.
         dtypes: of queries, keys and values.
         prompts: how many tokens the prompts have that the model attends to in other calls.
+        pose: whether it has to do with a pose video beside the clip.
     """
 
     q_tokens: int
@@ -58,6 +59,7 @@ class Request(NamedTuple):
     gradients: bool = False
     dtypes: tuple[torch.dtype, ...] = ()
     prompts: tuple[int, ...] = ()
+    pose: bool = False
 
 
 @dataclass(frozen=True)
@@ -94,13 +96,17 @@ def first_reason(reasons: Iterable[Reason], call: Request | Call) -> str | None:
     return None
 
 
+def _has_scenes(radial: RadialMask | None) -> bool:
+    return radial is not None and bool(radial.scene_boundaries)
+
+
 def check_frames(radial: RadialMask | None, frames: int, frames_per_token: int) -> None:
     """See that the scenes of a mask fit so many frames of tokens.
 
     Raises:
         ConfigError: they do not; the message names the number.
     """
-    if radial is not None and radial.scene_boundaries:
+    if radial is not None and _has_scenes(radial):
         check_scenes(radial.scene_boundaries, radial.scene_adjacency, frames, frames_per_token)
 
 
@@ -129,6 +135,7 @@ _MIXED = Reason(
 
 # What PSA does not compute, by what models of each host can ask for.
 COMFYUI = (
+    Reason("attention with the pose video", lambda request: request.pose),
     _CROSS,
     # Same lengths on both sides: nothing in the call tells self-attention from attention to the prompt.
     Reason(
@@ -188,8 +195,12 @@ RUN = (
     *PLACES,
     # Scenes are places in the whole clip, and a part of it does not say which part it is.
     Reason(
-        lambda call: f"the scenes do not fit a window of {call.place.grid[0]} token frames",
-        lambda call: not _scenes_fit(call.config.radial, call.place.grid[0], call.place.frames_per_token),
+        "scenes in a clip with an unknown number of reference frames",
+        lambda call: call.place.reference_frames is None and _has_scenes(call.config.radial),
+    ),
+    Reason(
+        lambda call: f"the scenes do not fit a window of {call.place.clip_frames} token frames",
+        lambda call: not _scenes_fit(call.config.radial, call.place.clip_frames, call.place.frames_per_token),
     ),
 )
 

@@ -51,7 +51,7 @@ class Run:
         """See, before sampling starts, that the scenes fit a clip.
 
         Args:
-            frames: of the clip, in tokens.
+            frames: of the clip, in tokens, without reference frames.
             frames_per_token: as of :class:`Place`.
 
         Raises:
@@ -62,7 +62,8 @@ class Run:
 
     def attend(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, place: Place) -> torch.Tensor:
         """Run one call sparse and record it. Shapes as of :func:`psa_core.pyramid_sparse_attention`."""
-        config = _config_of_call(self.config, place.step, place.steps, place.frames_per_token)
+        references = place.reference_frames or (0, 0)
+        config = _config_of_call(self.config, place.step, place.steps, place.frames_per_token, references)
         with self.report.time_sparse(q.device):
             out, info = pyramid_sparse_attention(
                 q,
@@ -90,8 +91,11 @@ def _relative_error(out: torch.Tensor, q: torch.Tensor, k: torch.Tensor, v: torc
 
 # Asked on every attention call.
 @lru_cache(maxsize=512)
-def _config_of_call(config: PSAConfig, step: int, steps: int | None, frames_per_token: int) -> PSAConfig:
+def _config_of_call(
+    config: PSAConfig, step: int, steps: int | None, frames_per_token: int, reference_frames: tuple[int, int]
+) -> PSAConfig:
     config = config_at(config, step, steps)
     if config.radial is None:
         return config
-    return config.replace(radial=config.radial.replace(frames_per_token=frames_per_token))
+    radial = config.radial.replace(frames_per_token=frames_per_token, reference_frames=reference_frames)
+    return config.replace(radial=radial)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -36,6 +37,17 @@ def blocks_of(grid: Grid, size: int, text_length: int) -> Blocks:
     start = np.arange(-text_length, video, size)
     stop = np.minimum(start + size, video)
     return Blocks(start, stop, start.clip(0) // (height * width), (stop - 1).clip(0) // (height * width))
+
+
+def hold_references(blocks: Blocks, frames: int, reference_frames: Sequence[int]) -> np.ndarray:
+    """Which blocks hold a token of a reference frame; bool ``[blocks]``.
+
+    Args:
+        frames: of the sequence, those of references among them.
+        reference_frames: how many of them come before the clip and after it.
+    """
+    before, after = reference_frames
+    return (blocks.stop > 0) & ((blocks.first < before) | (blocks.last >= frames - after))
 
 
 def check_tokens(grid: Any, block_m: Any, block_n: Any, text_length: Any) -> None:

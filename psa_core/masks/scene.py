@@ -7,9 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from ..settings.radial import check_references
 from ..settings.scenes import Adjacency, adjacency_matrix, check_scenes, read_boundaries, scene_of_frame
 from ..settings.sizes import Grid
-from .blocks import blocks_of, check_tokens
+from .blocks import blocks_of, check_tokens, hold_references
 
 
 def scene_levels(
@@ -21,6 +22,7 @@ def scene_levels(
     block_n: int,
     text_length: int = 0,
     frames_per_token: int = 1,
+    reference_frames: Sequence[int] = (0, 0),
 ) -> torch.Tensor:
     """The level map of scenes over tokens in raster order, text first.
 
@@ -37,6 +39,8 @@ def scene_levels(
         frames_per_token: how boundaries are counted. 1: in frames of tokens. 4 or 8: in video frames, of which the
             first is alone in its latent frame and every four that follow share one; a frame of tokens holds one
             latent frame (4) or two (8).
+        reference_frames: how many frames of the grid come before the clip and after it: pictures that see and are seen
+            by all, which boundaries do not count.
 
     Returns:
         uint8 ``[1, 1, q_blocks, k_blocks]`` on the CPU: 1 kept, 0 skipped.
@@ -45,15 +49,21 @@ def scene_levels(
         ConfigError: an argument is not allowed, or the scenes do not fit the grid; the message names it.
     """
     check_tokens(grid, block_m, block_n, text_length)
-    check_scenes(boundaries, adjacency, grid[0], frames_per_token)
+    check_references(reference_frames)
+    frames = grid[0] - sum(reference_frames)
+    check_scenes(boundaries, adjacency, frames, frames_per_token)
     boundaries = read_boundaries(boundaries)
     matrix = adjacency_matrix(adjacency, len(boundaries) - 1)
     queries, keys = blocks_of(grid, block_m, text_length), blocks_of(grid, block_n, text_length)
-    scene = scene_of_frame(boundaries, grid[0], frames_per_token)
+    # Reference frames get a number as well; what holds them is kept whatever it is.
+    scene = np.pad(scene_of_frame(boundaries, frames, frames_per_token), tuple(reference_frames), "edge")
     # Scenes go up along the frames, so that a block holds a run of them.
     seen = _any_in_run(matrix, scene[queries.first], scene[queries.last])
     levels = _any_in_run(seen.T, scene[keys.first], scene[keys.last]).T
-    levels = levels | (queries.start < 0)[:, None] | (keys.start < 0)
+    rows, columns = (
+        (blocks.start < 0) | hold_references(blocks, grid[0], reference_frames) for blocks in (queries, keys)
+    )
+    levels = levels | rows[:, None] | columns
     return torch.tensor(levels, dtype=torch.uint8, device="cpu")[None, None]
 
 

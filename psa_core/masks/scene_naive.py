@@ -18,16 +18,19 @@ def scene_levels_naive(
     block_n: int,
     text_length: int = 0,
     frames_per_token: int = 1,
+    reference_frames: Sequence[int] = (0, 0),
 ) -> torch.Tensor:
     """The level map from the whole token mask; arguments and result as of ``psa_core.masks.scene.scene_levels``."""
     frames, height, width = grid
     s = height * width
     tokens = text_length + frames * s
     mask = torch.ones(tokens, tokens, dtype=torch.bool)
-    scene = [scene_of_frame(g, frames_per_token, boundaries) for g in range(frames)]
-    for i in range(frames):
-        for j in range(frames):
-            rows, columns = text_length + i * s, text_length + j * s
+    before, after = reference_frames
+    clip = range(frames - before - after)
+    scene = [scene_of_frame(g, frames_per_token, boundaries) for g in clip]
+    for i in clip:
+        for j in clip:
+            rows, columns = text_length + (before + i) * s, text_length + (before + j) * s
             mask[rows : rows + s, columns : columns + s] = _may_see(scene[i], scene[j], adjacency)
     levels = torch.empty(-(-tokens // block_m), -(-tokens // block_n), dtype=torch.uint8)
     for i, some_rows in enumerate(mask.split(block_m, 0)):

@@ -7,6 +7,7 @@ import torch
 from ..ops.levels.rules import compose
 from ..settings.radial import RadialMask
 from ..settings.sizes import Grid
+from .blocks import blocks_of, hold_references
 from .radial import radial_levels
 from .scene import scene_levels
 
@@ -39,6 +40,7 @@ def static_levels(mask: RadialMask, grid: Grid, text_length: int, block_m: int, 
         sparsity_type=mask.sparsity_type,
         coarsen=mask.mode == "coarsen",
     )
+    levels = _keep_references(levels, mask, grid, text_length, block_m, block_n)
     if mask.scene_boundaries:
         scenes = scene_levels(
             grid,
@@ -48,9 +50,21 @@ def static_levels(mask: RadialMask, grid: Grid, text_length: int, block_m: int, 
             block_n=block_n,
             text_length=text_length,
             frames_per_token=mask.frames_per_token,
+            reference_frames=mask.reference_frames,
         )
         levels = compose(levels, scenes, "intersect")
     return _keep_own_block(levels, block_m, block_n)
+
+
+def _keep_references(
+    levels: torch.Tensor, mask: RadialMask, grid: Grid, text_length: int, block_m: int, block_n: int
+) -> torch.Tensor:
+    """Level 1 where a block holds a reference frame, which is at no distance from the clip's frames."""
+    rows, columns = (
+        torch.from_numpy(hold_references(blocks_of(grid, size, text_length), grid[0], mask.reference_frames))
+        for size in (block_m, block_n)
+    )
+    return levels.masked_fill(rows[:, None] | columns, 1)
 
 
 def _keep_own_block(levels: torch.Tensor, block_m: int, block_n: int) -> torch.Tensor:

@@ -42,6 +42,8 @@ class RadialMask:
             what scene i sees, nested or as text (``"1 1 0; 1 1 1; 0 1 1"``).
         frames_per_token: video frames behind a frame of tokens, in which boundaries are counted; 1 counts in frames
             of tokens. Hosts set it.
+        reference_frames: how many frames of tokens before and after the clip hold pictures that the model looks at,
+            such as VACE's reference. They see and are seen by all, and boundaries do not count them. Hosts set it.
 
     Raises:
         ConfigError: a setting is not allowed; the message names the key, the value and what is allowed.
@@ -58,6 +60,7 @@ class RadialMask:
     scene_boundaries: str | Sequence[int] = ()
     scene_adjacency: str | Sequence[Sequence[bool]] = "neighbours"
     frames_per_token: int = 1
+    reference_frames: Sequence[int] = (0, 0)
 
     def __post_init__(self) -> None:
         check_choice("mode", self.mode, RADIAL_MODES)
@@ -68,8 +71,10 @@ class RadialMask:
         for key in ("dense_layers", "dense_timesteps", "last_dense_timesteps"):
             check_whole(key, getattr(self, key), 0)
         check_factor(self.decay_factor)
+        check_references(self.reference_frames)
         set_field = object.__setattr__
         set_field(self, "decay_factor", float(self.decay_factor))
+        set_field(self, "reference_frames", tuple(self.reference_frames))
         set_field(self, "scene_boundaries", read_boundaries(self.scene_boundaries))
         set_field(self, "scene_adjacency", read_adjacency(self.scene_adjacency))
 
@@ -81,6 +86,18 @@ class RadialMask:
     def replace(self, **changes: object) -> RadialMask:
         """A copy with some settings changed, validated again."""
         return dataclasses.replace(self, **changes)  # type: ignore[arg-type]
+
+
+def check_references(frames: Any) -> None:
+    """See that reference frames are two numbers of them.
+
+    Raises:
+        ConfigError: they are not.
+    """
+    if not isinstance(frames, list | tuple) or len(frames) != 2:
+        raise ConfigError("reference_frames", frames, "must be two whole numbers: before the clip and after it")
+    for count in frames:
+        check_whole("reference_frames", count, 0)
 
 
 def check_factor(factor: Any) -> None:

@@ -128,6 +128,21 @@ def test_auto_takes_the_rule_by_the_text(model_type: str, text: int) -> None:
 
 
 @pytest.mark.parametrize("mode", ["radial only", "coarsen"])
+def test_reference_frames_are_at_no_distance(qkv: Any, mode: str) -> None:
+    mask = RadialMask(mode=mode, reference_frames=(0, 1), **NARROW)
+    _, info = pyramid_sparse_attention(
+        *qkv, config(radial=mask), grid=GRID, text_length=TEXT, backend="torch", return_info=True
+    )
+    decay = radial_levels(GRID, model_type="cogvideox", text_length=TEXT, coarsen=mode == "coarsen", **BLOCKS, **NARROW)
+    last = TEXT + (GRID[0] - 1) * GRID[1] * GRID[2]
+    rows, columns = last // BLOCKS["block_m"], last // BLOCKS["block_n"]
+    expected = decay.clone()
+    expected[..., rows:, :] = expected[..., columns:] = 1
+    assert not torch.equal(expected, decay)
+    assert torch.equal(info.levels[:1, :1].cpu(), expected)
+
+
+@pytest.mark.parametrize("mode", ["radial only", "coarsen"])
 def test_scenes_cut_what_the_decay_leaves(qkv: Any, mode: str) -> None:
     mask = RadialMask(mode=mode, scene_boundaries="0, 9, 25", scene_adjacency="own", frames_per_token=4, **NARROW)
     _, info = pyramid_sparse_attention(

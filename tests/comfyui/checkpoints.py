@@ -38,11 +38,16 @@ def write_wan(
     layers: int = 2,
     vace_layers: int = 0,
     clip_vision: bool = False,
+    model_type: str | None = None,
 ) -> None:
-    """Write a Wan model with two heads of 128; the channels, VACE and CLIP-vision parts decide which Wan it is."""
+    """Write a Wan model with two heads of 128; the channels, VACE and CLIP-vision parts decide which Wan it is.
+
+    Those that have nobody's weights but another's say their `model_type`.
+    """
     shapes = _wan_shapes(in_channels, out_channels, layers, vace_layers, clip_vision)
     # The width of the text embedding cannot be read off Wan's weights: ComfyUI takes it from the metadata or 4096.
-    metadata = {"config": json.dumps({"transformer": {"text_dim": TEXT_DIM}})}
+    stated = {"text_dim": TEXT_DIM} | ({"model_type": model_type} if model_type else {})
+    metadata = {"config": json.dumps({"transformer": stated})}
     save_file(_fill_all(shapes, seed), path, metadata=metadata)
 
 

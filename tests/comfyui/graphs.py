@@ -54,6 +54,8 @@ class Settings:
     first_frame: bool = False
     """Wan 2.2 TI2V's image-to-video: a latent whose first frame is given and masked from noise."""
     vace_strength: float = 1.0
+    vace_references: int = 0
+    """Of the latent's frames; they come first."""
 
 
 _nonces = itertools.count(1)
@@ -145,6 +147,16 @@ def given_sigmas(host_name: str, *lists: Sequence[float], patch: Patch | None = 
     return graph
 
 
+def with_reference(graph: Graph, entry: str, latent: LatentGrid) -> Graph:
+    """A graph with another video beside each conditioning, under the key that a core node uses for it."""
+    size = dict(zip(("frames", "height", "width"), latent, strict=True))
+    (sampler,) = graph.nodes_of("KSampler")
+    inputs = graph[sampler]["inputs"]
+    for key in ("positive", "negative"):
+        inputs[key] = graph.add("PSATestReference", conditioning=inputs[key], entry=entry, seed=5, **size)
+    return graph
+
+
 def _load(graph: Graph, host: Host, patch: Patch | None) -> Link:
     model = graph.add("UNETLoader", unet_name=host.checkpoint, weight_dtype="default")
     return patch(graph, model) if patch else model
@@ -166,7 +178,13 @@ def _conditioned_latent(graph: Graph, host: Host, settings: Settings) -> tuple[L
         negative = [positive[0], 1]
     elif host.conditioning == "vace":
         positive = graph.add(
-            "PSATestVace", positive=positive, negative=negative, strength=settings.vace_strength, seed=104, **size
+            "PSATestVace",
+            positive=positive,
+            negative=negative,
+            strength=settings.vace_strength,
+            references=settings.vace_references,
+            seed=104,
+            **size,
         )
         negative = [positive[0], 1]
     latent = graph.add(

@@ -66,6 +66,12 @@ HOSTS: dict[str, Host] = {
             spatial_compression=16,
         ),
         Host("wan_vace", partial(write_wan, seed=7, vace_layers=1), conditioning="vace"),
+        Host(
+            "wan_animate2",
+            partial(write_wan, seed=12, in_channels=36, clip_vision=True, model_type="animate2"),
+            conditioning="image",
+            clip_vision=True,
+        ),
         Host("cogvideox", partial(write_cogvideox, seed=8), text_tokens=_COGVIDEOX_TEXT_TOKENS),
         Host(
             "cogvideox_i2v",

@@ -38,7 +38,9 @@ def cases(draw: st.DrawFn) -> tuple[tuple, dict]:
         "block_n": draw(st.sampled_from([32, 64, 128])),
         "text_length": draw(st.sampled_from([0, 1, 100, 226])),
         "frames_per_token": per_token,
+        "reference_frames": (draw(st.integers(0, 2)), draw(st.integers(0, 2))),
     }
+    frames += sum(kwargs["reference_frames"])
     adjacency = draw(st.sampled_from([*ADJACENCIES, matrix]))
     return ((frames, height, width), boundaries, adjacency), kwargs
 
@@ -47,7 +49,8 @@ def cases(draw: st.DrawFn) -> tuple[tuple, dict]:
 @given(case=cases())
 def test_equals_the_token_mask(case):
     (grid, boundaries, adjacency), kwargs = case
-    used = {scene_of_frame(g, kwargs["frames_per_token"], boundaries) for g in range(grid[0])}
+    clip = range(grid[0] - sum(kwargs["reference_frames"]))
+    used = {scene_of_frame(g, kwargs["frames_per_token"], boundaries) for g in clip}
     if len(used) < len(boundaries) - 1:
         with pytest.raises(ConfigError, match="has its middle in the scene"):
             scene_levels(grid, boundaries, adjacency, **kwargs)
@@ -109,6 +112,13 @@ def test_a_frame_of_tokens_belongs_to_the_scene_of_its_middle_video_frame(per_to
 def test_row_i_says_what_scene_i_sees():
     levels = scene_levels((2, 8, 16), (0, 1, 2), "1 1; 0 1", block_m=128, block_n=128)
     assert levels[0, 0].tolist() == [[1, 1], [0, 1]]
+
+
+def test_reference_frames_see_and_are_seen_by_all_and_are_not_counted():
+    levels = scene_levels((5, 8, 16), (0, 1, 2), "own", block_m=128, block_n=128, reference_frames=(1, 2))[0, 0]
+    assert levels.tolist() == [[1] * 5, [1, 1, 0, 1, 1], [1, 0, 1, 1, 1], [1] * 5, [1] * 5]
+    with pytest.raises(ConfigError, match=r"reference_frames = -1"):
+        scene_levels((5, 8, 16), (0, 1, 2), block_m=128, block_n=128, reference_frames=(-1, 0))
 
 
 def test_text_and_shared_blocks_are_kept():

@@ -106,6 +106,8 @@ REFUSED: list[tuple[dict[str, Any], str, Any, str]] = [
     ({"tile_size": [2, 8]}, "tile_size", [2, 8], "frames, height, width"),
     ({"tile_size": "288"}, "tile_size", "288", "frames, height, width"),
     ({"tile_size": {2, 8, 4}}, "tile_size", {2, 8, 4}, "frames, height, width"),
+    ({"radial": {"reference_frames": (1,)}}, "radial.reference_frames", (1,), "before the clip and after it"),
+    ({"radial": {"reference_frames": (0, -1)}}, "radial.reference_frames", -1, "0 or more"),
     ({"tile_size": 8}, "tile_size", 8, "frames, height, width"),
     ({"tile_size": (2, 0, 8)}, "tile_size", 0, "1 or more"),
     ({"warmup_steps": -1}, "warmup_steps", -1, "0 or more"),

@@ -55,6 +55,7 @@ def radial_masks(draw: st.DrawFn) -> RadialMask:
         scene_boundaries=(0, *sorted(inner)) if scenes and inner else (),
         scene_adjacency=draw(st.sampled_from(["neighbours", "all", "own"])) if not inner else tuple(own),
         frames_per_token=draw(st.sampled_from([1, 4, 8])),
+        reference_frames=draw(st.tuples(st.integers(0, 3), st.integers(0, 3))),
     )
 
 

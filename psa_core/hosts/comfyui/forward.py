@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -42,6 +43,7 @@ class Forward:
         step, steps: step of the whole denoising, and how many it has.
         in_window: whether the schedule's window has the noise level.
         grid: (frames, height, width) in tokens, by the latent's shape; None when unknown.
+        reference_frames: as of :class:`~psa_core.hosts.place.Place`.
         text_length, image_tokens: tokens of the conditioning, of the text and of a CLIP image.
         device: that the model runs on.
         previous: the override that would have run without the pack, or None for the model's own attention.
@@ -56,6 +58,7 @@ class Forward:
     steps: int
     in_window: bool
     grid: Grid | None
+    reference_frames: tuple[int, int] | None
     text_length: int
     image_tokens: int
     device: torch.device
@@ -102,12 +105,26 @@ class Forward:
             # The model's own word comes first: it knows of frames that were added to the latent.
             sizes = call.options.get("grid_sizes")
             grid = grid if sizes is None else (int(sizes[0]), int(sizes[1]), int(sizes[2]))
-        return Place(self.step, layer, grid, text_length, self.steps, model.frames_per_token, self.in_window)
+        facts = (self.steps, model.frames_per_token, self.in_window, self.reference_frames)
+        return Place(self.step, layer, grid, text_length, *facts)
 
     def _dense_reason(self, call: _Call, place: Place, model: VideoModel) -> str | None:
         prompts = (self.text_length, self.image_tokens) if model.kind == "wan" else ()
-        request = call.request._replace(prompts=prompts)
+        request = call.request._replace(prompts=prompts, pose=_is_pose(call.request, place.grid, model))
         return first_reason(COMFYUI, request) or self.run.dense_reason(call.q, call.k, place)
+
+
+def _is_pose(request: Request, grid: Grid | None, model: VideoModel) -> bool:
+    """Whether a call of Wan Animate 2 has to do with its pose video.
+
+    That video has a branch of its own, without the reference frame. Then each frame of the clip looks at the whole
+    clip, and all but the first at their frame of the pose as well.
+    """
+    if model.variant != "animate2" or grid is None:
+        return False
+    frame, clip = grid[1] * grid[2], math.prod(grid)
+    branch = request.q_tokens == request.k_tokens == clip - frame
+    return branch or (request.q_tokens == frame and request.k_tokens in (clip, clip + frame) and grid[0] > 1)
 
 
 # ComfyUI runs the forwards of several GPUs in threads.

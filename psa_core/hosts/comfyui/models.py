@@ -17,11 +17,13 @@ class VideoModel:
         kind: ``"wan"`` (video tokens only) or ``"cogvideox"`` (text tokens first, then video).
         family: model name in the preset files.
         patch_size: (frames, height, width) of latent that make one token.
+        variant: ComfyUI's name of a Wan among its kin, such as ``"vace"``.
     """
 
     kind: str
     family: str
     patch_size: tuple[int, int, int]
+    variant: str = ""
 
     @property
     def frames_per_token(self) -> int:
@@ -36,7 +38,7 @@ def recognise(base_model: Any) -> VideoModel | None:
     """
     unet = base_model.model_config.unet_config
     if unet.get("image_model") == "wan2.1":
-        return VideoModel("wan", _wan_family(unet), tuple(unet["patch_size"]))
+        return VideoModel("wan", _wan_family(unet), tuple(unet["patch_size"]), unet.get("model_type") or "")
     if unet.get("image_model") == "cogvideox":
         spatial = unet.get("patch_size", 2)
         temporal = unet.get("patch_size_t") or 1

@@ -30,6 +30,7 @@ from .model_sparse_attention import LEFT_TO_IT
 from .models import VideoModel
 from .override import attention_override
 from .reach import OVERRIDE_KEY, OptionsForBlocks, forget_graphs, is_compiled
+from .references import leading_references, trailing_references
 from .steps import part_of_denoising, stated_part, window_of
 
 log = logging.getLogger(__name__)
@@ -67,6 +68,7 @@ class _SamplerCall:
 
     Attributes:
         window: noise levels at which calls may run sparse.
+        leading: reference frames before the clip; None when unknown.
         seen: whether a forward of it has ended.
         hooks: on a model whose forward calls its blocks without their options.
     """
@@ -75,6 +77,7 @@ class _SamplerCall:
     steps: StepCounter
     part: Part
     window: Window
+    leading: int | None
     seen: bool = False
     hooks: OptionsForBlocks | None = None
 
@@ -132,7 +135,7 @@ def _outer_sample(
     guider = executor.class_obj
     outer_options = guider.model_options
     patch: Patch = outer_options["transformer_options"][PATCH_KEY]
-    call = _begin(patch, sigmas.tolist(), _grid(noise, patch.model), guider.model_patcher)
+    call = _begin(patch, sigmas.tolist(), _grid(noise, patch.model), guider)
     guider.model_options = comfy.model_patcher.create_model_options_clone(outer_options)
     guider.model_options["transformer_options"][_RUN_KEY] = call
     try:
@@ -147,21 +150,25 @@ def _outer_sample(
     return samples
 
 
-def _begin(patch: Patch, sigmas: list[float], grid: Grid | None, model: Any) -> _SamplerCall:
+def _begin(patch: Patch, sigmas: list[float], grid: Grid | None, guider: Any) -> _SamplerCall:
     """A new run, for a sampler call on latents of this grid.
 
     Raises:
         ConfigError: the settings do not fit the clip or the number of steps.
     """
     run, part, window = Run(patch.config, patch.backend), Part(0, len(sigmas) - 1), Window()
+    leading: int | None = 0
     if patch.model is not None and grid is not None:
-        run.check_frames(grid[0], patch.model.frames_per_token)
-        schedule, model_sampling = patch.config.schedule or Schedule(), model.get_model_object("model_sampling")
+        model_sampling, latent_format = map(guider.model_patcher.get_model_object, ("model_sampling", "latent_format"))
+        leading = leading_references(patch.model, getattr(guider, "conds", {}), latent_format)
+        if leading is not None:
+            run.check_frames(grid[0] - leading, patch.model.frames_per_token)
+        schedule = patch.config.schedule or Schedule()
         part = stated_part(schedule, len(sigmas) - 1) or part_of_denoising(sigmas, model_sampling)
         window = window_of(schedule, model_sampling)
     if patch.config.verbose:
         log.info("PSA: %s; %d steps from step %d of %d on", patch.config, len(sigmas) - 1, part.before, part.steps)
-    return _SamplerCall(run, StepCounter(sigmas), part, window)
+    return _SamplerCall(run, StepCounter(sigmas), part, window, leading)
 
 
 def _announce(run: Run, patch: Patch) -> None:
@@ -199,9 +206,10 @@ def _apply_model(
         step = call.part.before + call.steps.at(sigma)
         text_length = 0 if c_crossattn is None else c_crossattn.shape[1]
         image_tokens = kwargs["clip_fea"].shape[-2] if kwargs.get("clip_fea") is not None else 0
+        references = None if call.leading is None else (call.leading, trailing_references(kwargs))
         grid = _grid(x, patch.model)
         previous = options.get(OVERRIDE_KEY)
-        facts = (step, call.part.steps, call.window.holds(sigma), grid, text_length, image_tokens, x.device)
+        facts = (step, call.part.steps, call.window.holds(sigma), grid, references, text_length, image_tokens, x.device)
         forward = Forward(call.run, patch.model, *facts, previous, options)
         options[OVERRIDE_KEY] = attention_override
 

@@ -9,7 +9,7 @@ import torch
 
 from ..client import PromptFailedError, PromptRejectedError
 from ..conftest import ComfyUI
-from ..graphs import Graph, Link, Settings, single_pass
+from ..graphs import Graph, Link, Settings, single_pass, with_reference
 from ..psa import LEVEL_1_ONLY, PRESET_NUMBERS, line, lines, psa, psa_default, relative_error
 from ..tiny_models import HOSTS
 
@@ -181,15 +181,9 @@ def test_prompt_as_long_as_the_video_stays_dense(comfyui: ComfyUI) -> None:
 
 
 def test_tokens_beyond_grid_and_text_stay_dense(comfyui: ComfyUI) -> None:
-    def with_reference(graph: Graph) -> Graph:
-        (sampler,) = graph.nodes_of("KSampler")
-        inputs = graph[sampler]["inputs"]
-        for key in ("positive", "negative"):
-            inputs[key] = graph.add("PSATestReference", conditioning=inputs[key], frames=1, height=16, width=24, seed=5)
-        return graph
-
-    dense = comfyui.client.sample(with_reference(single_pass("wan_t2v")))
-    graph = with_reference(single_pass("wan_t2v", patch=psa()))
+    in_context = ("context_latents", (1, 16, 24))
+    dense = comfyui.client.sample(with_reference(single_pass("wan_t2v"), *in_context))
+    graph = with_reference(single_pass("wan_t2v", patch=psa()), *in_context)
 
     result = comfyui.client.run(graph)
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import node_helpers
 import torch
+from comfy.latent_formats import Wan21
 from comfy_api.latest import io
 
 from .sizes import random_tensor, size_inputs
@@ -96,6 +97,7 @@ class TestVace(io.ComfyNode):
                 io.Conditioning.Input("negative"),
                 *size_inputs(),
                 io.Float.Input("strength", default=1.0, min=0.0, max=10.0),
+                io.Int.Input("references", default=0, min=0),
                 io.Int.Input("seed", default=0, min=0),
             ],
             outputs=[io.Conditioning.Output("positive"), io.Conditioning.Output("negative")],
@@ -110,21 +112,27 @@ class TestVace(io.ComfyNode):
         height: int,
         width: int,
         strength: float,
+        references: int,
         seed: int,
     ) -> io.NodeOutput:
         """Inactive and reactive halves side by side, and a mask channel for every pixel of a latent cell.
+
+        The first `references` frames hold reference images. Of the others the second is one that is kept.
 
         ComfyUI pads an odd latent to whole patches but not its VACE frames, whose size the real node keeps even.
         """
         height, width = height + height % 2, width + width % 2
         control = random_tensor(seed, 1, 2 * LATENT_CHANNELS, frames, height, width)
         mask = torch.ones(1, VACE_MASK_CHANNELS, frames, height, width)
+        control[:, LATENT_CHANNELS:, :references] = Wan21().process_out(torch.zeros(1, LATENT_CHANNELS, 1, 1, 1))
+        mask[:, :, :references] = 0.0
+        mask[:, :, references + 1 : references + 2] = 0.0
         entries = {"vace_frames": [control], "vace_mask": [mask], "vace_strength": [strength]}
         return _with_entries(positive, negative, entries)
 
 
 class TestReference(io.ComfyNode):
-    """A reference video whose tokens Wan appends to its own."""
+    """A video that Wan has beside its own: in context, as Phantom's subjects, or as Animate 2's pose."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -135,16 +143,20 @@ class TestReference(io.ComfyNode):
             inputs=[
                 io.Conditioning.Input("conditioning"),
                 *size_inputs(),
+                io.Combo.Input("entry", options=["context_latents", "time_dim_concat", "pose_video_latent"]),
                 io.Int.Input("seed", default=0, min=0),
             ],
             outputs=[io.Conditioning.Output()],
         )
 
     @classmethod
-    def execute(cls, conditioning: Conditioning, frames: int, height: int, width: int, seed: int) -> io.NodeOutput:
-        """As in-context reference nodes leave it."""
-        latents = [random_tensor(seed, 1, LATENT_CHANNELS, frames, height, width)]
-        return io.NodeOutput(node_helpers.conditioning_set_values(conditioning, {"context_latents": latents}))
+    def execute(
+        cls, conditioning: Conditioning, frames: int, height: int, width: int, entry: str, seed: int
+    ) -> io.NodeOutput:
+        """As core's nodes leave it."""
+        latent = random_tensor(seed, 1, LATENT_CHANNELS, frames, height, width)
+        value = [latent] if entry == "context_latents" else latent
+        return io.NodeOutput(node_helpers.conditioning_set_values(conditioning, {entry: value}))
 
 
 def _with_entries(positive: Conditioning, negative: Conditioning, entries: dict[str, Any]) -> io.NodeOutput:
