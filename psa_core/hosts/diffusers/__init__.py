@@ -7,7 +7,8 @@
 A model keeps its own attention processors: projections, norms, rotary embeddings, LoRAs and fused projections run as
 they always do. A hook goes around each self-attention layer and catches one call inside it, torch's
 ``scaled_dot_product_attention``. Cross-attention and every other model in the process stay as they are. Offloading,
-LoRAs, attention backends and ``torch.compile`` may come before or after patching.
+LoRAs, attention backends and ``torch.compile`` may come before or after patching. A deep copy or a pickle of a patched
+model is of the model without the patch.
 
 ``transformer.compile_repeated_blocks(fullgraph=True)`` and ``torch.compile(transformer, fullgraph=True)`` keep the
 caught call as one operator, which decides when it runs: layers, steps and patches share their graphs. Blocks
@@ -131,6 +132,10 @@ class _Patch:
         self._layers = [Layer(denoising, index, block.attn1) for index, block in enumerate(blocks)]
         setattr(transformer, _PATCH, self)
 
+    def __reduce__(self) -> tuple[type[None], tuple[()]]:
+        """Copies and pickles of the transformer are not patched."""
+        return type(None), ()
+
     def remove(self) -> None:
         """Restore the transformer; does nothing the second time."""
         self._pre_hook.remove()
@@ -141,8 +146,12 @@ class _Patch:
             delattr(self._transformer, _PATCH)
 
 
-def _note_inputs(denoising: Denoising, names: list[str], transformer: torch.nn.Module, args: Any, kwargs: Any) -> None:
-    """Forward pre-hook of a transformer whose forward pass takes arguments of these names."""
+def _note_inputs(
+    denoising: Denoising | None, names: list[str], transformer: torch.nn.Module, args: Any, kwargs: Any
+) -> None:
+    """Forward pre-hook of a transformer whose forward pass takes arguments of these names; a copy of it has no run."""
+    if denoising is None:
+        return
     call = dict(kwargs)
     for index, arg in enumerate(args):
         call[names[index]] = arg

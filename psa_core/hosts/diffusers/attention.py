@@ -115,6 +115,12 @@ def _hooked(kind: Any) -> Any:
                 return super().__call__(*args, **kwargs)
             return layer.forward(self.processor, super().__call__, args, kwargs)
 
+        def __reduce_ex__(self, protocol: Any) -> Any:
+            """How copies and pickles are made: of what the module is without the layer."""
+            state = super().__reduce_ex__(protocol)[2]
+            without_layer = {name: x for name, x in state.items() if name != _LAYER}
+            return object.__new__, (kind if type(self) is Hooked else type(self),), without_layer
+
     Hooked.__name__, Hooked.__qualname__, Hooked.__module__ = kind.__name__, kind.__qualname__, kind.__module__
     return Hooked
 

@@ -48,6 +48,10 @@ class Denoising:
     def __post_init__(self) -> None:
         self.number = number_of(self)
 
+    def __reduce__(self) -> tuple[type[None], tuple[()]]:
+        """A run is not copied: in copies and pickles of what it is part of, None has its place."""
+        return type(None), ()
+
     def enter(self, timestep: torch.Tensor, grid: Grid, text_length: int, frames_per_token: int) -> None:
         """Take note of a forward pass that is about to run; the first of a run starts a new report.
 
