@@ -34,7 +34,7 @@ def blocks_of(grid: Grid, size: int, text_length: int) -> Blocks:
     """The blocks of ``size`` tokens of a sequence, text first."""
     frames, height, width = grid
     video = frames * height * width
-    start = np.arange(-text_length, video, size)
+    start = np.arange(-text_length, video, size, dtype=np.int64)
     stop = np.minimum(start + size, video)
     return Blocks(start, stop, start.clip(0) // (height * width), (stop - 1).clip(0) // (height * width))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 import tracemalloc
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import example, given, settings
@@ -12,8 +13,11 @@ from hypothesis import strategies as st
 
 import psa_core.masks.radial as radial
 from psa_core import ConfigError, radial_levels
+from psa_core.masks import blocks
 from psa_core.masks.radial import frame_window
 from psa_core.masks.radial_naive import radial_levels_naive
+
+from ..support.windows_numpy import WindowsNumpy
 
 RULES = ("wan", "cogvideox")
 
@@ -230,3 +234,13 @@ def test_errors_name_the_argument(key, value):
     arguments = {"grid": (4, 8, 8), "block_m": 128, "block_n": 128, "model_type": "wan"} | {key: value}
     with pytest.raises(ConfigError, match=rf"^{key} = "):
         radial_levels(arguments.pop("grid"), **arguments)
+
+
+@pytest.mark.parametrize("grid", [(3, 5, 7), (9, 16, 20)])
+def test_int32_of_numpy_changes_nothing(monkeypatch: pytest.MonkeyPatch, grid: tuple[int, int, int]) -> None:
+    arguments = {"block_m": 128, "block_n": 64, "model_type": "wan", "decay_factor": 0.3, "text_length": 21}
+    expected = radial_levels(grid, **arguments)
+    for module in (radial, blocks):
+        monkeypatch.setattr(module, "np", WindowsNumpy())
+    assert {x.dtype for x in blocks.blocks_of(grid, 64, 21)} == {np.dtype(np.int64)}
+    assert torch.equal(radial_levels(grid, **arguments), expected)

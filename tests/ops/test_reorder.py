@@ -11,9 +11,12 @@ import pytest
 import torch
 
 from psa_core import PSAConfig
-from psa_core.ops.reorder import METHODS, reorder_index, restore_index
+from psa_core.ops import reorder
+from psa_core.ops.reorder import METHODS, gilbert, reorder_index, restore_index, tile
 from psa_core.ops.reorder.gilbert import gilbert_order
 from psa_core.ops.reorder.tile import tile_order
+
+from ..support.windows_numpy import WindowsNumpy
 
 Grid = tuple[int, int, int]
 CPU = torch.device("cpu")
@@ -115,3 +118,27 @@ class TestIndex:
 
     def test_without_rearranging_there_is_none(self) -> None:
         assert reorder_index(PSAConfig(use_rearrange=False), (3, 5, 7), 2, CPU) is None
+
+
+class TestWindows:
+    """Where NumPy counts in int32."""
+
+    @pytest.fixture(autouse=True)
+    def _counts_in_int32(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        for module in (reorder, gilbert, tile):
+            monkeypatch.setattr(module, "np", WindowsNumpy())
+        assert tile.np.arange(3).dtype == np.int32
+
+    @pytest.mark.parametrize("method", METHODS)
+    @pytest.mark.parametrize("grid", [(1, 1, 1), (1, 1, 7), (5, 9, 13)])
+    def test_orders_are_int64(self, method: str, grid: Grid) -> None:
+        assert is_permutation(METHODS[method](grid, (2, 4, 4)), grid)
+
+    @pytest.mark.parametrize("method", METHODS)
+    @pytest.mark.parametrize("grid", [(1, 1, 1), (3, 5, 11)])
+    def test_indices_are_int64(self, method: str, grid: Grid) -> None:
+        config = PSAConfig(rearrange_method=method, tile_size=(1, 3, 3))
+        # Neither text length is asked for elsewhere, so that nothing is in the cache.
+        for index in (reorder_index(config, grid, 71, CPU), restore_index(config, grid, 72, CPU)):
+            assert index is not None
+            assert index.dtype == torch.int64

@@ -44,7 +44,8 @@ def restore_index(config: PSAConfig, grid: Grid, text_length: int, device: torch
 def _cached_index(method: str, grid: Grid, tile: Grid, text_length: int, device: torch.device) -> torch.Tensor:
     video = METHODS[method](grid, tile) + text_length
     order = np.concatenate([np.arange(text_length), video])
-    return torch.tensor(order, device=device)
+    # NumPy 1 counts in int32 on Windows.
+    return torch.tensor(order, dtype=torch.int64, device=device)
 
 
 @device_cache(maxsize=16)

@@ -30,7 +30,7 @@ def gilbert_order(grid: tuple[int, int, int]) -> np.ndarray:
     a, b, c = sorted(axes, key=lambda axis: -sum(axis))
     lines: list[np.ndarray] = []
     stack: list[Box] = [((0, 0, 0), a, b, c)]
-    strides = np.array([height * width, width, 1])
+    strides = np.array([height * width, width, 1], np.int64)
     while stack:
         p, a, b, c = stack.pop()
         line = _as_line(a, b, c)
