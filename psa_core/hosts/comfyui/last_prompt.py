@@ -21,6 +21,10 @@ class LastPrompt:
         self._reports: list[Report] = []
         self._lock = threading.Lock()
 
+    def __reduce__(self) -> tuple[type[LastPrompt], tuple[()]]:
+        """Pickles leave the reports behind: what another process samples is another prompt."""
+        return LastPrompt, ()
+
     @property
     def reports(self) -> list[Report]:
         """In the order in which the samplers ended."""

@@ -85,6 +85,10 @@ class _SamplerCall:
         """Itself: copies of the options belong to the same run."""
         return self
 
+    def __reduce__(self) -> tuple[type[None], tuple[()]]:
+        """A run stays in its process: in pickles None has its place, and no run is under way."""
+        return type(None), ()
+
 
 def patch_model(model: comfy.model_patcher.ModelPatcher, patch: Patch) -> comfy.model_patcher.ModelPatcher:
     """A clone of a MODEL that samples with ``patch``; a patch that was there before is replaced.

@@ -27,10 +27,13 @@ def both_orders(other: Patch, patch: Patch) -> list[Patch]:
     return [chain(other, patch), chain(patch, other)]
 
 
+@pytest.mark.parametrize("way", ["deepcopy", "pickle"])
 @pytest.mark.parametrize("psa_last", [True, False])
-def test_deep_copies_of_the_options(comfyui: ComfyUI, psa_last: bool) -> None:
+def test_copies_of_the_options(comfyui: ComfyUI, psa_last: bool, way: str) -> None:
     alone = comfyui.client.sample(single_pass("wan_t2v", SETTINGS, psa(warmup_steps=1)))
-    graph = single_pass("wan_t2v", SETTINGS, both_orders(node("PSATestDeepCopy"), psa(warmup_steps=1))[not psa_last])
+    graph = single_pass(
+        "wan_t2v", SETTINGS, both_orders(node("PSATestCopy", way=way), psa(warmup_steps=1))[not psa_last]
+    )
 
     result = comfyui.client.run(graph)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import pickle
 from collections.abc import Callable
 from typing import Any
 
@@ -15,19 +16,25 @@ from comfy_api.torch_helpers import set_torch_compile_wrapper
 from .override import OVERRIDE_KEY
 
 
-class TestDeepCopy(io.ComfyNode):
-    """Hands on a clone whose options are deep copies."""
+class TestCopy(io.ComfyNode):
+    """Hands on a clone whose options are copies, and copies them again in every forward."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
         """One MODEL in, its copy out."""
-        return _model_node("PSATestDeepCopy")
+        return io.Schema(
+            node_id="PSATestCopy",
+            category="psa/test",
+            inputs=[io.Model.Input("model"), io.Combo.Input("way", options=["deepcopy", "pickle"])],
+            outputs=[io.Model.Output()],
+        )
 
     @classmethod
-    def execute(cls, model: Any) -> io.NodeOutput:
+    def execute(cls, model: Any, way: str) -> io.NodeOutput:
         """Copy."""
         copied = model.clone()
-        copied.model_options = copy.deepcopy(model.model_options)
+        copied.model_options = _COPIES[way](model.model_options)
+        copied.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, "psa_test", _COPYING[way])
         return io.NodeOutput(copied)
 
 
@@ -155,7 +162,25 @@ def _break_off(kind: str) -> None:
     comfy.model_management.throw_exception_if_processing_interrupted()
 
 
-NEIGHBOURS = [TestBreakOff, TestDeepCopy, TestOwnForward, TestOwnAttention, TestCompile, TestSparseAttention]
+NEIGHBOURS = [TestBreakOff, TestCopy, TestOwnForward, TestOwnAttention, TestCompile, TestSparseAttention]
+
+
+def _deep_copying(executor: Any, *args: Any, **kwargs: Any) -> Any:
+    return executor(*(copy.deepcopy(x) if isinstance(x, dict) else x for x in args), **kwargs)
+
+
+def _pickling(executor: Any, *args: Any, **kwargs: Any) -> Any:
+    (options,) = [x for x in args if isinstance(x, dict)]
+    _pickled(options)
+    return executor(*args, **kwargs)
+
+
+def _pickled(options: dict[str, Any]) -> dict[str, Any]:
+    return pickle.loads(pickle.dumps(options))
+
+
+_COPIES = {"deepcopy": copy.deepcopy, "pickle": _pickled}
+_COPYING = {"deepcopy": _deep_copying, "pickle": _pickling}
 
 
 def _model_node(node_id: str) -> io.Schema:
