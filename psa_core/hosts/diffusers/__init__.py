@@ -16,7 +16,8 @@ compiled one by one need torch 2.8 for that.
 
 Steps are those that a pipeline is asked for: its scheduler tells them apart, also one that has the model called twice
 a step, and a run that begins part way (video to video) begins at that step of the whole. A transformer that is patched
-alone has its timesteps to go by, and each one below the last is a step.
+alone has its timesteps to go by, and each one below the last is a step; with other latents at its first timestep a
+run begins anew.
 
 Tested with diffusers 0.35.2 and 0.42.1.
 """

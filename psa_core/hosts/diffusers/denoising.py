@@ -52,14 +52,16 @@ class Denoising:
         """A run is not copied: in copies and pickles of what it is part of, None has its place."""
         return type(None), ()
 
-    def enter(self, timestep: torch.Tensor, grid: Grid, text_length: int, frames_per_token: int) -> None:
+    def enter(
+        self, timestep: torch.Tensor, latents: torch.Tensor, grid: Grid, text_length: int, frames_per_token: int
+    ) -> None:
         """Take note of a forward pass that is about to run; the first of a run starts a new report.
 
         Raises:
             ConfigError: scenes that do not fit the clip.
         """
         first = self.grid is None
-        self.position = self.counter.at(timestep)
+        self.position = self.counter.at(timestep, latents)
         self.grid, self.text_length, self.frames_per_token = grid, text_length, frames_per_token
         if self.position.anew:
             self.run.check_frames(grid[0], frames_per_token)

@@ -20,12 +20,14 @@ class Inputs(NamedTuple):
 
     Attributes:
         timestep: the scheduler's, for every video of the batch or for every token.
+        latents: noisy, with what else the model reads along with them.
         grid: (frames, height, width) of the video in tokens.
         text_length: text tokens in front of the video tokens.
         frames_per_token: video frames behind a frame of tokens.
     """
 
     timestep: torch.Tensor
+    latents: torch.Tensor
     grid: Grid
     text_length: int
     frames_per_token: int
@@ -44,19 +46,21 @@ class Family(NamedTuple):
 
 
 def _wan_inputs(transformer: Any, call: dict[str, Any]) -> Inputs:
-    frames, height, width = call["hidden_states"].shape[2:]
+    latents = call["hidden_states"]
+    frames, height, width = latents.shape[2:]
     patch_frames, patch_height, patch_width = transformer.config.patch_size
     grid = frames // patch_frames, height // patch_height, width // patch_width
-    return Inputs(torch.as_tensor(call["timestep"]), grid, 0, _FRAMES_PER_LATENT * patch_frames)
+    return Inputs(torch.as_tensor(call["timestep"]), latents, grid, 0, _FRAMES_PER_LATENT * patch_frames)
 
 
 def _cogvideox_inputs(transformer: Any, call: dict[str, Any]) -> Inputs:
-    _, frames, _, height, width = call["hidden_states"].shape
+    latents = call["hidden_states"]
+    _, frames, _, height, width = latents.shape
     # CogVideoX 1.0 has no patch size in time.
     patch, patch_frames = transformer.config.patch_size, transformer.config.patch_size_t or 1
     grid = frames // patch_frames, height // patch, width // patch
     text_length = call["encoder_hidden_states"].shape[1]
-    return Inputs(torch.as_tensor(call["timestep"]), grid, text_length, _FRAMES_PER_LATENT * patch_frames)
+    return Inputs(torch.as_tensor(call["timestep"]), latents, grid, text_length, _FRAMES_PER_LATENT * patch_frames)
 
 
 FAMILIES: dict[type, Family] = {

@@ -35,12 +35,17 @@ def number_of(x: Any) -> torch.Tensor:
 
 @torch.library.custom_op(f"{NAMESPACE}::diffusers_enter", mutates_args=("denoising",), **OPTIONS)
 def enter(
-    denoising: torch.Tensor, timestep: torch.Tensor, grid: Sequence[int], text_length: int, frames_per_token: int
+    denoising: torch.Tensor,
+    timestep: torch.Tensor,
+    latents: torch.Tensor,
+    grid: Sequence[int],
+    text_length: int,
+    frames_per_token: int,
 ) -> None:
     """``Denoising.enter``."""
     found = _objects.get(int(denoising))
     if found is not None:
-        found.enter(timestep, (grid[0], grid[1], grid[2]), text_length, frames_per_token)
+        found.enter(timestep, latents, (grid[0], grid[1], grid[2]), text_length, frames_per_token)
 
 
 @torch.library.custom_op(f"{NAMESPACE}::diffusers_stay_dense", mutates_args=("denoising",), **OPTIONS)

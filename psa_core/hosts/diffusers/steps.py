@@ -6,6 +6,9 @@ from typing import Any, NamedTuple
 
 import torch
 
+# Noise of two runs differs in nearly every number.
+_SAMPLES = 256
+
 
 class Position(NamedTuple):
     """Where in the denoising a forward pass stands.
@@ -37,8 +40,8 @@ class SchedulerSteps:
         self._timesteps: Any = None
         self._index = 0
 
-    def at(self, timestep: torch.Tensor) -> Position:
-        """The position of a forward pass that is about to run with this timestep."""
+    def at(self, timestep: torch.Tensor, latents: torch.Tensor) -> Position:
+        """The position of a forward pass that is about to run with this timestep, whatever its latents."""
         scheduler = self._pipeline.scheduler
         timesteps, index = scheduler.timesteps, _index(scheduler, timestep)
         # Every run sets its timesteps, also after one that was broken off.
@@ -56,6 +59,10 @@ class SchedulerSteps:
 class TimestepSteps:
     """Steps of a transformer that runs without its pipeline: each timestep below the one before is a step.
 
+    A timestep above the one before begins a run. So do other latents at the timestep that a run has begun with: runs of
+    a single step follow each other that way. The same latents are the same step, because guidance calls a model for
+    each of its prompts; a single step that is repeated with its noise looks just like that, and counts as one.
+
     Args:
         steps: of the whole denoising; None when unknown.
         start_step: how many of them come before a run's first.
@@ -65,12 +72,17 @@ class TimestepSteps:
         self._steps, self._start_step = steps, start_step
         self._step = start_step
         self._timestep: float | None = None
+        self._noise: list[float] = []
 
-    def at(self, timestep: torch.Tensor) -> Position:
-        """The position of a forward pass that is about to run with this timestep; a higher one begins a run."""
+    def at(self, timestep: torch.Tensor, latents: torch.Tensor) -> Position:
+        """The position of a forward pass that is about to run with this timestep and these latents."""
         now, before = _noisiest(timestep), self._timestep
         self._timestep = now
         anew = before is None or now > before
+        if anew or (now == before and self._step == 0):
+            noise = _sample(latents)
+            anew = anew or noise != self._noise
+            self._noise = noise
         if anew:
             self._step = self._start_step
         elif now != before:
@@ -90,6 +102,11 @@ def _index(scheduler: Any, timestep: torch.Tensor) -> int:
     # begins at the second.
     now, known = _noisiest(timestep), scheduler.timesteps.tolist()
     return min(reversed(range(len(known))), key=lambda i: abs(known[i] - now))
+
+
+def _sample(latents: torch.Tensor) -> list[float]:
+    """Some of the numbers, spread over all of them."""
+    return latents.flatten()[:: -(-latents.numel() // _SAMPLES)].tolist()
 
 
 def _noisiest(timestep: torch.Tensor) -> float:

@@ -130,6 +130,30 @@ def test_steps_are_counted_by_timestep_and_a_new_run_starts_a_new_report() -> No
     assert [(x.step, x.layer) for x in handle.report.sparse_calls()] == [(1, 0), (1, 1)]
 
 
+@pytest.mark.parametrize("calls", [1, 2], ids=["one prompt", "two prompts"])
+@every_model
+def test_runs_of_one_step_are_told_apart_by_their_noise(make: Callable[[], Model], calls: int) -> None:
+    model, reports = make(), []
+    handle = patch(model.transformer, SPARSE, backend="torch")
+    for _ in range(3):
+        model.inputs["hidden_states"] = torch.randn_like(model.inputs["hidden_states"])
+        for _ in range(calls):
+            model.inputs["encoder_hidden_states"] = torch.randn_like(model.inputs["encoder_hidden_states"])
+            model(999)
+        reports.append(handle.report)
+    assert [report.sparse_count for report in reports] == [calls * LAYERS] * 3
+    assert {call.step for report in reports for call in report.sparse_calls()} == {0}
+
+
+def test_solvers_that_call_the_model_twice_at_a_later_timestep_go_on() -> None:
+    model = wan_model()
+    handle = patch(model.transformer, SPARSE, backend="torch")
+    for timestep in (900, 500, 500, 100, 100):
+        model.inputs["hidden_states"] = torch.randn_like(model.inputs["hidden_states"])
+        model(timestep)
+    assert [call.step for call in handle.report.sparse_calls()] == [0] * LAYERS + [1, 1] * LAYERS + [2, 2] * LAYERS
+
+
 def test_the_two_experts_of_a_pipeline_share_one_step_count() -> None:
     high, low = wan_model(), wan_model()
     pipeline = SimpleNamespace(transformer=high.transformer, transformer_2=low.transformer)
