@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import logging
 import sys
 from collections.abc import Iterator, Sequence
@@ -30,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         benchmark finds a wrong result, or when prompts or parts of a comparison have failed.
     """
     parsed = _parser().parse_args(arguments)
-    with _log_to_stderr():
+    with _log_to_stderr(), _any_letters_to_stdout():
         try:
             parsed.run(parsed)
         except (ConfigError, BackendError, OSError, ImportError) as error:
@@ -81,6 +82,22 @@ def _log_to_stderr() -> Iterator[None]:
         yield
     finally:
         logger.removeHandler(handler)
+
+
+@contextmanager
+def _any_letters_to_stdout() -> Iterator[None]:
+    """Escape letters that stdout's encoding lacks, such as a prompt's, as stderr does anyway."""
+    stdout = sys.stdout
+    # What takes its place in notebooks knows every letter.
+    if not isinstance(stdout, io.TextIOWrapper):
+        yield
+        return
+    before = stdout.errors
+    stdout.reconfigure(errors="backslashreplace")
+    try:
+        yield
+    finally:
+        stdout.reconfigure(errors=before)
 
 
 def _presets(parsed: argparse.Namespace) -> None:

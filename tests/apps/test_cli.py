@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import io
 import re
 import subprocess
 import sys
@@ -29,7 +30,7 @@ def write_preset(folder: Path, *lines: str) -> Path:
     """A preset file of one model with one preset, and more lines of settings in it."""
     file = folder / "mine.yaml"
     preset = "\n".join(f"      {line}" for line in ("type: psa", *lines))
-    file.write_text(f"MyModel:\n  attention_configs:\n    fast:\n{preset}\n")
+    file.write_text(f"MyModel:\n  attention_configs:\n    fast:\n{preset}\n", encoding="utf-8")
     return file
 
 
@@ -61,6 +62,18 @@ def test_the_package_run_as_a_module_is_the_command(capsys) -> None:
     assert (done.returncode, done.stdout) == (0, capsys.readouterr().out), done.stderr
     wrong = subprocess.run([sys.executable, "-m", "psa_core", "presets", "--model", "none"], cwd=ROOT, check=False)
     assert wrong.returncode == 2
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
+def test_letters_that_stdout_lacks_are_escaped(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, encoding: str) -> None:
+    file = write_preset(tmp_path, "description: 狐狸 in snow")
+    written = io.BytesIO()
+    stdout = io.TextIOWrapper(written, encoding=encoding, errors="strict")
+    monkeypatch.setattr(sys, "stdout", stdout)
+    assert main(["presets", "--path", str(file)]) == 0
+    stdout.flush()
+    assert r"\u72d0\u72f8 in snow" in written.getvalue().decode(encoding)
+    assert stdout.errors == "strict"
 
 
 def test_presets_shows_what_is_odd_about_a_file(capsys, tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import sys
 from pathlib import Path
 
 import pytest
@@ -53,6 +55,17 @@ def test_every_family_dense_and_sparse(model: str, generate: Generate, capsys) -
     assert out[1] == out[3] == f"1 of 1 video in {generate.output}"
     first, second = generate.videos()
     assert first != second
+
+
+def test_a_video_whose_name_cannot_be_printed_is_made_all_the_same(
+    generate: Generate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stdout = io.TextIOWrapper(io.BytesIO(), encoding="ascii", errors="strict")
+    monkeypatch.setattr(sys, "stdout", stdout)
+    assert generate("Wan2.1_1.3b", "--preset", "baseline", prompt="雪地里的狐狸") == 0
+    stdout.seek(0)
+    assert stdout.read().endswith(f"1 of 1 video in {generate.output}\n")
+    assert [document["prompt"] for document in generate.documents()] == ["雪地里的狐狸"]
 
 
 def test_the_document_holds_every_setting(generate: Generate) -> None:
