@@ -76,8 +76,9 @@ def _started(server: ComfyServer) -> Iterator[ComfyUI]:
 
 @pytest.fixture
 def presets_folder(comfyui: ComfyUI) -> Iterator[Path]:
-    """The user's own preset files, none at first."""
+    """The user's own preset files, none at first: a Save Preset of another test may have left some."""
     folder = comfyui.server.base_directory / "user" / "psa_presets"
+    shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     yield folder
     shutil.rmtree(folder)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -16,22 +17,30 @@ from tools.workflows.model_files import ModelFile
 from tools.workflows.parts import EXAMPLE_IMAGE
 
 from .checkpoints import COG_DIM, TEXT_DIM, WAN_DIM
+from .cogvideox_variants import VARIANTS
 from .graphs import Graph, Link
 from .tiny_models import HOSTS, Host
 
-MODELS: dict[ModelFile, str] = {
-    files.WAN21_1_3B: "wan_t2v",
-    files.WAN21_14B_T2V: "wan_t2v",
-    files.WAN21_14B_I2V: "wan_i2v",
-    files.WAN22_5B: "wan22_ti2v",
-    files.WAN22_T2V[0]: "wan_t2v",
-    files.WAN22_T2V[1]: "wan_t2v_low_noise",
-    files.WAN22_I2V[0]: "wan22_i2v",
-    files.WAN22_I2V[1]: "wan22_i2v_low_noise",
-    files.COGVIDEOX_5B_T2V: "cogvideox",
-    files.COGVIDEOX_5B_I2V: "cogvideox_i2v",
-    files.COGVIDEOX15_5B_T2V: "cogvideox15",
-    files.COGVIDEOX15_5B_I2V: "cogvideox15_i2v",
+
+def _write_published(path: Path) -> None:
+    save_file(VARIANTS["5b_i2v"].transformer().state_dict(), path)
+
+
+# As the published one it has learned positions, and with them one size.
+_COGVIDEOX_5B_I2V = dataclasses.replace(HOSTS["cogvideox_i2v"], write=_write_published, latent=(2, 60, 90))
+MODELS: dict[ModelFile, Host] = {
+    files.WAN21_1_3B: HOSTS["wan_t2v"],
+    files.WAN21_14B_T2V: HOSTS["wan_t2v"],
+    files.WAN21_14B_I2V: HOSTS["wan_i2v"],
+    files.WAN22_5B: HOSTS["wan22_ti2v"],
+    files.WAN22_T2V[0]: HOSTS["wan_t2v"],
+    files.WAN22_T2V[1]: HOSTS["wan_t2v_low_noise"],
+    files.WAN22_I2V[0]: HOSTS["wan22_i2v"],
+    files.WAN22_I2V[1]: HOSTS["wan22_i2v_low_noise"],
+    files.COGVIDEOX_5B_T2V: HOSTS["cogvideox"],
+    files.COGVIDEOX_5B_I2V: _COGVIDEOX_5B_I2V,
+    files.COGVIDEOX15_5B_T2V: HOSTS["cogvideox15"],
+    files.COGVIDEOX15_5B_I2V: HOSTS["cogvideox15_i2v"],
 }
 """The tiny model that stands in for each file."""
 
@@ -54,7 +63,7 @@ def write_stand_ins(wanted: Iterable[ModelFile], base_directory: Path) -> None:
         target = base_directory / "models" / file.folder / file.widget
         target.parent.mkdir(parents=True, exist_ok=True)
         if file in MODELS:
-            _write_parts(HOSTS[MODELS[file]], target, file.parts)
+            _write_parts(MODELS[file], target, file.parts)
         elif file.folder == "loras":
             key, dim = _LORA_KEYS["cogvideox" if "cogvideox" in file.widget else "wan"]
             halves = {"lora_A": torch.randn(4, dim), "lora_B": 0.01 * torch.randn(dim, 4)}
@@ -69,7 +78,7 @@ def write_stand_ins(wanted: Iterable[ModelFile], base_directory: Path) -> None:
 def host_of(graph: dict[str, Any]) -> Host:
     """The tiny model that stands in for the first model of a graph."""
     names = {file.widget: host for file, host in MODELS.items()}
-    return next(HOSTS[names[node["inputs"]["unet_name"]]] for node in graph.values() if "unet_name" in node["inputs"])
+    return next(names[node["inputs"]["unet_name"]] for node in graph.values() if "unet_name" in node["inputs"])
 
 
 def cut_down(graph: dict[str, Any]) -> Graph:

@@ -8,7 +8,7 @@ import pytest
 
 from ..browser import ADD, CHOOSE, EXPORT, SAVE, SELECT, VALUES, reload_graph
 from ..graphs import Settings, single_pass
-from ..psa import MASK_WIDGETS, PRESET_NUMBERS, SCHEDULE_WIDGETS, psa
+from ..psa import ADDED_SCHEDULE_WIDGETS, MASK_WIDGETS, PRESET_NUMBERS, SCHEDULE_WIDGETS, psa
 
 LENGTHS = {
     "short (under 30 frames)": (1.0, 1, 3),
@@ -84,7 +84,7 @@ def test_fresh_nodes_show_their_defaults(mask: Any) -> None:
 
     mask.evaluate(ADD, "PSASparsitySchedule")
 
-    assert mask.evaluate(VALUES) == SCHEDULE_WIDGETS
+    assert mask.evaluate(VALUES) == SCHEDULE_WIDGETS | ADDED_SCHEDULE_WIDGETS
 
 
 @pytest.mark.parametrize("length", LENGTHS)
@@ -144,7 +144,7 @@ def test_links_export_as_the_api_takes_them(page: Any) -> None:
     }  # fmt: skip
     widgets = {"enabled": True, "backend": "auto", "min_tokens": 8192}
     assert by_class["PSAAttentionPatch"] == widgets | {key: [str(ids[name]), 0] for key, name in links.items()}
-    assert by_class["PSASparsitySchedule"] == SCHEDULE_WIDGETS
+    assert by_class["PSASparsitySchedule"] == SCHEDULE_WIDGETS | ADDED_SCHEDULE_WIDGETS
     assert by_class["PSARadialMask"] == mask_values
     assert list(by_class["PSAPresetLoader"]) == list(PRESET_NUMBERS)
 
@@ -194,7 +194,9 @@ def as_before_the_sockets(saved: dict[str, Any]) -> dict[str, Any]:
 def test_pictures_appear_on_the_nodes(page: Any) -> None:
     settings = Settings(latent=(1, 8, 8), steps=1, cfg=1.0)
     # Numbers of its own: what ComfyUI has cached it does not send again.
-    graph = single_pass("wan_t2v", settings, psa(mask={"preview_frames": 33}, schedule={"preview_steps": 17}))
+    graph = single_pass(
+        "wan_t2v", settings, psa(mask={"preview_frames": 33}, schedule={"preview_steps": 17, **ADDED_SCHEDULE_WIDGETS})
+    )
     page.evaluate(LOAD_API, graph)
     exported = page.evaluate(EXPORT)
     assert {key: node["inputs"] for key, node in exported.items()} == {key: graph[key]["inputs"] for key in graph}

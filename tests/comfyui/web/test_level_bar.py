@@ -11,7 +11,7 @@ from psa_core.settings.mask_ratios import mask_ratios_from_bounds, quota_density
 
 from ..browser import CHOOSE, EXPORT, SAVE, SELECT, VALUES, reload_graph
 from ..level_bar import FRAME, PLACE, bounds, caption, drag, handle, show, widths
-from ..psa import PRESET_NUMBERS, SCHEDULE_WIDGETS
+from ..psa import ADDED_SCHEDULE_WIDGETS, PRESET_NUMBERS, SCHEDULE_WIDGETS
 
 SET_VALUE = "([name, value]) => { window.psaNode.widgets.find((w) => w.name === name).value = value; }"
 # What callbacks of the numbers are told, as other extensions hear it.
@@ -241,6 +241,8 @@ def test_graph_saved_without_a_bar_loads(schedule: Any) -> None:
 
     reload_graph(schedule, saved, "PSASparsitySchedule")
 
+    # What was added since is as it was without.
+    numbers |= ADDED_SCHEDULE_WIDGETS
     assert schedule.evaluate(VALUES) == numbers
     (exported,) = schedule.evaluate(EXPORT).values()
     assert exported["inputs"] == numbers
