@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 # Shared memory that one block of threads may use, in KB, by compute capability or AMD's name.
-SHARED_LIMITS = {80: 163, 86: 99, 89: 99, 90: 227, 100: 227, 103: 227, 120: 99, "gfx942": 64, "gfx1201": 64}
+SHARED_LIMITS = {80: 163, 86: 99, 89: 99, 90: 227, 100: 227, 120: 99, "gfx942": 64, "gfx1201": 64}
 # Bytes of stack a thread, by Triton 3.6, 3.8 and 3.9, for what waits for the end of the loop over tiles or for the
 # branch for the last tile of a level. Everything else spills nothing.
 STATED_SPILLS = {("attention", 120): 8, ("attention", 90): 152, ("hopper attention", 90): 104}
