@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from .. import __version__
-from ..ops.backends import check_backend, refusals, triton_installed
+from ..ops.backends import check_backend, refusals, triton_release
 from ..ops.kernel_table import PORTABLE
 from ..ops.refusals import BACKEND_VARIABLE
 from ..settings.errors import ConfigError
@@ -36,7 +36,8 @@ def doctor_lines() -> list[str]:
         ("psa", __version__),
         ("python", f"{platform.python_version()} on {platform.platform()}"),
         ("torch", f"{torch.__version__}, CUDA {torch.version.cuda or 'none'}"),
-        ("triton", _triton()),
+        # The name of the package differs between platforms; what matters is whether it can be imported.
+        ("triton", triton_release() or "not installed, or it cannot be imported"),
         (BACKEND_VARIABLE, _variable()),
         *_gpus(),
         *((name, _version(name)) for name in _OPTIONAL),
@@ -45,15 +46,6 @@ def doctor_lines() -> list[str]:
     ]
     width = max(len(name) for name, _ in facts)
     return [f"{name:<{width}}  {finding}" for name, finding in facts]
-
-
-def _triton() -> str:
-    # The name of the package differs between platforms; what matters is whether it can be imported.
-    if not triton_installed():
-        return "not installed, or it cannot be imported"
-    import triton
-
-    return triton.__version__
 
 
 def _variable() -> str:

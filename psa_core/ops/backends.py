@@ -102,6 +102,16 @@ def triton_installed() -> bool:
     return True
 
 
+def triton_release() -> str | None:
+    """The version of the Triton that can be imported, as it calls itself; None where there is none."""
+    if not triton_installed():
+        return None
+    import triton
+
+    version: str = triton.__version__
+    return version
+
+
 def _interpreted() -> bool:
     from .attention.triton import INTERPRETED
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from ...ops.backends import triton_release
 from ...settings.errors import ConfigError
 from .cases import Case
 
@@ -89,10 +90,8 @@ class Machine:
     @classmethod
     def here(cls) -> Machine:
         """This one, today; needs a GPU."""
-        import triton
-
         name = torch.cuda.get_device_name()
-        return cls(name, _driver(), torch.__version__, triton.__version__, datetime.date.today().isoformat())
+        return cls(name, _driver(), torch.__version__, triton_release(), datetime.date.today().isoformat())
 
 
 @dataclass(frozen=True)
