@@ -32,6 +32,18 @@ def attention_override(func: Override, *args: Any, **kwargs: Any) -> torch.Tenso
     return func(*args, **kwargs) if forward is None else forward.attend(func, args, kwargs)
 
 
+def previous_override(found: Override | None) -> Override | None:
+    """The override that would have run without the pack, where ``found`` is on the hook.
+
+    A forward that is run within another finds the pack's own, and has the outer one's before it: with itself it would
+    go round in circles.
+    """
+    if found is not attention_override:
+        return found
+    outer = forward_under_way()
+    return None if outer is None else outer.previous
+
+
 _outside_the_graph = torch.compiler.disable(attention_override)
 
 

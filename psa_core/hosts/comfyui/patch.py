@@ -28,7 +28,7 @@ from .forward import Forward, under_way
 from .last_prompt import LastPrompt
 from .model_sparse_attention import LEFT_TO_IT
 from .models import VideoModel
-from .override import attention_override
+from .override import attention_override, previous_override
 from .reach import OVERRIDE_KEY, OptionsForBlocks, forget_graphs, is_compiled
 from .references import leading_references, trailing_references
 from .steps import part_of_denoising, stated_part, window_of
@@ -212,7 +212,7 @@ def _apply_model(
         image_tokens = kwargs["clip_fea"].shape[-2] if kwargs.get("clip_fea") is not None else 0
         references = None if call.leading is None else (call.leading, trailing_references(kwargs))
         grid = _grid(x, patch.model)
-        previous = options.get(OVERRIDE_KEY)
+        previous = previous_override(options.get(OVERRIDE_KEY))
         facts = (step, call.part.steps, call.window.holds(sigma), grid, references, text_length, image_tokens, x.device)
         forward = Forward(call.run, patch.model, *facts, previous, options)
         options[OVERRIDE_KEY] = attention_override

@@ -75,6 +75,18 @@ def test_a_forward_that_calls_blocks_without_options(comfyui: ComfyUI, psa_last:
 
 
 @pytest.mark.parametrize("psa_last", [True, False])
+def test_a_forward_within_a_forward(comfyui: ComfyUI, psa_last: bool) -> None:
+    alone = comfyui.client.sample(single_pass("wan_t2v", SETTINGS, psa(warmup_steps=1)))
+    graph = single_pass("wan_t2v", SETTINGS, both_orders(node("PSATestTwice"), psa(warmup_steps=1))[not psa_last])
+
+    result = comfyui.client.run(graph)
+
+    shown = line(result, graph)
+    assert (shown.sparse, shown.reasons["warm-up"]) == (2 * 2 * LAYERS, 2 * LAYERS)
+    assert torch.equal(comfyui.client.latent(result), alone)
+
+
+@pytest.mark.parametrize("psa_last", [True, False])
 def test_attention_that_asks_nobody(comfyui: ComfyUI, psa_last: bool) -> None:
     graph = single_pass("wan_t2v", SETTINGS, both_orders(node("PSATestOwnAttention"), psa())[not psa_last])
 

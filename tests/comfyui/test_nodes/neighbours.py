@@ -98,6 +98,30 @@ class TestCompile(io.ComfyNode):
         return io.NodeOutput(compiled)
 
 
+class TestTwice(io.ComfyNode):
+    """Runs the model once more within each forward, with the options that it is handed, as guidance packs do."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """One MODEL in, the same with a forward within each forward out."""
+        return _model_node("PSATestTwice")
+
+    @classmethod
+    def execute(cls, model: Any) -> io.NodeOutput:
+        """Patch a clone."""
+
+        def apply_model(executor: Any, x: Any, t: Any, *args: Any, **kwargs: Any) -> Any:
+            *others, options = args[:4]
+            if not options.get("psa_test_inner"):
+                inner = {**options, "psa_test_inner": True}
+                executor.class_obj.apply_model(x, t, *others, inner, *args[4:], **kwargs)
+            return executor(x, t, *args, **kwargs)
+
+        patched = model.clone()
+        patched.add_wrapper_with_key(WrappersMP.APPLY_MODEL, "psa_test_twice", apply_model)
+        return io.NodeOutput(patched)
+
+
 class TestSparseAttention(io.ComfyNode):
     """Puts its override on top of what it finds, again at every step, as ComfyUI's Model Sparse Attention does."""
 
@@ -162,7 +186,7 @@ def _break_off(kind: str) -> None:
     comfy.model_management.throw_exception_if_processing_interrupted()
 
 
-NEIGHBOURS = [TestBreakOff, TestCopy, TestOwnForward, TestOwnAttention, TestCompile, TestSparseAttention]
+NEIGHBOURS = [TestBreakOff, TestCopy, TestOwnForward, TestOwnAttention, TestCompile, TestSparseAttention, TestTwice]
 
 
 def _deep_copying(executor: Any, *args: Any, **kwargs: Any) -> Any:
