@@ -77,7 +77,12 @@ def taken_out() -> tuple[Kernels, ...]:
     Raises:
         ConfigError: it has no such value.
     """
-    value = os.environ.get(BACKEND_VARIABLE) or "auto"
+    return _taken_out(os.environ.get(BACKEND_VARIABLE) or "auto")
+
+
+# Asked on every attention call.
+@lru_cache(maxsize=8)
+def _taken_out(value: str) -> tuple[Kernels, ...]:
     names = ["auto", *(kernels.name for kernels in TABLE[1:])]
     if value not in names:
         raise ConfigError(BACKEND_VARIABLE, value, "must be one of " + ", ".join(names))

@@ -69,7 +69,7 @@ class _SamplerCall:
     Attributes:
         window: noise levels at which calls may run sparse.
         leading: reference frames before the clip; None when unknown.
-        seen: whether a forward of it has ended.
+        seen: shapes of inputs with which a forward of it has ended.
         hooks: on a model whose forward calls its blocks without their options.
     """
 
@@ -78,7 +78,7 @@ class _SamplerCall:
     part: Part
     window: Window
     leading: int | None
-    seen: bool = False
+    seen: set[tuple[int, ...]] = field(default_factory=set)
     hooks: OptionsForBlocks | None = None
 
     def __deepcopy__(self, memo: dict[int, Any]) -> _SamplerCall:
@@ -221,21 +221,26 @@ def _apply_model(
             with call.run.report.time_model(x.device), under_way(forward):
                 return executor(x, t, c_concat, c_crossattn, control, options, **kwargs)
 
-        return _reached(run, call, forward, executor.class_obj)
+        return _reached(run, call, (*x.shape, text_length), forward, executor.class_obj)
     return executor(x, t, c_concat, c_crossattn, control, options, **kwargs)
 
 
-def _reached(run: Callable[[], Any], call: _SamplerCall, forward: Forward, model: torch.nn.Module) -> Any:
-    """What a forward gives. Where the first of a sampler call reaches no attention, see that the others do."""
+def _reached(
+    run: Callable[[], Any], call: _SamplerCall, shape: tuple[int, ...], forward: Forward, model: torch.nn.Module
+) -> Any:
+    """What a forward gives. Where the first of a shape reaches no attention, see that the others do.
+
+    Graphs are kept by shape, and each may be from before the patch. Later forwards may be answered by a cache.
+    """
     out = run()
-    if forward.reached or forward.model is None or call.seen:
-        call.seen = True
+    known = shape in call.seen
+    call.seen.add(shape)
+    if forward.reached or forward.model is None or known:
         return out
-    call.seen = True
     if is_compiled(model, forward.options):
         forget_graphs()
         out = run()
-    if not forward.reached:
+    if not forward.reached and call.hooks is None:
         call.hooks = OptionsForBlocks(model)
     return out
 
