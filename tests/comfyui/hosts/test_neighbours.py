@@ -176,21 +176,6 @@ def compiled(request: pytest.FixtureRequest) -> Iterator[Patch]:
     return node("PSATestCompile", fullgraph=fullgraph, blocks=blocks)
 
 
-@pytest.mark.parametrize("dense_tokens", [20, 7])
-def test_graphs_of_some_shapes_from_before_the_patch(comfyui: ComfyUI, compiled: Patch, dense_tokens: int) -> None:
-    """Prompts of two lengths run apart, and only one of them has run compiled and dense."""
-    alone = Settings(steps=3, cfg=1.0, positive_tokens=dense_tokens)
-    both = Settings(steps=3, positive_tokens=20, negative_tokens=7)
-    expected = comfyui.client.sample(single_pass("wan_t2v", both, psa()))
-    comfyui.client.run(single_pass("wan_t2v", alone, compiled))
-    graph = single_pass("wan_t2v", both, chain(compiled, psa()))
-
-    result = comfyui.client.run(graph)
-
-    assert line(result, graph).sparse == 2 * both.steps * LAYERS
-    assert relative_error(comfyui.client.latent(result), expected) < 1e-5
-
-
 @pytest.mark.parametrize("psa_last", [True, False])
 def test_compiled_in_every_order(comfyui: ComfyUI, compiled: Patch, psa_last: bool) -> None:
     """Graphs are kept by the model's class: dense, sparse and dense again must each be what they are without them."""
