@@ -1,0 +1,255 @@
+"""Whole sampler runs in ComfyUI, dense and patched: seconds and memory. ``python -m benchmarks.comfyui_runs COMFYUI``.
+
+Runs ComfyUI in this process, whose Python must have its requirements and a CUDA GPU. Weights are random, in the shapes
+of the published models: quotas (``mask_mode: topk``) and masks take the time that they take on trained ones, bounds on
+importance do not. Text encoder and autoencoder are no part of it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import gc
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from psa_core import load_preset
+from psa_core.apps.bench.measure import gpu
+from psa_core.apps.bench.results import Machine, file_stem
+from psa_core.apps.bench.table import markdown
+
+GIB = 1 << 30
+_SEED = 7
+_TEXT_SCALE, _WEIGHT_SCALE, _BIAS_SCALE = 0.1, 0.02, 0.01
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A model and what it samples.
+
+    Attributes:
+        model: name of its shape in :data:`MODELS`.
+        size: width, height and frames of the video.
+        steps: of the whole denoising.
+        dense_steps: of them, at the start, those that stay dense in the patched run.
+        guided: whether there is a negative prompt (cfg 5), or none (cfg 1, as with distilled LoRAs).
+        preset: of the model's family; its warm-up gives way to ``dense_steps``.
+    """
+
+    model: str
+    size: tuple[int, int, int]
+    steps: int
+    dense_steps: int
+    guided: bool
+    preset: str
+
+
+CLIPS = (
+    Clip("Wan2.1_1.3b", (1280, 720, 81), 20, 5, True, "psa_topk"),
+    Clip("Wan2.1_1.3b", (832, 480, 81), 20, 5, True, "psa_topk"),
+    Clip("Wan2.1_14b", (832, 480, 81), 4, 1, False, "psa_few_steps"),
+    Clip("Wan2.1_14b", (1280, 720, 81), 4, 1, False, "psa_few_steps"),
+    Clip("Wan2.1_14b", (1280, 720, 81), 2, 0, True, "psa_few_steps"),
+    Clip("CogVideo_5b", (720, 480, 49), 20, 5, True, "psa_4steps"),
+)
+
+
+@dataclass(frozen=True)
+class Run:
+    """What one run took.
+
+    Attributes:
+        attention: ``"dense"``, as ComfyUI chooses it, or the preset's name.
+        first_seconds: one step before it, in which kernels are compiled and weights loaded.
+        seconds: the whole run.
+        memory: peak GiB on the GPU beyond the weights.
+        line: what the patch said.
+    """
+
+    clip: Clip
+    tokens: int
+    attention: str
+    first_seconds: float
+    seconds: float
+    memory: float
+    line: str = ""
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Measure, print a table, and keep it as JSON.
+
+    Raises:
+        BackendError: no GPU that can.
+        RuntimeError: a run gave something else than numbers, or the patch ran nothing sparse.
+    """
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.comfyui_runs", description=__doc__)
+    parser.add_argument("comfyui", type=Path, help="ComfyUI's folder")
+    parser.add_argument("--models", nargs="+", choices=sorted({clip.model for clip in CLIPS}), help="default: all")
+    parser.add_argument("--output", type=Path, default=Path("benchmarks/results"))
+    parsed = parser.parse_args(argv)
+    gpu()
+    sys.path.insert(0, str(parsed.comfyui.resolve()))
+    clips = [clip for clip in CLIPS if not parsed.models or clip.model in parsed.models]
+    runs: list[Run] = []
+    for clip in tqdm(clips, unit="clip", dynamic_ncols=True):
+        runs += measure(clip)
+        tqdm.write(run_table(runs[-2:]))
+    machine = Machine.here()
+    file = parsed.output / f"{file_stem(machine.gpu, 'comfyui')}.json"
+    document = {"machine": dataclasses.asdict(machine), "runs": [dataclasses.asdict(run) for run in runs]}
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    print(f"\n{machine.gpu}, {machine.date}, torch {machine.torch}\n\n{run_table(runs)}\n\nresults are in {file}")
+
+
+def run_table(runs: Sequence[Run]) -> str:
+    """Dense and patched runs in Markdown, each pair with its ratio."""
+    rows = []
+    for dense, sparse in zip(runs[::2], runs[1::2], strict=True):
+        clip = dense.clip
+        width, height, frames = clip.size
+        rows.append(
+            (
+                clip.model,
+                f"{width} x {height}, {frames} frames ({dense.tokens:,} tokens)",
+                f"{clip.steps}, {'cfg 5' if clip.guided else 'cfg 1'}",
+                f"{sparse.attention}, {clip.dense_steps} dense",
+                f"{dense.seconds:.0f} s",
+                f"{sparse.seconds:.0f} s (first step {sparse.first_seconds:.0f} s)",
+                f"{dense.seconds / sparse.seconds:.2f}x",
+                f"{dense.memory:.1f} / {sparse.memory:.1f} GiB",
+            )
+        )
+    return markdown(("model", "clip", "steps", "preset", "dense", "PSA", "faster", "memory, dense / PSA"), rows)
+
+
+def measure(clip: Clip) -> list[Run]:
+    """A run dense and a run patched, each after a step of its own, of a model that is loaded for them."""
+    from psa_core.hosts.comfyui import Patch, patch_model, recognise
+
+    with _loaded(clip) as model:
+        video = recognise(model.model)
+        if video is None:
+            raise RuntimeError(f"{clip.model} is not recognised")
+        lines: list[str] = []
+        config = load_preset(clip.model, clip.preset).replace(min_tokens=0)
+
+        def patched(dense_steps: int) -> Any:
+            return patch_model(model, Patch(config.replace(warmup_steps=dense_steps), "triton", video, lines.append))
+
+        dense = _sample(model, clip, 1), _sample(model, clip, clip.steps)
+        sparse = _sample(patched(0), clip, 1), _sample(patched(clip.dense_steps), clip, clip.steps)
+    if " 0 sparse" in lines[-1]:
+        raise RuntimeError(f"{clip.model}: nothing ran sparse: {lines[-1]}")
+    return [
+        Run(clip, _tokens(clip), attention, runs[0][0], runs[1][0], runs[1][1], line)
+        for attention, runs, line in (("dense", dense, ""), (clip.preset, sparse, lines[-1]))
+    ]
+
+
+def _latent(clip: Clip) -> tuple[int, ...]:
+    width, height, frames = clip.size
+    return 1, 16, (frames - 1) // 4 + 1, height // 8, width // 8
+
+
+def _tokens(clip: Clip) -> int:
+    _, _, frames, height, width = _latent(clip)
+    text = COGVIDEOX_TEXT if clip.model.startswith("Cog") else 0
+    return text + frames * (height // 2) * (width // 2)
+
+
+@torch.inference_mode()
+def _sample(model: Any, clip: Clip, steps: int) -> tuple[float, float]:
+    """Seconds of one sampler run, and its peak GiB beyond the weights."""
+    import comfy.sample
+
+    latent = torch.zeros(_latent(clip))
+    noise = comfy.sample.prepare_noise(latent, _SEED)
+    torch.cuda.synchronize()
+    torch.cuda.reset_peak_memory_stats()
+    start = time.perf_counter()
+    out = comfy.sample.sample(
+        model, noise, steps, 5.0 if clip.guided else 1.0, "euler", "simple", _text(clip, 1), _text(clip, 2),
+        latent, seed=_SEED, disable_pbar=True,
+    )  # fmt: skip
+    torch.cuda.synchronize()
+    seconds = time.perf_counter() - start
+    if not out.isfinite().all():
+        raise RuntimeError(f"{clip.model}: the run gave something else than numbers")
+    return seconds, (torch.cuda.max_memory_allocated() - model.loaded_size()) / GIB
+
+
+def _text(clip: Clip, seed: int) -> list[Any]:
+    tokens = COGVIDEOX_TEXT if clip.model.startswith("Cog") else WAN_TEXT
+    text = torch.randn(1, tokens, TEXT_WIDTH, generator=torch.Generator().manual_seed(seed))
+    return [[text * _TEXT_SCALE, {}]]
+
+
+WAN_TEXT, COGVIDEOX_TEXT, TEXT_WIDTH = 512, 226, 4096
+
+
+def _wan(dim: int, ffn_dim: int, heads: int, layers: int) -> Callable[..., Any]:
+    def build(**where: Any) -> Any:
+        from comfy.ldm.wan.model import WanModel
+
+        return WanModel(
+            "t2v", dim=dim, ffn_dim=ffn_dim, num_heads=heads, num_layers=layers, text_dim=TEXT_WIDTH, **where
+        )
+
+    return build
+
+
+def _cogvideox_5b(**where: Any) -> Any:
+    from comfy.ldm.cogvideo.model import CogVideoXTransformer3DModel
+
+    return CogVideoXTransformer3DModel(
+        num_attention_heads=48, num_layers=42, use_rotary_positional_embeddings=True, **where
+    )
+
+
+MODELS: dict[str, Callable[..., Any]] = {
+    "Wan2.1_1.3b": _wan(1536, 8960, 12, 30),
+    "Wan2.1_14b": _wan(5120, 13824, 40, 40),
+    "CogVideo_5b": _cogvideox_5b,
+}
+
+
+@contextmanager
+def _loaded(clip: Clip) -> Iterator[Any]:
+    """The model with random weights, as ComfyUI loads one; afterwards its memory is free."""
+    import comfy.model_management
+    import comfy.ops
+    import comfy.sd
+
+    empty = MODELS[clip.model](device="meta", dtype=torch.bfloat16, operations=comfy.ops.disable_weight_init)
+    generator = torch.Generator("cuda").manual_seed(_SEED)
+    weights = {name: _weight(name, x.shape, generator) for name, x in empty.state_dict().items()}
+    model = comfy.sd.load_diffusion_model_state_dict(weights)
+    del weights
+    try:
+        yield model
+    finally:
+        comfy.model_management.unload_all_models()
+        del model
+        gc.collect()
+        torch.cuda.empty_cache()
+
+
+def _weight(name: str, shape: torch.Size, generator: torch.Generator) -> torch.Tensor:
+    if "norm" in name and name.endswith("weight") and len(shape) == 1:
+        return torch.ones(shape, dtype=torch.bfloat16, device="cuda")
+    scale = _WEIGHT_SCALE if len(shape) > 1 else _BIAS_SCALE
+    return torch.randn(shape, generator=generator, dtype=torch.bfloat16, device="cuda") * scale
+
+
+if __name__ == "__main__":
+    main()
