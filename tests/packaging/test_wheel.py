@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import subprocess
 import sys
 import zipfile
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import psa_core
+from tools.repository_address import repository_address
 
 ROOT = Path(__file__).parents[2]
 
@@ -59,6 +61,15 @@ def test_installs_one_package_with_its_presets(wheel: Path) -> None:
     assert {Path(name).suffix for name in data} == set(kinds)
     assert data <= set(names)
     assert f"{metadata}/licenses/LICENSE" in names
+
+
+def test_says_where_the_repository_is_and_where_to_report(wheel: Path) -> None:
+    name = f"pyramid_sparse_attention-{psa_core.__version__}.dist-info/METADATA"
+    metadata = zipfile.ZipFile(wheel).read(name).decode()
+    urls = dict(re.findall("^Project-URL: (.+), (.+)$", metadata, re.MULTILINE))
+    assert list(urls) == ["Homepage", "Repository", "Issues", "Documentation", "Changelog"]
+    assert urls["Repository"] == repository_address()
+    assert all(url.startswith(repository_address()) for url in urls.values())
 
 
 def test_works_away_from_the_checkout(wheel: Path, tmp_path: Path) -> None:
