@@ -1,14 +1,9 @@
 // A bar split by pyramid level, with a handle on every border. It knows no node: it asks for the numbers and hands
 // back changed ones.
 import { moved, roomOf, sharesOf, STEP } from "./level_bounds.js";
+import { text } from "./texts.js";
 
 const PAGE = 10 * STEP;
-const SKIPPED = "skip";
-const DENSITY_TITLE =
-    "Share of dense attention's work if the bounds are shares of the blocks (topk). With thresholdbound it depends on " +
-    "the content.";
-const RULE = "bounds rise from level to level, and 0 leaves a level out";
-const BAR_TITLE = "Drag a border, or focus it and use the arrow keys.";
 
 function style() {
     if (document.getElementById("psa-level-bar-style")) return;
@@ -40,11 +35,11 @@ export class LevelBar {
         this.name = part("name", caption);
         this.name.setAttribute("role", "status");
         this.density = part("density", caption);
-        this.density.title = DENSITY_TITLE;
+        this.density.title = text("bar.densityHelp");
         this.track = part("track", this.element);
-        this.track.title = BAR_TITLE;
+        this.track.title = text("bar.help");
         this.segments = part("segments", this.track);
-        this.skipped = this.addSegment(0, SKIPPED);
+        this.skipped = this.addSegment(0, text("bar.skipped"));
         this.handles = new Map();
         this.update();
     }
@@ -58,11 +53,12 @@ export class LevelBar {
         const { shares, end, density, problem } = sharesOf(state.bounds);
         const linked = shares.filter((share) => share.linked).map((share) => share.name);
         this.name.textContent = problem ?? this.label;
-        this.name.title = problem ? `${problem}: ${RULE}` : "";
+        this.name.title = problem ? `${problem}: ${text("bar.rule")}` : "";
         this.element.classList.toggle("psa-level-bar-wrong", problem !== null);
         this.element.classList.toggle("psa-level-bar-unused", state.unused !== null);
         if (state.unused !== null) this.density.textContent = state.unused;
-        else this.density.textContent = linked.length ? `${linked.join(", ")} linked` : `density ${density.toFixed(2)}`;
+        else if (linked.length) this.density.textContent = text("bar.linked", { names: linked.join(", ") });
+        else this.density.textContent = text("bar.density", { density: density.toFixed(2) });
         let parked = [];
         for (const [index, share] of shares.entries()) {
             const handle = this.handles.get(share.level) ?? this.addHandle(share);
@@ -84,20 +80,20 @@ export class LevelBar {
     place(handle, { name, hi, linked }, [least, most], out) {
         handle.classList.toggle("psa-level-bar-out", out);
         handle.style.setProperty("--psa-border", hi);
-        if (linked) handle.title = `${name} comes from its link`;
-        else handle.title = out ? `${name} is left out: pull it to the right` : `${name}: ${hi}`;
+        if (linked) handle.title = text("bar.comesFromLink", { name });
+        else handle.title = out ? text("bar.pullOut", { name }) : `${name}: ${hi}`;
         handle.tabIndex = linked ? -1 : 0;
         const described = {
             "aria-valuenow": hi, "aria-valuemin": least, "aria-valuemax": most, "aria-disabled": linked,
-            "aria-valuetext": out ? "left out" : String(hi),
+            "aria-valuetext": out ? text("bar.leftOut") : String(hi),
         };
         for (const [key, value] of Object.entries(described)) handle.setAttribute(key, value);
     }
 
-    addSegment(level, text) {
+    addSegment(level, name) {
         const segment = part("segment", this.segments);
         segment.dataset.level = level;
-        part("text", segment).textContent = text;
+        part("text", segment).textContent = name;
         return segment;
     }
 

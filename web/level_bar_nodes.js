@@ -3,6 +3,7 @@
 import { app } from "../../scripts/app.js";
 import { LevelBar } from "./level_bar.js";
 import { widget } from "./presets.js";
+import { text } from "./texts.js";
 
 const HEIGHT = 48;
 // Widgets are called <prefix><level>.
@@ -70,7 +71,7 @@ function readBounds(node, prefix) {
 function unused(node, prefix) {
     const curve = widget(node, "curve");
     if (!curve || isLinked(node, "curve") || !IGNORED[curve.value]?.includes(prefix)) return null;
-    return `not used: curve is ${curve.value}`;
+    return text("bar.notUsed", { curve: curve.value });
 }
 
 function addBar(node, { prefix, label }) {

@@ -1,5 +1,6 @@
 // The upper bounds of pyramid levels, as the widgets hold them: [{level, name, bound, linked}], finest level first.
 // 0 leaves a level out; what lies above the last bound is skipped. psa_core/mask_ratios.py says what is valid.
+import { text } from "./texts.js";
 
 export const STEP = 0.005;
 const DIGITS = 3;
@@ -12,9 +13,9 @@ export function sharesOf(bounds) {
     for (const { level, name, bound, linked } of bounds) {
         let hi = end;
         if (typeof bound !== "number" || !(bound >= 0 && bound <= 1)) {
-            problem ??= `${name} is not from 0 to 1`;
+            problem ??= text("bar.notFrom0To1", { name });
         } else if (bound !== 0 && bound < end) {
-            problem ??= `${name} is below ${finer}`;
+            problem ??= text("bar.falls", { name, finer });
         } else if (bound !== 0) {
             [hi, finer] = [bound, name];
         }

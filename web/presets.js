@@ -1,6 +1,7 @@
 // What nodes have in common that fill their numbers from presets.
 import { app } from "../../scripts/app.js";
 import { api } from "../../scripts/api.js";
+import { text } from "./texts.js";
 
 // The answer of GET /psa/presets; a broken file is shown to the user.
 export async function fetchPresets() {
@@ -8,7 +9,7 @@ export async function fetchPresets() {
     if (!response.ok) throw new Error(`GET /psa/presets answered ${response.status}`);
     const presets = await response.json();
     for (const detail of presets.errors) {
-        app.extensionManager.toast.add({ severity: "warn", summary: "PSA preset file", detail, life: 10000 });
+        app.extensionManager.toast.add({ severity: "warn", summary: text("presets.file"), detail, life: 10000 });
     }
     return presets;
 }

@@ -36,6 +36,8 @@ SAVE = "() => app.graph.serialize()"
 LOAD = "async (graph) => { await app.loadGraphData(graph); }"
 SELECT = "(type) => { window.psaNode = app.graph.nodes.find((n) => n.type === type); }"
 SET = "([name, value]) => app.extensionManager.setting.set(name, value)"
+# The graph that the front end begins with is in: what is added now stays.
+LOADED = "window.app.extensionManager?.workflow?.activeWorkflow?.changeTracker"
 EXPORT = "async () => (await app.graphToPrompt()).output"
 
 
@@ -72,3 +74,10 @@ def reload_graph(page: Any, graph: dict[str, Any], node_type: str) -> None:
     # What a node does when it is created may wait for the server.
     page.wait_for_timeout(500)
     page.evaluate(SELECT, node_type)
+
+
+def speak(page: Any, language: str) -> None:
+    """Set the front end's language, and begin anew in it."""
+    page.evaluate(SET, ["Comfy.Locale", language])
+    page.reload()
+    page.wait_for_function(f"{READY} && {LOADED}", timeout=60_000)

@@ -6,11 +6,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from .browser import ADD, READY, SET, VALUES
+from .browser import ADD, LOADED, READY, SET, VALUES
 
 RENDERERS = {"classic": False, "vue": True}
-# The graph that the front end begins with is in: what is added now stays.
-LOADED = "window.app.extensionManager?.workflow?.activeWorkflow?.changeTracker"
 # The presets have arrived, and those of other models have gone.
 LISTED = "window.psaNode.widgets.find((w) => w.name === 'preset').options.values.length === 4"
 PLACE = """([scale, x, y]) => {

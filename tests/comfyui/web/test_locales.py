@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from ..browser import ADD, READY, SET
+from ..browser import ADD, SET, speak
 from ..conftest import ComfyUI
 from ..pack_texts import CHINESE, LANGUAGES, code, help_page, locale, node_ids, tables
 
@@ -125,17 +125,9 @@ def test_help_pages_name_outputs_and_mark_inputs_as_the_schema_does(comfyui: Com
 def speaking(request: pytest.FixtureRequest, page: Any) -> Iterator[tuple[Any, str]]:
     """The front end in a language, and the language."""
     page.evaluate(SET, ["Comfy.TutorialCompleted", True])
-    _speak(page, request.param)
+    speak(page, request.param)
     yield page, request.param
-    _speak(page, "en")
-
-
-def _speak(page: Any, language: str) -> None:
-    page.evaluate(SET, ["Comfy.Locale", language])
-    page.reload()
-    page.wait_for_function(READY, timeout=60_000)
-    # Opening the last workflow anew empties the graph.
-    page.wait_for_function("app.extensionManager?.workflow?.activeWorkflow?.changeTracker", timeout=60_000)
+    speak(page, "en")
 
 
 def test_titles_and_labels_are_in_the_language(speaking: tuple[Any, str]) -> None:

@@ -1,0 +1,50 @@
+// Every word that the pack's own parts of the front end show, in the languages that locales/ has. Labels and tooltips
+// of nodes stand in locales/<language>/nodeDefs.json, which ComfyUI reads by itself.
+import { app } from "../../scripts/app.js";
+
+// {words} stand for what text() is given.
+export const TEXTS = {
+    en: {
+        "bar.help": "Drag a border, or focus it and use the arrow keys.",
+        "bar.density": "density {density}",
+        "bar.densityHelp":
+            "Share of dense attention's work if the bounds are shares of the blocks (topk). With thresholdbound it " +
+            "depends on the content.",
+        "bar.skipped": "skip",
+        "bar.linked": "{names} linked",
+        "bar.comesFromLink": "{name} comes from its link",
+        "bar.leftOut": "left out",
+        "bar.pullOut": "{name} is left out: pull it to the right",
+        "bar.notUsed": "not used: curve is {curve}",
+        "bar.notFrom0To1": "{name} is not from 0 to 1",
+        "bar.falls": "{name} is below {finer}",
+        "bar.rule": "bounds rise from level to level, and 0 leaves a level out",
+        "presets.file": "PSA preset file",
+    },
+    zh: {
+        "bar.help": "拖动边界；或选中边界后使用方向键。",
+        "bar.density": "密度 {density}",
+        "bar.densityHelp": "上界为块数份额（topk）时，占稠密注意力计算量的份额。thresholdbound 的密度取决于内容。",
+        "bar.skipped": "跳过",
+        "bar.linked": "{names} 由连线决定",
+        "bar.comesFromLink": "{name} 由连线决定",
+        "bar.leftOut": "不使用",
+        "bar.pullOut": "{name} 未使用：向右拖出",
+        "bar.notUsed": "未使用：curve 为 {curve}",
+        "bar.notFrom0To1": "{name} 不在 0 到 1 之间",
+        "bar.falls": "{name} 小于 {finer}",
+        "bar.rule": "上界须逐级升高，0 表示不用该层级",
+        "presets.file": "PSA 预设文件",
+    },
+};
+
+// The language that ComfyUI is set to, English where the pack does not have it. It may change while a page is open: ask
+// for a text when it is shown.
+function language() {
+    const chosen = app.extensionManager.setting.get("Comfy.Locale");
+    return chosen in TEXTS ? chosen : "en";
+}
+
+export function text(name, values = {}) {
+    return TEXTS[language()][name].replace(/\{(\w+)\}/g, (_, word) => values[word]);
+}
