@@ -44,6 +44,7 @@ class RootIsNoPackage:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--require-comfyui", action="store_true", help="fail, not skip, ComfyUI's tests without ComfyUI")
+    parser.addoption("--front-end", metavar="DIR", help="static folder of the front end that ComfyUI serves")
     parser.addoption("--write-workflows", action="store_true", help="build and save the bundled workflows first")
     parser.addoption("--write-pictures", action="store_true", help="save the pictures of nodes that help pages show")
     parser.addoption("--seed", type=int, help="seed of the tests' random tensors; drawn anew for each run by default")

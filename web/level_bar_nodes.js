@@ -53,7 +53,8 @@ function levelWidgets(node, prefix) {
 }
 
 function isLinked(node, name) {
-    return node.inputs?.some((input) => input.widget?.name === name && input.link != null) ?? false;
+    const slot = node.inputs?.findIndex((input) => input.widget?.name === name) ?? -1;
+    return slot >= 0 && node.isInputConnected(slot);
 }
 
 function readBounds(node, prefix) {

@@ -31,6 +31,12 @@ class ComfyUI:
     client: ComfyClient
 
 
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Mark what looks at the front end, which ``-m browser`` runs alone."""
+    if "browser" in getattr(item, "fixturenames", ()):
+        item.add_marker("browser")
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skip for want of ComfyUI. From here pytest sums the skips up in one line; from a fixture it lists every test."""
     if "comfyui" not in getattr(item, "fixturenames", ()) or item.config.getoption("--require-comfyui", default=False):
@@ -42,13 +48,21 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 
 @pytest.fixture(scope="session")
-def comfyui(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ComfyUI]:
+def front_end_arguments(request: pytest.FixtureRequest) -> tuple[str, ...]:
+    """What has ComfyUI serve the front end that ``--front-end`` names instead of its own."""
+    folder = request.config.option.front_end
+    return () if folder is None else ("--front-end-root", str(Path(folder).resolve()))
+
+
+@pytest.fixture(scope="session")
+def comfyui(tmp_path_factory: pytest.TempPathFactory, front_end_arguments: tuple[str, ...]) -> Iterator[ComfyUI]:
     """Start ComfyUI for the first test that asks. Getting here without one means that it was required."""
     try:
         installation = Installation.find()
     except ComfyUINotFoundError as error:
         pytest.fail(str(error), pytrace=False)
-    with _started(ComfyServer(installation, tmp_path_factory.mktemp("comfyui"))) as started:
+    server = ComfyServer(installation, tmp_path_factory.mktemp("comfyui"), arguments=front_end_arguments)
+    with _started(server) as started:
         yield started
 
 

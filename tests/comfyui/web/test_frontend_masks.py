@@ -45,7 +45,7 @@ CONNECT = """() => {
     return ids;
 }"""
 SOCKETS = """() => Object.fromEntries(
-    window.psaNode.inputs.map((input) => [input.name, [input.type, input.link !== null]]))"""
+    window.psaNode.inputs.map((input, slot) => [input.name, [input.type, window.psaNode.isInputConnected(slot)]]))"""
 CONNECT_MASK = """() => {
     const mask = LiteGraph.createNode("PSARadialMask");
     app.graph.add(mask);

@@ -11,8 +11,7 @@ import pytest
 from ..browser import EXPORT, LOAD
 from ..conftest import ComfyUI
 from ..server import PACK_ROOT
-from ..stand_ins import write_stand_ins
-from .test_workflows import PROBLEMS, WORKFLOWS
+from .test_workflows import PROBLEMS
 
 GRAPHS = PACK_ROOT / "tests" / "graphs"
 SAVED = sorted(GRAPHS.glob("*/workflows/*.json"))
@@ -25,15 +24,6 @@ def _name(file: Path) -> str:
 def _prompt_of(file: Path) -> dict[str, Any]:
     document: dict[str, Any] = json.loads((file.parents[1] / "prompts" / file.name).read_text(encoding="utf-8"))
     return document
-
-
-@pytest.fixture(scope="module")
-def front_end(comfyui: ComfyUI, request: pytest.FixtureRequest) -> Any:
-    """The front end, opened when there is a file under every name that a workflow asks for."""
-    presets = comfyui.client.get_json("/psa/presets")["models"]
-    for workflow in WORKFLOWS.values():
-        write_stand_ins(workflow.files(presets), comfyui.server.base_directory)
-    return request.getfixturevalue("page")
 
 
 def test_releases_keep_their_graphs() -> None:
@@ -54,8 +44,9 @@ def test_loads_with_the_settings_it_was_saved_with(file: Path, front_end: Any) -
         assert {name: now[key]["inputs"][name] for name in node["inputs"]} == node["inputs"]
 
 
+@pytest.mark.usefixtures("stand_ins")
 @pytest.mark.parametrize("file", SAVED, ids=_name)
-def test_server_takes_the_prompt(file: Path, comfyui: ComfyUI, front_end: Any) -> None:
+def test_server_takes_the_prompt(file: Path, comfyui: ComfyUI) -> None:
     answer = comfyui.client.post("/psa_test/validate", _prompt_of(file))
 
     assert (answer["node_errors"], answer["error"], answer["valid"]) == ({}, None, True)

@@ -30,7 +30,7 @@ INSERT = """() => {
     for (const graph of [app.graph, ...(app.graph.subgraphs?.values() ?? [])]) {
         for (const sampler of [...graph.nodes].filter((node) => node.type.startsWith("KSampler") && node.mode === 0)) {
             const slot = sampler.findInputSlot("model");
-            const link = graph.getLink(sampler.inputs[slot].link);
+            const link = sampler.getInputLink(slot);
             const patch = LiteGraph.createNode("PSAAttentionPatch");
             graph.add(patch);
             graph.getNodeById(link.origin_id).connect(link.origin_slot, patch, patch.findInputSlot("model"));
@@ -56,11 +56,16 @@ ENDINGS = (".safetensors", ".png", ".jpg", ".mp4")
 
 
 @pytest.fixture(scope="module")
-def front_end(comfyui: ComfyUI, request: pytest.FixtureRequest) -> Any:
-    """The front end, opened when there is a file under every name that a template asks for."""
+def named_files(comfyui: ComfyUI) -> None:
+    """A file under every name that a template asks for."""
     for name in TEMPLATES:
         write_named_files(template(comfyui, name), comfyui.server.base_directory)
-    return request.getfixturevalue("page")
+
+
+@pytest.fixture(scope="module")
+def front_end(named_files: None, page: Any) -> Any:
+    """The front end, opened when the files are there."""
+    return page
 
 
 @pytest.mark.parametrize("name", TEMPLATES)

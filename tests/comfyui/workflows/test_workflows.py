@@ -17,7 +17,7 @@ from .. import pictures
 from ..browser import EXPORT, LOAD
 from ..conftest import ComfyUI
 from ..server import PACK_ROOT
-from ..stand_ins import write_stand_ins
+from .conftest import Presets
 
 FOLDER = PACK_ROOT / "workflows"
 EXPORTS = Path(__file__).parents[1] / "workflow_exports"
@@ -27,7 +27,6 @@ RUN_HERE = [name for name, workflow in WORKFLOWS.items() if workflow.runs_here]
 # In the front end only: it is drawn, and no part of a prompt.
 DRAWN_ONLY = {"MarkdownNote"}
 
-Presets = dict[str, Any]
 PROBLEMS = """() => app.graph.nodes
     .filter((node) => node.has_errors || !LiteGraph.registered_node_types[node.type]).map((node) => node.type)"""
 BROWSE = "() => app.extensionManager.command.execute('Comfy.BrowseTemplates')"
@@ -42,22 +41,6 @@ SHORTEN = """() => {
     }
     set("KSampler", "steps", 3);
 }"""
-
-
-@pytest.fixture(scope="module")
-def presets(comfyui: ComfyUI) -> Presets:
-    models: Presets = comfyui.client.get_json("/psa/presets")["models"]
-    return models
-
-
-@pytest.fixture(scope="module")
-def front_end(comfyui: ComfyUI, presets: Presets, request: pytest.FixtureRequest) -> Any:
-    """The front end, opened when there is a file under every name that a workflow asks for."""
-    for workflow in WORKFLOWS.values():
-        write_stand_ins(workflow.files(presets), comfyui.server.base_directory)
-    page = request.getfixturevalue("page")
-    pictures.prepare(page)
-    return page
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -91,8 +74,9 @@ def test_loads_and_exports(name: str, front_end: Any) -> None:
     assert pictures.has_content(pictures.take(front_end, scale=0.6))
 
 
+@pytest.mark.usefixtures("stand_ins")
 @pytest.mark.parametrize("name", NAMES)
-def test_server_takes_it(name: str, comfyui: ComfyUI, front_end: Any) -> None:
+def test_server_takes_it(name: str, comfyui: ComfyUI) -> None:
     answer = comfyui.client.post("/psa_test/validate", exported(name))
 
     assert (answer["node_errors"], answer["error"], answer["valid"]) == ({}, None, True)

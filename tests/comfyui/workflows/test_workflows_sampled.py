@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 import torch
 
@@ -11,7 +9,7 @@ from tools.workflows import WORKFLOWS
 
 from ..conftest import ComfyUI
 from ..psa import lines
-from ..stand_ins import cut_down, write_stand_ins
+from ..stand_ins import cut_down
 from .test_workflows import exported
 
 NAMES = [name for name, workflow in WORKFLOWS.items() if not workflow.runs_here]
@@ -19,13 +17,7 @@ NAMES = [name for name, workflow in WORKFLOWS.items() if not workflow.runs_here]
 EXPECTED = {"cross-attention", "warm-up"}
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _stand_ins(comfyui: ComfyUI) -> None:
-    presets: dict[str, Any] = comfyui.client.get_json("/psa/presets")["models"]
-    for name in NAMES:
-        write_stand_ins(WORKFLOWS[name].files(presets), comfyui.server.base_directory)
-
-
+@pytest.mark.usefixtures("stand_ins")
 @pytest.mark.parametrize("name", NAMES)
 def test_every_patched_model_runs_sparse(name: str, comfyui: ComfyUI) -> None:
     graph = cut_down(exported(name))
