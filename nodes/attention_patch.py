@@ -6,13 +6,12 @@ import functools
 import logging
 
 from comfy_api.latest import io
-from server import PromptServer
 
 from .. import psa_core as core
 from ..psa_core.hosts.comfyui import Patch, patch_model, recognise
 from ..psa_core.ops.backends import BACKENDS
 from ..psa_core.settings.presets import bundled_dir, load_preset
-from .shared import Mask, Preset, Schedule
+from .shared import Mask, Preset, Schedule, say
 
 log = logging.getLogger(__name__)
 
@@ -79,7 +78,9 @@ class PSAAttentionPatch(io.ComfyNode):
         mask: core.RadialMask | None = None,
         schedule: core.Schedule | None = None,
     ) -> io.NodeOutput:
+        announce = functools.partial(say, cls.hidden.unique_id)
         if not enabled:
+            announce("PSA: off")
             return io.NodeOutput(model)
         video_model = recognise(model.model)
         if video_model is None:
@@ -89,11 +90,6 @@ class PSAAttentionPatch(io.ComfyNode):
             preset = load_preset(family, path=bundled_dir())
             if video_model:
                 log.info("PSA: recognised %s, using its default preset", family)
-        announce = functools.partial(_show, node_id=cls.hidden.unique_id)
         given = {key: x for key, x in (("radial", mask), ("schedule", schedule)) if x is not None}
         patch = Patch(preset.replace(min_tokens=min_tokens, **given), backend, video_model, announce)
         return io.NodeOutput(patch_model(model, patch))
-
-
-def _show(line: str, node_id: str) -> None:
-    PromptServer.instance.send_progress_text(line, node_id)

@@ -6,9 +6,9 @@ import logging
 
 import folder_paths
 from comfy_api.latest import io
-from server import PromptServer
 
 from ..psa_core.hosts.comfyui.cogvideox_lora import apply_cogvideox_lora
+from .shared import say
 
 log = logging.getLogger(__name__)
 
@@ -56,5 +56,5 @@ class PSACogVideoXLoRA(io.ComfyNode):
         patched, mapped = apply_cogvideox_lora(model, path, lora_name, strength_model)
         line = mapped.line()
         log.log(logging.WARNING if mapped.unused else logging.INFO, "%s", line)
-        PromptServer.instance.send_progress_text(line, cls.hidden.unique_id)
+        say(cls.hidden.unique_id, line)
         return io.NodeOutput(patched)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from comfy_api.latest import io
-from server import PromptServer
 
 from ..psa_core.settings.config import PSAConfig
 from ..psa_core.settings.errors import ConfigError, errors_at
 from ..psa_core.settings.presets import ModelFamily, check_name, read_preset_file, save_preset
 from .preset_loader import DEFAULT_FAMILY, families, user_presets_dir, widgets_from_config
-from .shared import Preset
+from .shared import Preset, say
 
 _DESCRIPTION = "Saved in ComfyUI"
 
@@ -77,7 +76,7 @@ class PSASavePreset(io.ComfyNode):
         # A file that is not valid has to be named.
         with errors_at("Save Preset"):
             said = _save(preset, model, name, overwrite)
-        PromptServer.instance.send_progress_text(said, cls.hidden.unique_id)
+        say(cls.hidden.unique_id, said)
         return io.NodeOutput()
 
 

@@ -55,12 +55,19 @@ class PromptResult:
     cached: list[str] = field(default_factory=list)
     """Ids of the nodes that were answered from the cache."""
     progress_texts: list[tuple[str, str]] = field(default_factory=list)
-    """Every text sent onto a node during the run, in order, as (node id, text)."""
+    """Every text that ComfyUI sent onto a node during the run, in order, as (node id, text)."""
+    said: list[tuple[str, str]] = field(default_factory=list)
+    """Every line that the pack showed on a node during the run, in order, as (node id, line)."""
 
     @property
     def texts(self) -> dict[str, str]:
         """The last progress text of each node."""
         return dict(self.progress_texts)
+
+    @property
+    def lines(self) -> dict[str, str]:
+        """What the pack's nodes show after the run."""
+        return dict(self.said)
 
 
 class ComfyClient:
@@ -139,6 +146,8 @@ class ComfyClient:
                 continue
             event = json.loads(message)
             data = event.get("data", {})
+            if running and event["type"] == "psa.line":
+                result.said.append((data["node"], data["line"]))
             if data.get("prompt_id") != result.prompt_id:
                 continue
             running = True

@@ -155,7 +155,7 @@ class Line:
 def lines(result: PromptResult, graph: Graph) -> list[Line]:
     """What the patch nodes of a graph showed during a run, in order, a line for each sampler call."""
     nodes = graph.nodes_of("PSAAttentionPatch")
-    return [_read(text) for node, text in result.progress_texts if node in nodes]
+    return [_read(text) for node, text in result.said if node in nodes and _ENDED.match(text)]
 
 
 def line(result: PromptResult, graph: Graph) -> Line:
@@ -179,6 +179,10 @@ def listed(address: str) -> dict[str, Any]:
     with opener.open(f"http://{address}/psa/presets", timeout=30) as response:
         content: dict[str, Any] = json.load(response)
     return content
+
+
+# What stands there while a run goes on is another matter.
+_ENDED = re.compile(r"PSA: (density|no call ran sparse)")
 
 
 def _read(text: str) -> Line:

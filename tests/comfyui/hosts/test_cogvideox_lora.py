@@ -37,7 +37,7 @@ def lora(name: str, strength: float = 1.0) -> Patch:
 
 def shown(result: PromptResult, graph: Graph) -> str:
     (node,) = graph.nodes_of("PSACogVideoXLoRA")
-    return result.texts[node]
+    return result.lines[node]
 
 
 def pair(name: str, rank: int, rows: int = COG_DIM, columns: int = COG_DIM) -> Tensors:

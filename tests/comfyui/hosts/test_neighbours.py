@@ -92,7 +92,7 @@ def test_attention_that_asks_nobody(comfyui: ComfyUI, psa_last: bool) -> None:
 
     result = comfyui.client.run(graph)
 
-    (text,) = [text for text in result.texts.values() if text.startswith("PSA")]
+    (text,) = [text for text in result.lines.values() if text.startswith("PSA")]
     assert text == "PSA: no attention call reached the pack; another node has replaced this model's attention"
 
 
@@ -136,7 +136,7 @@ def test_a_run_that_is_broken_off_leaves_nothing(comfyui: ComfyUI, kind: str, st
 
     assert failed.error is not None
     assert ("the test" in failed.error.get("exception_message", "")) == (kind != "interrupt")
-    assert not [text for text in failed.texts.values() if text.startswith("PSA")]
+    assert not [text for text in failed.lines.values() if text.startswith("PSA")]
     assert torch.equal(comfyui.client.sample(single_pass("wan_t2v", SETTINGS, psa(warmup_steps=1))), before)
 
 

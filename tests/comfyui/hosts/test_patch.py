@@ -251,7 +251,7 @@ def test_log_holds_the_line_of_the_node(comfyui: ComfyUI) -> None:
 
     result = comfyui.client.run(graph)
 
-    (shown,) = [text for node, text in result.progress_texts if node in graph.nodes_of("PSAAttentionPatch")]
+    shown = result.lines[graph.nodes_of("PSAAttentionPatch")[0]]
     assert comfyui.server.log_text()[before:].count(shown) == 1
     assert len(lines(result, graph)) == 1
 

@@ -43,7 +43,7 @@ def document(graph: Graph, result: PromptResult) -> dict[str, Any]:
 
 def text_of(graph: Graph, result: PromptResult) -> str:
     """The last line on the patch node."""
-    return result.texts[graph.nodes_of("PSAAttentionPatch")[0]]
+    return result.lines[graph.nodes_of("PSAAttentionPatch")[0]]
 
 
 def with_seed(graph: Graph, seed: int) -> Graph:
@@ -157,7 +157,7 @@ def test_two_experts(comfyui: ComfyUI) -> None:
     result = comfyui.client.run(graph)
 
     parsed = document(graph, result)
-    assert [model["line"] for model in parsed["models"]] == [result.texts[high[0]], result.texts[low[0]]]
+    assert [model["line"] for model in parsed["models"]] == [result.lines[high[0]], result.lines[low[0]]]
     assert [{call["step"] for call in model["sparse_calls"]} for model in parsed["models"]] == [{1}, {2, 3}]
     assert counts(parsed) == (3 * LAYERS, {"cross-attention": STEPS * LAYERS, "warm-up": LAYERS})
     for part in (parsed, *parsed["models"]):

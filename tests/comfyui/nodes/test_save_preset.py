@@ -34,7 +34,7 @@ def test_every_model_s_presets_are_listed_at_once_and_load_with_the_same_numbers
         numbers = family["presets"][family["default"]] | {"level_1": 0.03, "warmup_steps": 7}
         graph = save(model, numbers)
 
-        said = comfyui.client.run(graph).texts[node(graph)]
+        said = comfyui.client.run(graph).lines[node(graph)]
 
         assert said == f'Saved "mine" of {model} in psa_presets/{model}.yaml; Preset Loaders list it'
         after = listed(comfyui.server.address)
@@ -78,7 +78,7 @@ def test_a_bundled_preset_stays_as_it_is(comfyui: ComfyUI, presets_folder: Path,
 def test_settings_that_are_there_are_not_written_again(comfyui: ComfyUI, presets_folder: Path) -> None:
     bundled = listed(comfyui.server.address)["models"]["CogVideo_5b"]["presets"]["psa_4steps"]
     graph = save("CogVideo_5b", bundled, "psa_4steps")
-    assert comfyui.client.run(graph).texts[node(graph)].endswith("has these settings already")
+    assert comfyui.client.run(graph).lines[node(graph)].endswith("has these settings already")
     assert not any(presets_folder.iterdir())
 
     comfyui.client.run(save())
@@ -86,7 +86,7 @@ def test_settings_that_are_there_are_not_written_again(comfyui: ComfyUI, presets
     file.write_text(f"# a comment\n{file.read_text()}")
     for overwrite in (False, True):
         graph = save(overwrite=overwrite)
-        assert comfyui.client.run(graph).texts[node(graph)] == f'"mine" of {MODEL} has these settings already'
+        assert comfyui.client.run(graph).lines[node(graph)] == f'"mine" of {MODEL} has these settings already'
     assert file.read_text().startswith("# a comment\n")
 
 
@@ -116,7 +116,7 @@ def test_a_file_deleted_since_is_written_again(comfyui: ComfyUI, presets_folder:
     result = comfyui.client.run(graph)
 
     assert file.is_file()
-    assert result.texts[node(graph)].startswith("Saved")
+    assert result.lines[node(graph)].startswith("Saved")
 
 
 def test_a_name_of_another_file_s_preset_is_refused(comfyui: ComfyUI, presets_folder: Path) -> None:

@@ -1,0 +1,75 @@
+// Elements of the pack's own on nodes, among the widgets: not saved, not in prompts, in both of the front end's renderers.
+import { app } from "../../scripts/app.js";
+
+// What is shown changes by typing, by presets, undo, links, runs and other extensions, and classic canvas and Vue nodes
+// tell of it in different ways: looking at it once a frame sees it all.
+const shown = new Map();
+let frame = 0;
+
+function follow() {
+    frame = shown.size ? requestAnimationFrame(follow) : 0;
+    for (const [added, node] of shown) {
+        added.element.dataset.node = node.id;
+        if (!added.element.isConnected) takePlace(added, node);
+        if (added.element.isConnected) added.psaUpdate();
+    }
+}
+
+// Undo and loading a graph make new nodes with old ids. Vue nodes go on showing the element of the node that is gone.
+function takePlace({ element, name }, node) {
+    if (!LiteGraph.vueNodesMode || node.graph !== app.canvas.graph) return;
+    document.querySelector(`[data-psa="${name}"][data-node="${node.id}"]`)?.replaceWith(element);
+}
+
+export function chain(target, name, action) {
+    const original = target[name];
+    target[name] = function (...args) {
+        const result = original?.apply(this, args);
+        action(...args);
+        return result;
+    };
+}
+
+// Add an element as the node's last widget. height(): in units of the canvas. update(): called once a frame while the
+// element is in the page, and cheap where nothing has changed. own(event): whether the element takes a pointer event of
+// the classic canvas itself; the others go on to the canvas below.
+export function addElement(node, name, element, { height, update, own }) {
+    element.dataset.psa = name;
+    const added = node.addDOMWidget(name, `psa_${name}`, element, {
+        serialize: false, hideInPanel: true, hideOnZoom: false, margin: 0,
+    });
+    // The option keeps it out of prompts, the property out of saved graphs.
+    added.serialize = false;
+    added.psaUpdate = update;
+    // Of its own height in both renderers, however high the node.
+    added.computeSize = (width) => [width, height()];
+    added.computeLayoutSize = undefined;
+    forwardToCanvas(element, own);
+    chain(node, "onAdded", () => {
+        shown.set(added, node);
+        frame ||= requestAnimationFrame(follow);
+    });
+    chain(node, "onRemoved", () => shown.delete(added));
+    // The front end leaves a hole where a widget is not saved, but does not skip one when it reads: without this every
+    // value behind an element would get to the widget before its own.
+    chain(node, "onSerialize", (saved) => {
+        if (saved.widgets_values) saved.widgets_values = Object.values(saved.widgets_values);
+    });
+    return added;
+}
+
+// In the classic canvas an element lies above it. Vue nodes see to it themselves.
+function forwardToCanvas(element, own) {
+    const methods = {
+        wheel: "processMouseWheel", pointerdown: "processMouseDown", pointermove: "processMouseMove",
+        pointerup: "processMouseUp",
+    };
+    for (const [type, method] of Object.entries(methods)) {
+        element.addEventListener(type, (event) => {
+            if (LiteGraph.vueNodesMode || own(event)) return;
+            if (type === "wheel") event.preventDefault();
+            app.canvas[method](event);
+        });
+    }
+    element.addEventListener("contextmenu", (event) => event.preventDefault());
+}
