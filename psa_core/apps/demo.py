@@ -6,6 +6,7 @@ import argparse
 import json
 from pathlib import Path
 
+from ..settings.at_step import dense_places
 from ..settings.errors import ConfigError
 from ..settings.presets import bundled_dir, config_to_schema
 from .compare.comparison_settings import DENSE, DENSE_CONFIG, CompareSettings
@@ -70,8 +71,9 @@ def read_settings(parsed: argparse.Namespace) -> CompareSettings:
     """
     family = read_family(parsed)
     config = read_config(parsed, family, family.default, "--preset")
-    if parsed.steps <= config.warmup_steps:
-        raise ConfigError("--steps", parsed.steps, f"must be more than {config.warmup_steps}: that many are dense")
+    warmup = dense_places(config, parsed.steps).start
+    if parsed.steps <= warmup:
+        raise ConfigError("--steps", parsed.steps, f"must be more than {warmup}: that many are dense")
     pace = pace_of(MODEL, family.default)
     dense, psa = (
         read_generate_settings(parsed, name, attention, pace, parsed.seed)

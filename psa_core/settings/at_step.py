@@ -7,11 +7,12 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import NamedTuple, cast
 
+from .amount import Amount, steps_of
 from .config import PSAConfig
 from .mask_ratios import blend_mask_ratios, level_at, quota_density
 from .schedule import Schedule
 
-# Guards 25 % of 12 steps against the last bit of a product.
+# Guards a bound of the window against the last bit of a quotient.
 _FUZZ = 1e-9
 
 
@@ -44,17 +45,30 @@ def dense_places(config: PSAConfig, steps: int | None) -> DensePlaces:
         steps: of the whole denoising; None when unknown, which :func:`needs_steps` says whether it may be.
     """
     schedule, radial = config.schedule or Schedule(), config.radial
-    if schedule.warmup is not None:
-        start = _amount(schedule.warmup, steps)
-    else:
-        # A mask that decides alone has dense steps of its own in place of the preset's.
-        start = 0 if radial is not None and radial.decides_alone else config.warmup_steps
-    last = 0 if steps is None else _amount(schedule.last_dense, steps)
-    if radial is not None:
-        start, last = max(start, radial.dense_timesteps), max(last, radial.last_dense_timesteps)
-    stop = math.inf if steps is None else steps - last
+    start = max(steps_of(amount, steps) for amount in warmups(config).values())
+    stop = math.inf if steps is None else steps - max(steps_of(amount, steps) for amount in _endings(config))
     layers = cast("Sequence[int]", schedule.dense_layers)
     return DensePlaces(start, stop, layers, 0 if radial is None else radial.dense_layers)
+
+
+def warmups(config: PSAConfig) -> dict[str, Amount]:
+    """The warm-ups that count, by where they are set: ``schedule``, ``preset``, ``mask``. The longest of them holds."""
+    schedule, radial = config.schedule, config.radial
+    found: dict[str, Amount] = {}
+    if schedule is not None and schedule.warmup is not None:
+        found["schedule"] = schedule.warmup
+    # A mask that decides alone has dense steps of its own in place of the preset's.
+    elif radial is None or not radial.decides_alone:
+        found["preset"] = config.warmup_steps
+    if radial is not None:
+        found["mask"] = radial.dense_timesteps
+    return found
+
+
+def _endings(config: PSAConfig) -> tuple[Amount, ...]:
+    """The last steps that stay dense, wherever they are set; the most of them hold."""
+    schedule, radial = config.schedule or Schedule(), config.radial
+    return (schedule.last_dense, 0 if radial is None else radial.last_dense_timesteps)
 
 
 def is_full_resolution(config: PSAConfig, step: int, steps: int | None) -> bool:
@@ -110,14 +124,13 @@ def _level_of_step(config: PSAConfig, step: int, steps: int | None) -> int | Non
 
 def needs_steps(config: PSAConfig) -> bool:
     """Whether the settings mean nothing without the number of steps of the whole denoising."""
-    schedule, radial = config.schedule or Schedule(), config.radial
+    schedule = config.schedule or Schedule()
     return (
-        isinstance(schedule.warmup, str)
-        or schedule.last_dense != 0
+        any(isinstance(amount, str) for amount in warmups(config).values())
+        or any(amount != 0 for amount in _endings(config))
         or schedule.curve != "constant"
         or schedule.has_window
         or config.mask_mode == "timestep"
-        or (radial is not None and radial.last_dense_timesteps > 0)
     )
 
 
@@ -128,13 +141,6 @@ def _progress(config: PSAConfig, step: int, steps: int | None) -> float:
     first, last = places.start, places.stop - 1
     linear = min(max((step - first) / (last - first), 0.0), 1.0) if last > first else 0.0
     return (1 - math.cos(math.pi * linear)) / 2 if config.schedule.curve == "cosine" else linear
-
-
-def _amount(amount: int | str, steps: int | None) -> int:
-    if isinstance(amount, int):
-        return amount
-    assert steps is not None
-    return math.ceil(float(amount.removesuffix("%")) / 100 * steps - _FUZZ)
 
 
 def step_densities(schedule: Schedule, steps: int) -> list[float | None]:

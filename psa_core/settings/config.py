@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from .amount import Amount, read_amount
 from .errors import ConfigError
 from .mask_ratios import DEFAULT_MASK_RATIOS, pyramid_order, read_mask_ratios
 from .radial import RadialMask
@@ -45,7 +46,8 @@ class PSAConfig:
         use_rearrange: reorder video tokens before blocks are cut.
         rearrange_method: ``"Gilbert"`` or ``"Tile"``.
         tile_size: (frames, height, width) in tokens of a tile, for ``"Tile"``.
-        warmup_steps: denoising steps at the start that stay dense. Hosts apply it; a bare call has no steps.
+        warmup_steps: denoising steps at the start that stay dense, as a number or as a share of all steps (``"25%"``,
+            rounded up). Hosts apply it; a bare call has no steps.
         min_tokens: sequences shorter than this stay dense. Hosts apply it; a bare call does what it is asked.
         text_length: text tokens in front of the video tokens, for callers that do not say.
         attn_impl: accepted from upstream's files; every kernel here takes every combination.
@@ -75,7 +77,7 @@ class PSAConfig:
     use_rearrange: bool = True
     rearrange_method: str = "Gilbert"
     tile_size: tuple[int, int, int] = (2, 8, 8)
-    warmup_steps: int = 0
+    warmup_steps: Amount = 0
     # On an H200 sparse is faster from here on, 1.25x at the least, with 12 and 40 heads of 128 and with 48 of 64, up to
     # density 0.4.
     min_tokens: int = 8192
@@ -100,11 +102,12 @@ class PSAConfig:
         for key in ("use_sim_mask", "use_rearrange", "verbose"):
             check_choice(key, getattr(self, key), (True, False))
         check_whole("tile_n", self.tile_n, 1)
-        for key in ("warmup_steps", "min_tokens", "text_length"):
+        for key in ("min_tokens", "text_length"):
             check_whole(key, getattr(self, key), 0)
         if not isinstance(self.description, str):
             raise ConfigError("description", self.description, "must be a text")
         set_field = object.__setattr__
+        set_field(self, "warmup_steps", read_amount("warmup_steps", self.warmup_steps))
         set_field(self, "min_full_ratio", share("min_full_ratio", self.min_full_ratio))
         set_field(self, "mask_ratios", read_mask_ratios(self.mask_ratios, self.block_n))
         set_field(self, "sim_thresholds", _sim_thresholds(self.sim_thresholds))

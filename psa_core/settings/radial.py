@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from .amount import Amount, read_amount
 from .errors import ConfigError
 from .scenes import FRAMES_PER_TOKEN, read_adjacency, read_boundaries
 from .validation import check_choice, check_whole
@@ -35,7 +36,8 @@ class RadialMask:
         block_size: least window in tokens, and the threshold below which frame pairs are thinned out.
         sparsity_type: ``"dense"`` switches the decay off, so that scenes alone decide.
         dense_layers: transformer blocks, counted from the first, that stay dense.
-        dense_timesteps, last_dense_timesteps: denoising steps at the start and at the end that stay dense.
+        dense_timesteps, last_dense_timesteps: denoising steps at the start and at the end that stay dense, each as a
+            number or as a share of all steps (``"25%"``, rounded up).
         scene_boundaries: first frame of every scene and the end of the last: n + 1 numbers for n scenes, as a sequence
             or as text (``"0, 15, 30, 45"``). Empty for no scenes.
         scene_adjacency: which scenes see which: ``"neighbours"``, ``"all"``, ``"own"`` or a matrix whose row i says
@@ -55,8 +57,8 @@ class RadialMask:
     block_size: int = 128
     sparsity_type: str = "radial"
     dense_layers: int = 0
-    dense_timesteps: int = 0
-    last_dense_timesteps: int = 0
+    dense_timesteps: Amount = 0
+    last_dense_timesteps: Amount = 0
     scene_boundaries: str | Sequence[int] = ()
     scene_adjacency: str | Sequence[Sequence[bool]] = "neighbours"
     frames_per_token: int = 1
@@ -68,11 +70,12 @@ class RadialMask:
         check_choice("sparsity_type", self.sparsity_type, SPARSITY_TYPES)
         check_choice("frames_per_token", self.frames_per_token, FRAMES_PER_TOKEN)
         check_whole("block_size", self.block_size, 1)
-        for key in ("dense_layers", "dense_timesteps", "last_dense_timesteps"):
-            check_whole(key, getattr(self, key), 0)
+        check_whole("dense_layers", self.dense_layers, 0)
         check_factor(self.decay_factor)
         check_references(self.reference_frames)
         set_field = object.__setattr__
+        for key in ("dense_timesteps", "last_dense_timesteps"):
+            set_field(self, key, read_amount(key, getattr(self, key)))
         set_field(self, "decay_factor", float(self.decay_factor))
         set_field(self, "reference_frames", tuple(self.reference_frames))
         set_field(self, "scene_boundaries", read_boundaries(self.scene_boundaries))

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from .amount import Amount, read_amount
 from .errors import ConfigError
 from .mask_ratios import read_mask_ratios
 from .validation import check_choice, check_whole, share
@@ -42,8 +42,8 @@ class Schedule:
         ConfigError: a setting is not allowed; the message names the key, the value and what is allowed.
     """
 
-    warmup: int | str | None = None
-    last_dense: int | str = 0
+    warmup: Amount | None = None
+    last_dense: Amount = 0
     dense_layers: str | Sequence[int] = ()
     curve: str = "constant"
     start: Mapping[int, tuple[float, float]] | None = None
@@ -56,8 +56,8 @@ class Schedule:
     def __post_init__(self) -> None:
         check_choice("curve", self.curve, CURVES)
         set_field = object.__setattr__
-        set_field(self, "warmup", None if self.warmup is None else _read_amount("warmup", self.warmup))
-        set_field(self, "last_dense", _read_amount("last_dense", self.last_dense))
+        set_field(self, "warmup", None if self.warmup is None else read_amount("warmup", self.warmup))
+        set_field(self, "last_dense", read_amount("last_dense", self.last_dense))
         set_field(self, "dense_layers", _read_layers(self.dense_layers))
         for key in ("start", "end"):
             ratios = getattr(self, key)
@@ -92,25 +92,6 @@ def _check_part(steps: Any, start_step: Any) -> None:
         raise ConfigError("start_step", start_step, "needs steps, the number of steps of the whole denoising")
     if steps and start_step >= steps:
         raise ConfigError("start_step", start_step, f"must be below steps = {steps}")
-
-
-def _read_amount(key: str, value: Any) -> int | str:
-    """A number of steps as an int, a share of them as text such as ``"25%"``."""
-    allowed = "must be a number of steps such as 15, or a share of them such as 25%"
-    if not isinstance(value, str):
-        if type(value) is not int or value < 0:
-            raise ConfigError(key, value, allowed)
-        return value
-    text = value.strip()
-    if text.isdecimal():
-        return int(text)
-    try:
-        percent = float(text.removesuffix("%")) if text.endswith("%") else math.nan
-    except ValueError:
-        percent = math.nan
-    if not 0 <= percent <= 100:
-        raise ConfigError(key, value, allowed)
-    return f"{percent:g}%"
 
 
 def _read_layers(value: Any) -> tuple[int, ...]:

@@ -13,7 +13,7 @@ import torch
 from psa_core import ConfigError, PSAConfig, RadialMask, Schedule
 from psa_core.hosts.place import Place
 from psa_core.hosts.reasons import PLACES, Call, first_reason
-from psa_core.settings.at_step import config_at, in_window, needs_steps, step_densities
+from psa_core.settings.at_step import config_at, in_window, needs_steps, step_densities, warmups
 from psa_core.settings.mask_ratios import blend_mask_ratios, quota_density
 
 from ..support.strategies import configs, ratio_tilings
@@ -85,6 +85,25 @@ class TestDense:
         assert reasons(config, 20) == ["warm-up"] * 2 + [None] * 18
         assert reasons(config.replace(schedule=Schedule(warmup=5)), 20) == ["warm-up"] * 5 + [None] * 15
 
+    def test_shares_are_of_the_steps_of_the_run(self) -> None:
+        config = PSAConfig(warmup_steps="25%")
+        assert [reasons(config, steps).count("warm-up") for steps in (4, 20, 50)] == [1, 5, 13]
+        radial = RadialMask(mode="intersect", dense_timesteps="50%", last_dense_timesteps="12.5%")
+        masked = reasons(config.replace(radial=radial), 8)
+        assert masked == ["warm-up"] * 4 + [None] * 3 + ["last steps"]
+
+    def test_the_longest_warmup_holds(self) -> None:
+        """Of a number and a share, which that is depends on the number of steps."""
+        config = PSAConfig(warmup_steps=6, radial=RadialMask(mode="intersect", dense_timesteps="25%"))
+        assert [reasons(config, steps).count("warm-up") for steps in (8, 24, 40)] == [6, 6, 10]
+        assert warmups(config) == {"preset": 6, "mask": "25%"}
+        assert warmups(config.replace(schedule=Schedule(warmup=1))) == {"schedule": 1, "mask": "25%"}
+        assert warmups(config.replace(radial=RadialMask(dense_timesteps=2))) == {"mask": 2}
+
+    def test_a_share_that_does_not_count_needs_no_steps(self) -> None:
+        assert not needs_steps(PSAConfig(warmup_steps="25%", schedule=Schedule(warmup=2)))
+        assert not needs_steps(PSAConfig(warmup_steps="25%", radial=RadialMask()))
+
     def test_an_unknown_number_of_steps_does_for_a_warmup_in_numbers(self) -> None:
         config = PSAConfig(warmup_steps=2, schedule=Schedule(dense_layers=(4,)))
         assert not needs_steps(config)
@@ -93,7 +112,9 @@ class TestDense:
     @pytest.mark.parametrize(
         "settings",
         [
+            {"warmup_steps": "10%"},
             {"schedule": Schedule(warmup="10%")},
+            {"radial": RadialMask(dense_timesteps="10%")},
             {"schedule": Schedule(last_dense=1)},
             {"schedule": Schedule(curve="linear", end=END)},
             {"schedule": Schedule(curve="timestep")},

@@ -17,15 +17,19 @@ def ratio_tilings(draw: st.DrawFn, block_n: int = 128) -> dict[int, tuple[float,
     return {level: ratios[level] for level in draw(st.permutations(levels))}
 
 
+def amounts() -> st.SearchStrategy[int | str]:
+    """Any number of steps, or share of them, that is allowed."""
+    return st.integers(0, 60) | st.floats(0, 100).map("{}%".format)
+
+
 @st.composite
 def schedules(draw: st.DrawFn, block_n: int = 128) -> Schedule:
     """Any schedule that is allowed."""
-    amounts = st.integers(0, 60) | st.integers(0, 100).map("{}%".format)
     start_percent, end_percent = sorted(draw(st.sets(st.integers(0, 100), min_size=2, max_size=2)))
     steps = draw(st.integers(0, 60))
     return Schedule(
-        warmup=draw(st.none() | amounts),
-        last_dense=draw(amounts),
+        warmup=draw(st.none() | amounts()),
+        last_dense=draw(amounts()),
         dense_layers=draw(st.lists(st.integers(0, 60), max_size=4)),
         curve=draw(st.sampled_from(["constant", "linear", "cosine", "timestep"])),
         start=draw(st.none() | ratio_tilings(block_n)),
@@ -50,8 +54,8 @@ def radial_masks(draw: st.DrawFn) -> RadialMask:
         block_size=draw(st.integers(1, 256)),
         sparsity_type=draw(st.sampled_from(["radial", "dense"])),
         dense_layers=draw(st.integers(0, 50)),
-        dense_timesteps=draw(st.integers(0, 50)),
-        last_dense_timesteps=draw(st.integers(0, 50)),
+        dense_timesteps=draw(amounts()),
+        last_dense_timesteps=draw(amounts()),
         scene_boundaries=(0, *sorted(inner)) if scenes and inner else (),
         scene_adjacency=draw(st.sampled_from(["neighbours", "all", "own"])) if not inner else tuple(own),
         frames_per_token=draw(st.sampled_from([1, 4, 8])),
@@ -78,7 +82,7 @@ def configs(draw: st.DrawFn) -> PSAConfig:
         use_rearrange=draw(st.booleans()),
         rearrange_method=draw(st.sampled_from(["Gilbert", "Tile"])),
         tile_size=draw(st.tuples(*[st.integers(1, 64)] * 3)),
-        warmup_steps=draw(counts),
+        warmup_steps=draw(amounts()),
         min_tokens=draw(counts),
         text_length=draw(counts),
         attn_impl=draw(st.sampled_from(["new_mask_type", "old_mask_type"])),
