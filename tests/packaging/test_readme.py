@@ -132,6 +132,17 @@ def test_code_blocks_are_the_same() -> None:
     assert code_blocks("en") == code_blocks("zh")
 
 
+def test_the_library_s_page_says_the_same_in_both_languages() -> None:
+    english, chinese = ((ROOT / "psa_core" / name).read_text(encoding="utf-8") for name in FILES.values())
+
+    assert FENCED.findall(english) == FENCED.findall(chinese)
+    assert len(FENCED.findall(english)) > 3
+    for section, translated in zip(english.split("\n\n")[1:], chinese.split("\n\n")[1:], strict=True):
+        assert spans(FENCED.sub("", section)) == spans(FENCED.sub("", translated)), section
+    for _, target in LINK.findall(english) + LINK.findall(chinese):
+        assert target.startswith("https://") or (ROOT / "psa_core" / target.partition("#")[0]).is_file(), target
+
+
 def test_sections_have_the_same_numbers_and_settings() -> None:
     for english, chinese in zip(sections("en"), sections("zh"), strict=True):
         assert numbers("en", english) == numbers("zh", chinese), english.splitlines()[0]
