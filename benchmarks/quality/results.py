@@ -12,8 +12,8 @@ from psa_core.settings.errors import ConfigError
 
 UNITS = {
     "density": "share of dense attention's FLOPs in the sparse calls, mean",
-    "psnr": "dB against the dense clip, mean of its first frames",
-    "ssim": "against the dense clip, mean of its first frames; 1 for equal frames",
+    "psnr": "dB against the dense clip, of its first frame",
+    "ssim": "against the dense clip, of its first frame; 1 for equal frames",
     "latents_error": "norm of the difference of all final latents to the dense ones, by the norm of those",
 }
 
