@@ -6,12 +6,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from .words import cut, shown
+
+_SOURCE, _KEY, _ALLOWED = 400, 200, 1000
+
 
 class ConfigError(ValueError):
     """A setting is not allowed.
 
     The message always reads ``<where>: <key> = <value>: <what is allowed>``, where ``<where>`` names the file, model
-    and preset that the setting came from (nothing for settings given in code).
+    and preset that the setting came from (nothing for settings given in code). What a stranger's file put into it is
+    cut to a line's length, and costs no more than that to write.
 
     Attributes:
         key: name of the setting, dotted for nested ones (``mask_ratios.2``).
@@ -22,8 +27,8 @@ class ConfigError(ValueError):
 
     def __init__(self, key: str, value: Any, allowed: str, source: str = "") -> None:
         self.key, self.value, self.allowed, self.source = key, value, allowed, source
-        where = f"{source}: " if source else ""
-        super().__init__(f"{where}{key} = {value!r}: {allowed}")
+        where = f"{cut(source, _SOURCE)}: " if source else ""
+        super().__init__(f"{where}{cut(key, _KEY)} = {shown(value)}: {cut(allowed, _ALLOWED)}")
 
     def at(self, source: str) -> ConfigError:
         """The same error with the place it came from put in front."""

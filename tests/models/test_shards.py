@@ -45,3 +45,10 @@ def test_missing_parts_are_named(tmp_path: Path) -> None:
         "unet_name = 'model-00002-of-00003.safetensors': is one of 3 files; put model-00001-of-00003.safetensors and "
         "model-00003-of-00003.safetensors beside it"
     )
+
+
+def test_millions_of_parts_are_not_counted(tmp_path: Path) -> None:
+    (part,) = _touch(tmp_path, "model-0000001-of-999999999.safetensors")
+
+    with pytest.raises(ConfigError, match=r"model-0000003-of-\d+.safetensors and .* and others beside it"):
+        all_shards(part, "unet_name")

@@ -15,6 +15,7 @@ import pytest
 from psa_core import ConfigError, PSAConfig
 from psa_core.settings.mask_ratios import allowed_levels, bounds_from_mask_ratios, mask_ratios_from_bounds
 from psa_core.settings.validation import FrozenMap
+from psa_core.settings.words import shown
 
 from ..support.strategies import configs, ratio_tilings
 
@@ -150,7 +151,7 @@ def test_refusals_name_key_value_and_what_is_allowed(
         PSAConfig(**settings)
     error = caught.value
     assert (error.key, error.value, error.source) == (key, value, "")
-    assert str(error).startswith(f"{key} = {value!r}: ")
+    assert str(error).startswith(f"{key} = {shown(value)}: ")
     assert allowed in str(error)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,9 @@ WEIGHT_DTYPES = list(_OPTIONS)
 _PATCHES = "patch_embed.proj.weight"
 # Together no other model has them.
 _SIGNS = (_PATCHES, "patch_embed.text_proj.weight", "blocks.0.norm1.linear.weight")
+# Of the published models, by attention heads; others' number of blocks cannot be known.
+_BLOCKS = {30: 30, 48: 42}
+_NAMED = 3
 # Of the image-to-video models of 1.0 only the one that was published has them, and ComfyUI fills its channels.
 _LEARNED_POSITIONS = "patch_embed.pos_embedding"
 
@@ -49,13 +53,22 @@ def load_cogvideox(path: str, weight_dtype: str, **patcher_options: Any) -> Any:
         patcher_options: what ComfyUI adds when it loads the model once more, for another device.
 
     Raises:
-        ConfigError: a part is missing, or the file holds no CogVideoX, or one that ComfyUI has no model for.
+        ConfigError: a part is missing, or the file holds no CogVideoX, one that ComfyUI has no model for, or one that
+            lacks weights.
     """
+    name = Path(path).name
     weights, metadata = _read(Path(path))
-    _refuse_strangers(weights, Path(path).name)
-    patcher = comfy.sd.load_diffusion_model_state_dict(
-        weights, model_options=dict(_OPTIONS[weight_dtype]), metadata=metadata, **patcher_options
-    )
+    _refuse_strangers(weights, name)
+    held = _names(weights)
+    try:
+        patcher = comfy.sd.load_diffusion_model_state_dict(
+            weights, model_options=dict(_OPTIONS[weight_dtype]), metadata=metadata, **patcher_options
+        )
+    except RuntimeError as error:
+        if "size mismatch" not in str(error):
+            raise
+        raise ConfigError(FILE_KEY, name, f"holds weights of sizes that do not fit each other: {error}") from error
+    _refuse_incomplete(held, patcher.model.diffusion_model, name)
     set_positions(patcher.model)
     set_sampling(patcher)
     set_image_latents(patcher)
@@ -75,6 +88,28 @@ def _refuse_strangers(weights: dict[str, torch.Tensor], name: str) -> None:
         allowed = (
             "is CogVideoX-Fun Pose or Control, whose further channels are no start image; ComfyUI has no model for it"
         )
+        raise ConfigError(FILE_KEY, name, allowed)
+
+
+def _names(weights: dict[str, torch.Tensor]) -> set[str]:
+    """The weights as the model itself names them; checkpoints name it as well."""
+    prefix = next(key for key in weights if key.endswith(_PATCHES)).removesuffix(_PATCHES)
+    return {key.removeprefix(prefix) for key in weights}
+
+
+def _refuse_incomplete(held: set[str], transformer: Any, name: str) -> None:
+    """Refuse a file that lacks weights, which ComfyUI would leave as the memory happens to be."""
+    parameters = [key for key, _ in transformer.named_parameters()]
+    # ComfyUI counts blocks up to the first that is not there.
+    counted = len(transformer.blocks)
+    in_file = {int(found[1]) for key in held if (found := re.match(r"blocks\.(\d{1,4})\.", key))}
+    whole = max(max(in_file) + 1, _BLOCKS.get(transformer.num_attention_heads, 0))
+    block = [key.removeprefix("blocks.0.") for key in parameters if key.startswith("blocks.0.")]
+    parameters += [f"blocks.{index}.{part}" for index in range(counted, whole) for part in block]
+    missing = [key for key in parameters if key not in held]
+    if missing:
+        first = ", ".join(missing[:_NAMED])
+        allowed = f"is incomplete: {len(missing):,} weights are missing, such as {first}; get the file once more"
         raise ConfigError(FILE_KEY, name, allowed)
 
 

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
 from ...settings.errors import ConfigError
+
+_NAMED = 3
 
 
 def all_shards(path: Path, key: str) -> list[Path]:
@@ -18,12 +22,20 @@ def all_shards(path: Path, key: str) -> list[Path]:
     Raises:
         ConfigError: a part is not in the folder.
     """
-    found = re.fullmatch(r"(.+)-(\d+)-of-(\d+)(\.\w+)", path.name)
+    found = re.fullmatch(r"(.+)-(\d{1,9})-of-(\d{1,9})(\.\w+)", path.name)
     if found is None:
         return [path]
-    stem, digits, count, ending = found[1], len(found[2]), found[3], found[4]
-    shards = [path.with_name(f"{stem}-{number:0{digits}}-of-{count}{ending}") for number in range(1, int(count) + 1)]
-    missing = [shard.name for shard in shards if not shard.is_file()]
+    stem, digits, total, ending = found[1], len(found[2]), found[3], found[4]
+
+    def names() -> Iterator[str]:
+        return (f"{stem}-{number:0{digits}}-of-{total}{ending}" for number in range(1, int(total) + 1))
+
+    there = {file.name for file in path.parent.iterdir() if file.is_file()}
+    # Not all: a name can speak of millions.
+    missing = list(islice((name for name in names() if name not in there), _NAMED + 1))
     if missing:
-        raise ConfigError(key, path.name, f"is one of {int(count)} files; put {' and '.join(missing)} beside it")
-    return shards
+        others = " and others" if len(missing) > _NAMED else ""
+        raise ConfigError(
+            key, path.name, f"is one of {int(total)} files; put {' and '.join(missing[:_NAMED])}{others} beside it"
+        )
+    return [path.with_name(name) for name in names()]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -162,6 +163,38 @@ def test_a_missing_part_and_other_models_are_refused(comfyui: ComfyUI, folder: P
 
     assert "put half-00002-of-00002.safetensors beside it" in half
     assert all("must be a CogVideoX transformer" in said for said in others)
+
+
+@pytest.mark.parametrize(
+    ("lost", "number", "named"),
+    [
+        (r"blocks\.1\.ff_proj\.bias", 1, "blocks.1.ff_proj.bias"),
+        (r"blocks\.0\.attn_out\..*", 2, "blocks.0.attn_out.weight, blocks.0.attn_out.bias"),
+        # ComfyUI takes it for a model of one block.
+        (r"blocks\.1\..*", 24, "blocks.1."),
+        (r"proj_out\..*", 2, "proj_out.weight, proj_out.bias"),
+    ],
+)
+def test_a_file_that_lacks_weights_is_refused(
+    comfyui: ComfyUI, folder: Path, lost: str, number: int, named: str
+) -> None:
+    weights = load_file(folder / HOSTS["cogvideox"].checkpoint)
+    kept = {key: weight for key, weight in weights.items() if not re.fullmatch(lost, key)}
+    assert len(weights) - len(kept) == number
+    save_file(kept, folder / "incomplete.safetensors")
+
+    said = _error(comfyui, _sampling(loader("incomplete.safetensors"), VARIANTS["5b"]))
+
+    assert f"is incomplete: {number} weights are missing, such as {named}" in said
+
+
+def test_weights_of_another_size_are_refused(comfyui: ComfyUI, folder: Path) -> None:
+    weights = load_file(folder / HOSTS["cogvideox"].checkpoint)
+    save_file(weights | {"proj_out.bias": torch.zeros(3)}, folder / "mixed.safetensors")
+
+    said = _error(comfyui, _sampling(loader("mixed.safetensors"), VARIANTS["5b"]))
+
+    assert "holds weights of sizes that do not fit each other" in said
 
 
 @pytest.mark.parametrize(

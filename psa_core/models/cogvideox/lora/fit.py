@@ -72,6 +72,8 @@ def _misfit(factors: Tensors, weight: Sequence[int], fused: bool) -> str:
         return f"for a weight of {_size(made_for)}, this one has {_size(expected)}"
     if "alpha" in factors and factors["alpha"].numel() != 1:
         return f"alpha is of {_size(factors['alpha'].shape)}"
+    if "alpha" in factors and not factors["alpha"].isfinite().all():
+        return f"alpha is {factors['alpha'].item()}"
     # DoRA's norms are of the weight's rows, or of its columns, which fused weights do not have apart.
     axes = range(1 if fused else min(2, len(weight)))
     allowed = [tuple(size if axis == kept else 1 for axis, size in enumerate(weight)) for kept in axes]

@@ -25,11 +25,15 @@ _PARTS = {
     "diff": r"\.diff",
     "diff_b": r"\.diff_b",
 }
+# The longest names that any trainer writes are under 100 characters.
+_LONGEST_KEY = 512
 _PATTERNS = {part: re.compile("(.+?)" + ending) for part, ending in _PARTS.items()}
 
 
 def split_key(key: str) -> tuple[str, str] | None:
     """The layer's name and the part: ComfyUI's ending of it, or ``magnitude``. None for no part of a LoRA."""
+    if len(key) > _LONGEST_KEY:
+        return None
     for part, pattern in _PATTERNS.items():
         found = pattern.fullmatch(key)
         if found is not None:

@@ -9,11 +9,12 @@ from dataclasses import dataclass
 import torch
 
 from ....settings.errors import ConfigError
+from ....settings.words import cut
 from .alpha import read_alpha
 from .fit import Shapes, fit
 from .keys import Layers, split_key, unfused
 
-_EXAMPLES = 3
+_EXAMPLES, _LONGEST_NAME = 3, 120
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ class MappedLoRA:
 
     def examples(self) -> str:
         """A few of the unused keys, with the reason of each."""
-        shown = ", ".join(f"{key} ({why})" for key, why in list(self.unused.items())[:_EXAMPLES])
+        shown = ", ".join(f"{cut(key, _LONGEST_NAME)} ({why})" for key, why in list(self.unused.items())[:_EXAMPLES])
         more = len(self.unused) - _EXAMPLES
         return f"{shown} and {more} more" if more > 0 else shown
 

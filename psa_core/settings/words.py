@@ -1,0 +1,48 @@
+"""Values as a message for people shows them: a line at most, whatever they are."""
+
+from __future__ import annotations
+
+import reprlib
+from itertools import islice
+from typing import Any
+
+_LINE = 160
+_DOTS = "..."
+# Decimal digits a bit, and integers that Python still writes out (it refuses those of 4,300 digits).
+_DIGITS_A_BIT, _LONGEST_INTEGER = 0.30103, 200
+
+
+class _Short(reprlib.Repr):
+    """Python's ``repr`` of the first few items of a container, the first levels of what is nested, in their order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxlevel = 4
+        self.maxtuple = self.maxlist = self.maxarray = self.maxdict = self.maxset = self.maxfrozenset = 20
+        self.maxstring = self.maxother = _LINE
+
+    def repr_int(self, x: int, level: int) -> str:
+        if x.bit_length() > _LONGEST_INTEGER:
+            return f"<an integer of {int(x.bit_length() * _DIGITS_A_BIT):,} digits>"
+        return repr(x)
+
+    def repr_dict(self, x: dict[Any, Any], level: int) -> str:
+        if level <= 0:
+            return "{...}" if x else "{}"
+        items = [f"{self.repr1(k, level - 1)}: {self.repr1(v, level - 1)}" for k, v in islice(x.items(), self.maxdict)]
+        return "{" + ", ".join([*items, *([_DOTS] if len(x) > self.maxdict else [])]) + "}"
+
+
+_SHORT = _Short()
+
+
+def shown(value: Any) -> str:
+    """A value as Python writes it, cut to a line; what does not fit is not even written."""
+    return cut(_SHORT.repr(value), _LINE)
+
+
+def cut(text: str, length: int) -> str:
+    """A text of at most ``length`` characters, with dots for what is left out; halves of letters are escaped."""
+    if len(text) > length:
+        text = text[: length - len(_DOTS)] + _DOTS
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
