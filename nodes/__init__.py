@@ -4,6 +4,7 @@ from aiohttp import web
 from comfy_api.latest import ComfyExtension, io
 from server import PromptServer
 
+from . import previews
 from .attention_patch import PSAAttentionPatch
 from .cogvideox_loader import PSACogVideoXLoader
 from .cogvideox_lora import PSACogVideoXLoRA
@@ -20,6 +21,7 @@ from .tiny_video_prompt import PSATinyVideoPrompt
 class PSAExtension(ComfyExtension):
     async def on_load(self) -> None:
         PromptServer.instance.routes.get("/psa/presets")(_presets)
+        previews.add_routes(PromptServer.instance.routes)
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         return [

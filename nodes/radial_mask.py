@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
 from comfy_api.latest import io
 
-from ..psa_core.masks.static import static_levels
-from ..psa_core.report.pictures.previews import draw_levels
 from ..psa_core.settings.errors import ConfigError, errors_at
 from ..psa_core.settings.presets import bundled_dir, load_preset
 from ..psa_core.settings.radial import MODEL_TYPES, RADIAL_MODES, SPARSITY_TYPES, RadialMask
 from .preset_loader import DEFAULT_FAMILY
-from .shared import Mask, preview
+from .shared import Mask
 
 LENGTHS = {"short": "short (under 30 frames)", "medium": "medium (30 to 50)", "long": "long (over 50 frames)"}
 CUSTOM = "custom"
 # What a choice of length fills in.
 FILLED = ("decay_factor", "dense_layers", "dense_timesteps")
-
-# Sizes of the picture on the node: pixels a token, video frames a latent frame, tokens a block, CogVideoX's text.
-_PIXELS, _FRAMES, _BLOCK, _TEXT = 16, 4, 128, 226
-_MOST_TOKENS = 500_000
+_SETTINGS = (
+    *("mode", "model_type", "decay_factor", "block_size", "sparsity_type", "dense_layers", "dense_timesteps"),
+    *("last_dense_timesteps", "scene_boundaries", "scene_adjacency"),
+)
+_PIXELS = 16
 
 
 # ComfyUI asks for a node's schema several times a prompt.
@@ -74,13 +73,18 @@ class PSARadialMask(io.ComfyNode):
         return True
 
     @classmethod
-    def execute(
-        cls, video_length: str, preview_width: int, preview_height: int, preview_frames: int, **settings: Any
-    ) -> io.NodeOutput:
+    def execute(cls, **widgets: Any) -> io.NodeOutput:
         with errors_at("Radial Mask"):
-            mask = RadialMask(**settings)
-            picture = _draw(mask, preview_width, preview_height, preview_frames)
-        return io.NodeOutput(mask, ui=preview(picture, cls))
+            return io.NodeOutput(mask_from_widgets(widgets))
+
+
+def mask_from_widgets(widgets: Mapping[str, Any]) -> RadialMask:
+    """The mask that the widgets describe; what they say of the picture is left alone.
+
+    Raises:
+        ConfigError: they do not fit together.
+    """
+    return RadialMask(**{key: widgets[key] for key in _SETTINGS})
 
 
 def _mask_widgets(default: dict[str, float]) -> list[io.Input]:
@@ -161,18 +165,3 @@ def _preview_widgets() -> list[io.Input]:
         size("preview_height", 480, "Height", _PIXELS),
         size("preview_frames", 81, "Frames", 1),
     ]
-
-
-def _draw(mask: RadialMask, width: int, height: int, frames: int) -> Any:
-    # Scenes say how long the clip is.
-    frames = mask.scene_boundaries[-1] if mask.scene_boundaries else frames  # type: ignore[assignment]
-    grid = (frames + _FRAMES - 2) // _FRAMES + 1, math.ceil(height / _PIXELS), math.ceil(width / _PIXELS)
-    tokens = math.prod(grid)
-    if tokens > _MOST_TOKENS:
-        allowed = f"is too large to draw ({tokens:,} tokens; {_MOST_TOKENS:,} at most)"
-        raise ConfigError("preview size", (width, height, frames), allowed)
-    text_length = _TEXT if mask.model_type == "cogvideox" else 0
-    levels = static_levels(mask.replace(frames_per_token=_FRAMES), grid, text_length, _BLOCK, _BLOCK)
-    rule = "CogVideoX" if mask.model_type == "cogvideox" else "Wan"
-    title = f"{mask.mode}, {rule}, {width} x {height}, {frames} frames"
-    return draw_levels(levels[0, 0], grid, text_length, title, _BLOCK, _BLOCK)

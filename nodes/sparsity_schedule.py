@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from comfy_api.latest import io
 
-from ..psa_core.report.pictures.previews import draw_schedule
-from ..psa_core.settings.at_step import step_densities
 from ..psa_core.settings.errors import ConfigError, errors_at
 from ..psa_core.settings.mask_ratios import DEFAULT_MASK_RATIOS, bounds_from_mask_ratios, mask_ratios_from_bounds
 from ..psa_core.settings.schedule import CURVES, Schedule
 from .shared import Schedule as ScheduleSocket
-from .shared import preview
 
 PRESET = "preset"
 LEVELS = (1, 2, 4, 8)
 START = bounds_from_mask_ratios(DEFAULT_MASK_RATIOS)
 END = {1: 0.1, 2: 0.15, 4: 0.2, 8: 0.4}
+# Settings that 0.1.0 did not have: its prompts come without them.
+_ADDED = ("steps", "start_step", "start_percent", "end_percent")
 
 
 class PSASparsitySchedule(io.ComfyNode):
@@ -89,37 +89,27 @@ class PSASparsitySchedule(io.ComfyNode):
         return True
 
     @classmethod
-    def execute(
-        cls,
-        warmup: str,
-        last_dense: str,
-        dense_layers: str,
-        curve: str,
-        preview_steps: int,
-        steps: int = 0,
-        start_step: int = 0,
-        start_percent: float = 0.0,
-        end_percent: float = 1.0,
-        **bounds: float,
-    ) -> io.NodeOutput:
+    def execute(cls, **widgets: Any) -> io.NodeOutput:
         with errors_at("Sparsity Schedule"):
-            ratios = {} if curve == PRESET else {key: _ratios(key, bounds) for key in ("start", "end")}
-            schedule = Schedule(
-                warmup=_warmup(warmup),
-                last_dense=last_dense,
-                dense_layers=dense_layers,
-                curve="constant" if curve == PRESET else curve,
-                steps=steps,
-                start_step=start_step,
-                start_percent=start_percent,
-                end_percent=end_percent,
-                **ratios,
-            )
-        drawn = steps or preview_steps
-        picture = draw_schedule(
-            step_densities(schedule, drawn), f"{drawn} steps, mask_ratios: {curve}{_note(schedule)}"
-        )
-        return io.NodeOutput(schedule, ui=preview(picture, cls))
+            return io.NodeOutput(schedule_from_widgets(widgets))
+
+
+def schedule_from_widgets(widgets: Mapping[str, Any]) -> Schedule:
+    """The schedule that the widgets describe; what they say of the picture is left alone.
+
+    Raises:
+        ConfigError: they do not fit together.
+    """
+    curve = widgets["curve"]
+    ratios = {} if curve == PRESET else {key: _ratios(key, widgets) for key in ("start", "end")}
+    return Schedule(
+        warmup=_warmup(widgets["warmup"]),
+        last_dense=widgets["last_dense"],
+        dense_layers=widgets["dense_layers"],
+        curve="constant" if curve == PRESET else curve,
+        **{key: widgets[key] for key in _ADDED if key in widgets},
+        **ratios,
+    )
 
 
 def _dense_widgets() -> list[io.Input]:
@@ -153,7 +143,7 @@ def _bound_widgets(name: str, default: dict[int, float]) -> list[io.Input]:
 
 
 def _part_widgets() -> list[io.Input]:
-    """Widgets that 0.1.0 did not have: optional, since its prompts come without them."""
+    """Widgets of what 0.1.0 did not have, which are therefore optional."""
     return [
         io.Int.Input(
             "steps",
@@ -193,16 +183,9 @@ def _part_widgets() -> list[io.Input]:
     ]
 
 
-def _note(schedule: Schedule) -> str:
-    """What the picture's steps cannot say: where a window of noise lies among them depends on the sampler."""
-    if not schedule.has_window:
-        return ""
-    return f", dense outside {schedule.start_percent:g} to {schedule.end_percent:g} (not drawn)"
+def _warmup(text: Any) -> Any:
+    return None if isinstance(text, str) and text.strip() == PRESET else text
 
 
-def _warmup(text: str) -> str | None:
-    return None if text.strip() == PRESET else text
-
-
-def _ratios(name: str, bounds: dict[str, float]) -> Any:
+def _ratios(name: str, bounds: Mapping[str, Any]) -> Any:
     return mask_ratios_from_bounds({level: bounds[f"{name}_{level}"] for level in LEVELS}, name)

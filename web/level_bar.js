@@ -1,6 +1,7 @@
 // A bar split by pyramid level, with a handle on every border. It knows no node: it asks for the numbers and hands
 // back changed ones.
 import { moved, roomOf, sharesOf, STEP } from "./level_bounds.js";
+import { LEVEL_COLOURS } from "./level_colours.js";
 import { text } from "./texts.js";
 
 const PAGE = 10 * STEP;
@@ -18,6 +19,11 @@ function part(className, parent) {
     element.className = `psa-level-bar-${className}`;
     parent.append(element);
     return element;
+}
+
+function colour(element, level) {
+    element.dataset.level = level;
+    element.style.setProperty("--psa-colour", LEVEL_COLOURS[level].join(" "));
 }
 
 export class LevelBar {
@@ -92,14 +98,14 @@ export class LevelBar {
 
     addSegment(level, name) {
         const segment = part("segment", this.segments);
-        segment.dataset.level = level;
+        colour(segment, level);
         part("text", segment).textContent = name;
         return segment;
     }
 
     addHandle({ level, name }) {
         const element = part("handle", this.track);
-        element.dataset.level = level;
+        colour(element, level);
         element.setAttribute("role", "slider");
         element.setAttribute("aria-label", `${this.label}: ${name}`);
         element.setAttribute("aria-orientation", "horizontal");

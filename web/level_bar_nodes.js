@@ -3,7 +3,7 @@
 import { app } from "../../scripts/app.js";
 import { addElement } from "./element.js";
 import { LevelBar } from "./level_bar.js";
-import { widget } from "./presets.js";
+import { isLinked, widget } from "./presets.js";
 import { text } from "./texts.js";
 
 const HEIGHT = 48;
@@ -16,11 +16,6 @@ const IGNORED = { preset: ["start_", "end_"], constant: ["end_"], timestep: ["en
 
 function levelWidgets(node, prefix) {
     return node.widgets.filter(({ name }) => name.startsWith(prefix) && /^\d+$/.test(name.slice(prefix.length)));
-}
-
-function isLinked(node, name) {
-    const slot = node.inputs?.findIndex((input) => input.widget?.name === name) ?? -1;
-    return slot >= 0 && node.isInputConnected(slot);
 }
 
 function readBounds(node, prefix) {

@@ -18,6 +18,12 @@ export function widget(node, name) {
     return node.widgets.find((w) => w.name === name);
 }
 
+// Whether a widget's value comes from another node.
+export function isLinked(node, name) {
+    const slot = node.inputs?.findIndex((input) => input.widget?.name === name) ?? -1;
+    return slot >= 0 && node.isInputConnected(slot);
+}
+
 export function fill(node, numbers) {
     for (const [name, value] of Object.entries(numbers)) widget(node, name).value = value;
     node.setDirtyCanvas(true, true);

@@ -9,9 +9,7 @@ from typing import Any
 
 import imageio.v2 as imageio
 import numpy as np
-from PIL import Image
-
-from .pictures.card import INK, PAPER, fitting_size, write
+from PIL import Image, ImageDraw, ImageFont
 
 _QUALITY = 8
 _MOST_COLUMNS = 3
@@ -65,7 +63,9 @@ def side_by_side(videos: Sequence[np.ndarray], titles: Sequence[str]) -> Iterato
 
 def _header(width: int, height: int, title: str) -> np.ndarray:
     """A title in the middle of ``[height, width, 3]``, smaller where it is too long."""
-    size = fitting_size(title, width - 2 * _MARGIN, height // 2, _LEAST_TEXT)
-    image = Image.new("RGB", (width, height), PAPER)
-    write(image, (width / 2, height / 2), title, (0.5, 0.5), INK, size)
+    sizes = range(height // 2, _LEAST_TEXT, -1)
+    fitting = (font for font in map(ImageFont.load_default, sizes) if font.getlength(title) <= width - 2 * _MARGIN)
+    font = next(fitting, None) or ImageFont.load_default(_LEAST_TEXT)
+    image = Image.new("RGB", (width, height), "white")
+    ImageDraw.Draw(image).text((width / 2, height / 2), title, "#222222", font, anchor="mm")
     return np.asarray(image)
