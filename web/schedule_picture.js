@@ -3,7 +3,7 @@ import { LEVEL_COLOURS } from "./level_colours.js";
 import { add, below, beside, colour, legend, numbers, picture, PLOT } from "./picture.js";
 import { text } from "./texts.js";
 
-export const HEIGHT = 150;
+export const HEIGHT = 142;
 const { left, top, width } = PLOT;
 const TALL = 66;
 // A step of which only the preset knows is as high as this.

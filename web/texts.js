@@ -5,6 +5,8 @@ import { app } from "../../scripts/app.js";
 // {words} stand for what text() is given.
 export const TEXTS = {
     en: {
+        "advanced.show": "Show advanced inputs",
+        "advanced.hide": "Hide advanced inputs",
         "bar.help": "Drag a border, or focus it and use the arrow keys.",
         "bar.density": "density {density}",
         "bar.densityHelp":
@@ -37,6 +39,8 @@ export const TEXTS = {
         "schedule.window": "dense outside {start} to {end} of the noise (not drawn)",
     },
     zh: {
+        "advanced.show": "显示高级输入",
+        "advanced.hide": "隐藏高级输入",
         "bar.help": "拖动边界；或选中边界后使用方向键。",
         "bar.density": "密度 {density}",
         "bar.densityHelp": "上界为块数份额（topk）时，占稠密注意力计算量的份额。thresholdbound 的密度取决于内容。",

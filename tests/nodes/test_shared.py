@@ -21,7 +21,7 @@ def shared() -> ModuleType:
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("comfy_api", "comfy_api.latest"):
+        for name in ("comfy_api", "comfy_api.latest", "server"):
             patch.setitem(sys.modules, name, MagicMock())
         spec.loader.exec_module(module)
     return module

@@ -12,7 +12,7 @@ import torch
 from ..conftest import ComfyUI
 from ..graphs import Settings, single_pass, two_segments
 from ..hosts.test_composition import counting_override
-from ..psa import LEVEL_1_ONLY, MASK_WIDGETS, SCHEDULE_WIDGETS, Widgets, chain, line, lines, picture, psa, psa_default
+from ..psa import LEVEL_1_ONLY, MASK_WIDGETS, SCHEDULE_WIDGETS, Widgets, chain, line, lines, psa, psa_default
 
 BOTH: dict[str, Widgets] = {
     "mask": {"mode": "intersect", "dense_layers": 1},
@@ -114,19 +114,3 @@ def test_samplers_that_ask_for_sigmas_of_their_own(comfyui: ComfyUI, sampler_nam
     assert shown.sparse + reasons["last steps"] == calls
     # One of four steps. Most ask twice in every step but the last; heun asks for the last one's sigma a step before.
     assert 0.1 <= reasons["last steps"] / calls <= 0.3
-
-
-def test_schedule_shows_a_picture_of_itself(comfyui: ComfyUI) -> None:
-    shown = []
-    for widgets in ({}, {"curve": "linear"}, {"curve": "linear", "last_dense": "50%"}, {"preview_steps": 8}):
-        graph = single_pass("wan_t2v", Settings(latent=(1, 8, 8), steps=1, cfg=1.0), psa(schedule=widgets))
-        (node,) = graph.nodes_of("PSASparsitySchedule")
-        shown.append(picture(comfyui.server.address, comfyui.client.run(graph), node))
-
-    for image in shown:
-        assert 400 < image.width < 1000
-        assert 200 < image.height < 1000
-        colours = image.getcolors(1 << 20)
-        assert colours is not None
-        assert len(colours) > 3
-    assert len({image.tobytes() for image in shown}) == len(shown)

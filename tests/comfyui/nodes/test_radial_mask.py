@@ -11,7 +11,7 @@ from psa_core.ops.levels.rules import density
 from ..client import PromptRejectedError
 from ..conftest import ComfyUI
 from ..graphs import Settings, single_pass, two_segments
-from ..psa import LEVEL_1_ONLY, MASK_WIDGETS, Widgets, line, lines, picture, psa, relative_error
+from ..psa import LEVEL_1_ONLY, MASK_WIDGETS, Widgets, line, lines, psa, relative_error
 from ..tiny_models import HOSTS, LatentGrid
 
 # CogVideoX 1.5 has two latent frames a token: it needs a longer clip for the mask to narrow.
@@ -230,20 +230,3 @@ def test_value_out_of_range_is_refused_before_anything_runs(comfyui: ComfyUI, wi
         comfyui.client.run(single_pass("wan_t2v", patch=psa(mask=widgets)))
 
     assert word in str(refused.value.node_errors)
-
-
-def test_node_shows_a_picture_of_its_mask(comfyui: ComfyUI) -> None:
-    shown = []
-    settings = Settings(latent=(5, 8, 8), steps=1, cfg=1.0)
-    for widgets in ({"block_size": 128}, {"block_size": 128, "decay_factor": 4.0}, {"scene_boundaries": "0, 9, 17"}):
-        graph = single_pass("wan_t2v", settings, psa(mask=widgets))
-        (node,) = graph.nodes_of("PSARadialMask")
-        shown.append(picture(comfyui.server.address, comfyui.client.run(graph), node))
-
-    for image in shown:
-        assert 400 < image.width < 1000
-        assert 400 < image.height < 1000
-        colours = image.getcolors(1 << 20)
-        assert colours is not None
-        assert len(colours) > 3
-    assert len({image.tobytes() for image in shown}) == 3

@@ -14,21 +14,24 @@ from tools.workflows.parts import empty_video, patch, sample
 from tools.workflows.tiny import TEXT
 
 from .. import pictures
-from ..browser import ADD, EXPORT
+from ..browser import ADD, CHOOSE, EXPORT
 from ..conftest import ComfyUI
 from ..server import PACK_ROOT
 
 FOLDER = PACK_ROOT / "web" / "docs" / "pictures"
-FRESH = (
-    "PSAAttentionPatch",
-    "PSAPresetLoader",
-    "PSACogVideoXLoader",
-    "PSACogVideoXLoRA",
-    "PSASavePreset",
-    "PSATinyVideoModel",
-    "PSATinyVideoPrompt",
-)
-SHOWING = ("PSASparsitySchedule", "PSARadialMask", "PSAReport", "PSACompare")
+# Nodes that show all that they have before a run, and widgets to set.
+FRESH: dict[str, dict[str, Any]] = {
+    "PSAAttentionPatch": {},
+    "PSAPresetLoader": {},
+    "PSASparsitySchedule": {"warmup": "25%", "last_dense": "2", "curve": "cosine"},
+    "PSARadialMask": {"decay_factor": 0.5},
+    "PSACogVideoXLoader": {},
+    "PSACogVideoXLoRA": {},
+    "PSASavePreset": {},
+    "PSATinyVideoModel": {},
+    "PSATinyVideoPrompt": {},
+}
+SHOWING = ("PSAReport", "PSACompare")
 SCALE = 1.25
 CLIPS = {False: (192, 160, 5, 2), True: (384, 320, 33, 6)}
 """Width, height, frames and steps of the clip behind Report and Compare: worth looking at where pictures are kept."""
@@ -38,6 +41,8 @@ WIDEN = """() => {
     window.psaNode.setSize([Math.max(360, window.psaNode.size[0]), window.psaNode.computeSize()[1]]);
 }"""
 QUEUE = "() => app.queuePrompt(0)"
+# None of the pictures that nodes draw themselves is on its way.
+AT_REST = "() => [...document.querySelectorAll('.psa-picture')].every((each) => each.querySelector('svg'))"
 DRAWN = """(types) => types.every(
     (type) => app.graph.nodes.find((node) => node.type === type)?.imgs?.[0]?.naturalWidth > 200)"""
 
@@ -60,8 +65,13 @@ def keep(request: pytest.FixtureRequest) -> bool:
 @pytest.mark.parametrize("node_type", FRESH)
 def test_fresh_node(node_type: str, front_end: Any, keep: bool) -> None:
     front_end.evaluate(ADD, node_type)
+    for widget in FRESH[node_type].items():
+        front_end.evaluate(CHOOSE, widget)
     front_end.wait_for_timeout(500)
     front_end.evaluate(WIDEN)
+    # Drawn where it is seen.
+    pictures.take(front_end, front_end.evaluate(IDS, node_type), SCALE)
+    front_end.wait_for_function(AT_REST, timeout=20_000)
 
     check(pictures.take(front_end, front_end.evaluate(IDS, node_type), SCALE), FOLDER / f"{node_type}.jpg", keep)
 
@@ -105,18 +115,14 @@ def showcase(width: int, height: int, frames: int, steps: int) -> Workflow:
         model = canvas.add("PSATinyVideoModel")
         vae = Output(model.node, 1)
         text, nothing = (canvas.add("PSATinyVideoPrompt", text=words) for words in (TEXT, ""))
-        latent, little = empty_video(canvas, width, height, frames), empty_video(canvas, 64, 64, 1)
+        latent = empty_video(canvas, width, height, frames)
         canvas.group("Settings")
         preset = canvas.preset("tiny_video", "psa_balanced")
-        mask = canvas.add("PSARadialMask", size=(460, 760), decay_factor=0.5)
-        schedule = canvas.add("PSASparsitySchedule", size=(460, 820), warmup="25%", last_dense="2", curve="cosine")
         chosen = patch(canvas, model, preset=preset, min_tokens=0, backend="torch")
-        masked = patch(canvas, model, mask=mask, schedule=schedule, min_tokens=0, backend="torch")
         canvas.group("Samplers")
         how: dict[str, Any] = {"cfg": 4.0, "sampler": "euler"}
         dense = sample(canvas, model, (text, nothing), latent, steps=steps, **how)
         sparse = sample(canvas, chosen, (text, nothing), latent, steps=steps, **how)
-        canvas.add("SaveLatent", samples=sample(canvas, masked, (text, nothing), little, steps=1, **how))
         canvas.group("Results")
         canvas.add("PSAReport", size=(640, 700), model=chosen, samples=sparse)
         videos = [canvas.add("VAEDecode", samples=each, vae=vae) for each in (dense, sparse)]
