@@ -10,6 +10,7 @@ import re
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -37,7 +38,7 @@ from psa_core.ops.similarity.triton import _similarity_cap
 
 # sm_103 gets what sm_100 gets.
 ARCHITECTURES = (80, 86, 89, 90, 100, 120)
-# Where kernels that have one launch for all architectures are compiled in every variant.
+# Where every variant is compiled, also those that take less than another; each GPU compiles those that take most.
 THOROUGH = (86, 90)
 # MI300 and Radeon RX 9070, with the threads of a warp.
 AMD_WARPS = {"gfx942": 64, "gfx1201": 32}
@@ -162,10 +163,24 @@ def _amd_usage(assembly: str) -> dict[str, Any]:
     return {"registers": int(found["vgpr_count"]), "stack": stack, "loop_spills": loop_spills(parse_amdgcn(assembly))}
 
 
-def _variants(kernel: str, architecture: int | str) -> tuple[tuple[str, int, int], ...]:
-    if kernel == "attention":
-        return ATTENTION_VARIANTS
-    return VARIANTS if kernel == "importance" or architecture in THOROUGH else VARIANTS[:1]
+def _cases(architectures: list[int | str]) -> Iterator[Case]:
+    for architecture in architectures:
+        thorough = architecture in THOROUGH
+        for d in (64, 128):
+            yield from (Case("attention", architecture, d, *variant) for variant in ATTENTION_VARIANTS)
+            yield from (Case("importance", architecture, d, *variant) for variant in VARIANTS)
+            if thorough:
+                # Attention to tokens as they come takes less.
+                yield Case("attention", architecture, d, *VARIANTS[0], reorder=False)
+        for d in (64, 128) if thorough else (128,):
+            for kernel in ("pyramid", "block means", "gather", "similarity"):
+                yield from (Case(kernel, architecture, d, *variant) for variant in VARIANTS[: 2 if thorough else 1])
+        for k_blocks in (512, 4096) if thorough else (4096,):
+            yield Case("levels", architecture, 128, *VARIANTS[0], k_blocks)
+        yield from (Case(kernel, architecture, 128, *VARIANTS[0]) for kernel in ("block list", "order by size"))
+    for d in (64, 128):
+        yield from (Case("hopper attention", 90, d, dtype, 128, block_n) for dtype, _, block_n in VARIANTS)
+        yield Case("hopper attention", 90, d, *VARIANTS[0], reorder=False)
 
 
 def main() -> None:
@@ -173,26 +188,8 @@ def main() -> None:
     if missing:
         sys.exit(f"this Triton has no {' and no '.join(missing)}")
     architectures = [*ARCHITECTURES, *(AMD_WARPS if "amd" in backends else ())]
-    cases = [
-        Case(kernel, architecture, d, *variant)
-        for kernel in ("attention", "importance", "pyramid", "block means", "gather", "similarity")
-        for architecture in architectures
-        for d in (64, 128)
-        for variant in _variants(kernel, architecture)
-    ]
-    cases += [Case("hopper attention", 90, d, dtype, 128, block_n) for d in (64, 128) for dtype, _, block_n in VARIANTS]
-    # Attention to tokens as they come takes less.
-    first = [case for case in cases if case.kernel.endswith("attention") and case[3:6] == VARIANTS[0]]
-    cases += [case._replace(reorder=False) for case in first]
-    cases += [Case("order by size", architecture, 128, *VARIANTS[0]) for architecture in architectures]
-    cases += [
-        Case(kernel, architecture, 128, *VARIANTS[0], k_blocks)
-        for kernel in ("levels", "block list")
-        for architecture in architectures
-        for k_blocks in (512, 4096)
-    ]
     with ProcessPoolExecutor(2, get_context("spawn")) as pool:
-        for result in pool.map(measure, cases):
+        for result in pool.map(measure, _cases(architectures)):
             print(json.dumps(result), flush=True)
 
 

@@ -33,6 +33,8 @@ class Loop(NamedTuple):
 
 def loop_spills(program: list[Instruction]) -> list[int]:
     """Loads and stores of spilled registers that every iteration of a main loop makes, a number for each main loop."""
+    if not any(_MATRIX.search(instruction.text) for instruction in program):
+        return []
     with_matrix = [loop for loop in _loops(program) if any(_MATRIX.search(program[i].text) for i in loop.body)]
     main = [loop for loop in with_matrix if not any(other.body < loop.body for other in with_matrix)]
     return [sum(bool(_SPILL.search(program[i].text)) for i in loop.always) for loop in main]
