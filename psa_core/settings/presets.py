@@ -29,11 +29,15 @@ import yaml
 from .config import PSAConfig
 from .errors import ConfigError, errors_at
 from .validation import plain
+from .words import cut, shown
+from .yaml_files import read_yaml, yaml_files
 
 log = logging.getLogger(__name__)
 
 PRESETS_DIR_VARIABLE = "PSA_PRESETS_DIR"
 _NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._ @+-]{0,98}[A-Za-z0-9_@+-])?")
+# Of unknown keys in one mapping, and their letters that are compared with known ones.
+_NAMED, _LONGEST_KEY = 10, 40
 _FAMILY_KEYS = ("default_attention", "video_scale", "text_length", "attention_configs")
 _BLOCK_KEYS = {"m": "block_m", "n": "block_n", "tile_n": "tile_n"}
 _SCALE_KEYS = ("width_divisor", "height_divisor", "depth_divisor")
@@ -147,11 +151,9 @@ def read_preset_file(file: Path) -> list[ModelFamily]:
     Raises:
         ConfigError: the file is not YAML, or a value is not allowed.
     """
-    try:
-        document = yaml.safe_load(file.read_text(encoding="utf-8"))
-    # PyYAML lets plain errors through: ValueError for a date such as 2025-99-99, RecursionError for deep nesting.
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise ConfigError("file", file.name, f"is not valid YAML: {error}", str(file.name)) from error
+    document, notes = read_yaml(file)
+    for note in notes:
+        log.warning("%s", note)
     if document is None:
         return []
     return [_read_family(str(name), body, file.name) for name, body in _mapping(document, "file", file.name).items()]
@@ -182,7 +184,7 @@ def save_preset(model: str, preset: str, config: PSAConfig, folder: str | Path |
     document: dict[str, Any] = {}
     if file.exists():
         read_preset_file(file)
-        document = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
+        document = read_yaml(file)[0] or {}
     family = document.setdefault(model, {"default_attention": preset, "text_length": config.text_length})
     if family.get("text_length", 0) != config.text_length:
         allowed = f"{file.name} has {family.get('text_length', 0)} for every preset of {model}"
@@ -208,7 +210,7 @@ def config_to_schema(config: PSAConfig) -> dict[str, Any]:
 
 def _preset_files(path: Path) -> list[Path]:
     if path.is_dir():
-        return sorted(file for file in path.iterdir() if file.suffix in (".yaml", ".yml"))
+        return yaml_files(path)
     if not path.is_file():
         raise FileNotFoundError(f"no preset file or folder at {path}")
     return [path]
@@ -281,11 +283,13 @@ def _mapping(value: Any, key: str, source: str) -> Mapping[str, Any]:
 
 
 def _unknown(body: Mapping[str, Any], known: Collection[str], source: str) -> Iterator[str]:
-    for key in body:
-        if key not in known:
-            near = difflib.get_close_matches(str(key), known, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
-            yield f"{source}: unknown key {key!r} is ignored{hint}"
+    unknown = [key for key in body if key not in known]
+    for key in unknown[:_NAMED]:
+        near = difflib.get_close_matches(cut(str(key), _LONGEST_KEY), known, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        yield f"{source}: unknown key {shown(key)} is ignored{hint}"
+    if len(unknown) > _NAMED:
+        yield f"{source}: {len(unknown) - _NAMED:,} more unknown keys are ignored"
 
 
 def check_name(key: str, name: str) -> None:

@@ -390,10 +390,10 @@ def test_every_layer_of_the_list_is_one_that_peft_adapts(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("key", ["model_" * 30_000 + "proj_out.lora_A.weight", "a" * 170_000, ".lora_A" * 25_000])
 def test_a_key_that_no_trainer_writes_takes_no_longer_than_others(key: str) -> None:
-    start = time.perf_counter()
+    start = time.process_time()
     mapped = map_lora(pair(QUERY) | {key: torch.zeros(2, DIM)}, None, SHAPES)
 
-    assert time.perf_counter() - start < 1
+    assert time.process_time() - start < 1
     assert mapped.unused == {key: "no part of a LoRA"}
     assert len(mapped.line()) < 400
 

@@ -28,20 +28,20 @@ ALIASES = "a: &a [1, 1, 1, 1, 1, 1, 1, 1, 1]\n" + "".join(
     ids=["text", "list", "integer", "dictionary", "halves of letters", "bytes"],
 )
 def test_what_a_stranger_wrote_takes_a_line(value: object) -> None:
-    start = time.perf_counter()
+    start = time.process_time()
     error = ConfigError("key", value, "must be less")
 
-    assert time.perf_counter() - start < 1
+    assert time.process_time() - start < 1
     assert len(str(error)) < 200
     str(error).encode()
     assert error.at("file").value is value
 
 
 def test_aliases_that_multiply_are_not_written_out() -> None:
-    start = time.perf_counter()
+    start = time.process_time()
     text = shown(yaml.safe_load(ALIASES))
 
-    assert time.perf_counter() - start < 1
+    assert time.process_time() - start < 1
     assert len(text) <= 160
 
 

@@ -1,0 +1,130 @@
+"""YAML files that strangers wrote: whatever stands in one costs little, and what is wrong with it is one error."""
+
+from __future__ import annotations
+
+import logging
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from .errors import ConfigError
+from .words import shown
+
+log = logging.getLogger(__name__)
+
+_ENDINGS = (".yaml", ".yml")
+# A file of presets has some kilobytes.
+_MOST_BYTES = 1 << 20
+# With every alias written out.
+_MOST_NODES = 10_000
+
+
+def yaml_files(folder: Path) -> list[Path]:
+    """The YAML files in a folder by name; links to files are followed, and names that begin with a dot left out.
+
+    What is named like one and is none (a folder, a pipe, a link to nowhere) is logged and left out.
+    """
+    try:
+        named = sorted(file for file in folder.iterdir() if file.suffix in _ENDINGS and not file.name.startswith("."))
+    except OSError as error:
+        log.warning("presets: %s cannot be read: %s", folder.name, error.strerror)
+        return []
+    files = []
+    for file in named:
+        if _is_file(file):
+            files.append(file)
+        else:
+            log.warning("presets: %s is no file, or a link to none", shown(file.name))
+    return files
+
+
+def _is_file(file: Path) -> bool:
+    try:
+        return stat.S_ISREG(file.stat().st_mode)
+    except OSError:
+        return False
+
+
+def read_yaml(file: Path) -> tuple[Any, list[str]]:
+    """What a YAML file holds, and notes on what is odd in it: keys that stand twice, of which the last one holds.
+
+    Raises:
+        ConfigError: it cannot be read, is no YAML, or is larger than files of presets are.
+    """
+    try:
+        # Before it is opened: opening a pipe would wait for its other end.
+        if not _is_file(file):
+            raise ConfigError("file", file.name, "is no file that can be read")
+        size = file.stat().st_size
+        if size > _MOST_BYTES:
+            raise ConfigError("file", file.name, f"has {size:,} bytes; a file of presets has {_MOST_BYTES:,} at most")
+        text = file.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError("file", file.name, f"cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError("file", file.name, f"is not valid YAML: no UTF-8 ({error.reason})", file.name) from error
+    return _parse(text, file.name)
+
+
+def _parse(text: str, name: str) -> tuple[Any, list[str]]:
+    try:
+        # The reader looks through the whole text at once.
+        loader = yaml.SafeLoader(text)
+        node = loader.get_single_node()
+        if node is None:
+            return None, []
+        nodes = _written_out(node, {}, [])
+        if nodes > _MOST_NODES:
+            raise ConfigError(
+                "file", name, f"has {nodes:,} values with its aliases written out; {_MOST_NODES:,} are allowed", name
+            )
+        # First: merged keys (``<<``) become keys of a mapping when it is made.
+        notes = list(_twice(node, name))
+        return loader.construct_document(node), notes
+    except ConfigError:
+        raise
+    # PyYAML lets plain errors of every kind through: ValueError for a date such as 2025-99-99, KeyError for a word that
+    # is said to be a bool, RecursionError for deep nesting.
+    except Exception as error:
+        why = " ".join(str(error).split()) if isinstance(error, yaml.YAMLError | ValueError) else type(error).__name__
+        raise ConfigError("file", name, f"is not valid YAML: {why}", name) from error
+
+
+def _written_out(node: yaml.Node, known: dict[int, int], above: list[int]) -> int:
+    """How many values a node stands for with its aliases written out."""
+    if id(node) in above:
+        raise ValueError("an alias stands inside what it names")
+    if id(node) not in known:
+        above.append(id(node))
+        children: Iterator[yaml.Node] = iter(())
+        if isinstance(node, yaml.SequenceNode):
+            children = iter(node.value)
+        elif isinstance(node, yaml.MappingNode):
+            children = (child for pair in node.value for child in pair)
+        known[id(node)] = 1 + sum(_written_out(child, known, above) for child in children)
+        above.pop()
+    return known[id(node)]
+
+
+def _twice(root: yaml.Node, name: str) -> Iterator[str]:
+    """A note for every key that stands twice in one mapping."""
+    waiting, seen = [root], set()
+    while waiting:
+        node = waiting.pop()
+        if id(node) in seen:
+            continue
+        seen.add(id(node))
+        if isinstance(node, yaml.SequenceNode):
+            waiting += node.value
+        elif isinstance(node, yaml.MappingNode):
+            keys: set[tuple[str, Any]] = set()
+            for key, value in node.value:
+                waiting.append(value)
+                this = key.tag, key.value if isinstance(key, yaml.ScalarNode) else id(key)
+                if this in keys and key.value != "<<":
+                    line = key.start_mark.line + 1
+                    yield f"{name}: key {shown(key.value)} stands twice, in line {line}; the last holds"
+                keys.add(this)

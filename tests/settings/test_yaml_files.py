@@ -1,0 +1,134 @@
+"""YAML files of strangers: each fault is one error of its own file, at little cost, and all other files are read."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from psa_core.settings.errors import ConfigError
+from psa_core.settings.presets import load_families
+from psa_core.settings.yaml_files import read_yaml, yaml_files
+
+from .test_words import ALIASES
+
+GOOD = "Mine:\n  attention_configs:\n    dense: {type: dense}\n"
+MERGED = "a: &a {x: 1}\nb: &b\n  <<: *a\n  <<: *a\n" + "\n".join(
+    f"k{i}: &k{i} {{<<: [{', '.join([f'*k{i - 1}' if i else '*b'] * 9)}]}}" for i in range(9)
+)
+BROKEN = {
+    "word for a bool": "a: !!bool maybe",
+    "date": "a: 2025-99-99",
+    "word for a date": "a: !!timestamp soon",
+    "nothing for an integer": 'a: !!int ""',
+    "integer": "a: " + "1" * 5000,
+    "nested": "[" * 100_000,
+    "object": "a: !!python/object/apply:os.system [true]",
+    "unhashable": "{[1]: 2}",
+    "inside itself": "a: &a [*a]",
+    "aliases": ALIASES,
+    "merges": MERGED,
+    "no alias": "a: *b",
+    "nul": "a: \0",
+    "tab": "a:\n\t- b",
+    "list": "[1, 2]",
+    "size": "a: " + "x" * (1 << 20),
+}
+
+
+@pytest.mark.parametrize("text", BROKEN.values(), ids=BROKEN.keys())
+def test_what_is_wrong_is_one_short_error_of_its_file(tmp_path: Path, text: str) -> None:
+    (tmp_path / "bad.yaml").write_text(text)
+    (tmp_path / "good.yaml").write_text(GOOD)
+    errors: list[ConfigError] = []
+    start = time.process_time()
+
+    families = load_families(tmp_path, errors=errors)
+
+    assert time.process_time() - start < 1
+    assert list(families) == ["Mine"]
+    (error,) = errors
+    assert "bad.yaml" in str(error)
+    assert len(str(error)) < 500
+    assert "\n" not in str(error)
+
+
+def test_letters_of_another_encoding_are_an_error_of_the_file(tmp_path: Path) -> None:
+    (tmp_path / "latin.yaml").write_bytes(b"a: \xe9")
+
+    with pytest.raises(ConfigError, match=r"latin.yaml.* no UTF-8"):
+        read_yaml(tmp_path / "latin.yaml")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links and pipes need more on Windows")
+def test_only_files_are_read_and_nothing_waits(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    good = tmp_path / "good.yaml"
+    good.write_text(GOOD)
+    (tmp_path / "other.yml").symlink_to(good)
+    (tmp_path / ".#good.yaml").symlink_to("someone@somewhere:1")
+    (tmp_path / ".good.yaml.swp.yaml").write_text("{")
+    (tmp_path / "nowhere.yaml").symlink_to(tmp_path / "gone")
+    (tmp_path / "folder.yaml").mkdir()
+    os.mkfifo(tmp_path / "pipe.yaml")
+    (tmp_path / "loop.yaml").symlink_to(tmp_path / "loop.yaml")
+
+    with caplog.at_level(logging.WARNING):
+        assert yaml_files(tmp_path) == [good, tmp_path / "other.yml"]
+        assert list(load_families(tmp_path)) == ["Mine"]
+
+    for name in ("nowhere.yaml", "folder.yaml", "pipe.yaml", "loop.yaml"):
+        assert f"{name!r} is no file" in caplog.text
+        with pytest.raises(ConfigError, match="is no file that can be read"):
+            read_yaml(tmp_path / name)
+
+
+def test_a_folder_that_is_gone_has_none(tmp_path: Path) -> None:
+    assert yaml_files(tmp_path / "gone") == []
+
+
+def test_a_file_that_vanishes_is_an_error_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "good.yaml").write_text(GOOD)
+    gone = tmp_path / "gone.yaml"
+    monkeypatch.setattr("psa_core.settings.presets.yaml_files", lambda folder: [gone, tmp_path / "good.yaml"])
+    errors: list[ConfigError] = []
+
+    assert list(load_families(tmp_path, errors=errors)) == ["Mine"]
+    assert [error.value for error in errors] == ["gone.yaml"]
+
+
+def test_ordinary_aliases_and_merges_work(tmp_path: Path) -> None:
+    file = tmp_path / "a.yaml"
+    file.write_text("base: &base {x: 1, y: [1, 2]}\nsame: *base\nmore: {<<: *base, x: 3}\n")
+
+    document, notes = read_yaml(file)
+
+    assert document == {"base": {"x": 1, "y": [1, 2]}, "same": {"x": 1, "y": [1, 2]}, "more": {"x": 3, "y": [1, 2]}}
+    assert not notes
+
+
+def test_keys_that_stand_twice_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "good.yaml").write_text(GOOD + "    dense: {type: dense, warmup_steps: 3}\n")
+
+    with caplog.at_level(logging.WARNING):
+        families = load_families(tmp_path)
+
+    assert families["Mine"].presets["dense"].warmup_steps == 3
+    assert "good.yaml: key 'dense' stands twice, in line 4; the last holds" in caplog.text
+
+
+def test_many_unknown_keys_take_a_few_lines(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    more = "".join(f"    {'k' * 300}{i}: 1\n" for i in range(2000))
+    (tmp_path / "good.yaml").write_text(
+        GOOD.replace("  attention_configs", more.replace("    ", "  ") + "  attention_configs")
+    )
+    start = time.process_time()
+
+    with caplog.at_level(logging.WARNING):
+        load_families(tmp_path)
+
+    assert time.process_time() - start < 3
+    assert "1,990 more unknown keys are ignored" in caplog.text
+    assert len(caplog.text) < 5000
