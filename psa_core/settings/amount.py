@@ -6,12 +6,14 @@ import math
 from typing import Any
 
 from .errors import ConfigError
+from .validation import whole_of
 
 Amount = int | str
 """Steps as an int, or a share of all steps as text with a percent sign."""
 
 # Guards 25 % of 12 steps against the last bit of a product.
 _FUZZ = 1e-9
+_MOST_STEPS = 10**9 - 1
 
 
 def read_amount(key: str, value: Any) -> Amount:
@@ -39,7 +41,7 @@ def steps_of(amount: Amount, steps: int | None) -> int:
 
 
 def _read_number(value: Any) -> Amount | None:
-    return value if type(value) is int and value >= 0 else None
+    return value if type(value) is int and 0 <= value <= _MOST_STEPS else None
 
 
 def _read_text(text: str) -> Amount | None:
@@ -47,7 +49,7 @@ def _read_text(text: str) -> Amount | None:
     text = text.strip().replace("\N{FULLWIDTH PERCENT SIGN}", "%")
     try:
         if not text.endswith("%"):
-            return int(text) if text.isdecimal() else None
+            return _read_number(whole_of(text))
         percent = float(text.removesuffix("%"))
     except ValueError:
         return None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +16,7 @@ MASK_RULES = ("wan", "cogvideox")
 SPARSITY_TYPES = ("radial", "dense")
 RADIAL_MODES = ("radial only", "intersect", "finer wins", "coarsen")
 MODEL_TYPES = ("auto", *MASK_RULES)
+_MOST_FACTOR = 1e6
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,5 +109,5 @@ def check_factor(factor: Any) -> None:
     Raises:
         ConfigError: it is no number above 0.
     """
-    if isinstance(factor, bool) or not isinstance(factor, int | float) or not 0 < factor < math.inf:
-        raise ConfigError("decay_factor", factor, "must be a number above 0")
+    if isinstance(factor, bool) or not isinstance(factor, int | float) or not 0 < factor <= _MOST_FACTOR:
+        raise ConfigError("decay_factor", factor, f"must be a number above 0, and at most {_MOST_FACTOR:g}")

@@ -11,12 +11,17 @@ from typing import Any
 import numpy as np
 
 from .errors import ConfigError
-from .validation import check_choice, check_whole
+from .validation import check_choice, check_whole, whole_of
+from .words import shown
 
 ADJACENCIES = ("neighbours", "all", "own")
 FRAMES_PER_TOKEN = (1, 4, 8)
 
 Adjacency = str | Sequence[Sequence[bool]]
+
+# Of any clip, with room to spare. A matrix of as many scenes as text has up to seven letters an entry.
+_MOST_FRAMES, _MOST_SCENES = 65_536, 256
+_LONGEST_MATRIX = 7 * _MOST_SCENES**2
 
 _ENTRIES = {"0": False, "1": True, "false": False, "true": True}
 
@@ -29,14 +34,18 @@ def read_boundaries(value: str | Sequence[int]) -> tuple[int, ...]:
     """
     if isinstance(value, str):
         words: list[Any] = [word for word in re.split(r"[,;\s]+", value.strip(" \t\n[]()")) if word]
-        numbers = [int(word) if re.fullmatch(r"-?[0-9]+", word) else word for word in words]
+        numbers = [word if (number := whole_of(word)) is None else number for word in words]
     elif isinstance(value, Sequence):
         numbers = list(value)
     else:
         raise ConfigError("scene_boundaries", value, "must be text or a sequence of whole numbers")
     for number in numbers:
         if type(number) is not int:
-            raise _boundary_error(value, f"{number!r} is not a whole number")
+            raise _boundary_error(value, f"{shown(number)} is not a whole number")
+        if abs(number) > _MOST_FRAMES:
+            raise _boundary_error(value, f"{shown(number)} lies beyond the end of any clip ({_MOST_FRAMES:,} frames)")
+    if len(numbers) > _MOST_SCENES + 1:
+        raise _boundary_error(value, f"has {len(numbers) - 1:,} scenes; {_MOST_SCENES} are allowed")
     if numbers and numbers[0] != 0:
         raise _boundary_error(value, f"must begin with 0, the first frame, not with {numbers[0]}")
     if len(numbers) == 1:
@@ -65,12 +74,20 @@ def read_adjacency(value: Adjacency) -> str | tuple[tuple[bool, ...], ...]:
             size = f"{len(rows)} by {len(rows)}"
             raise _adjacency_error(value, f"must be square, {size}, but row {i} is {len(row)} long")
         for j, entry in enumerate(row):
-            if str(entry).lower() not in _ENTRIES:
-                raise _adjacency_error(value, f"row {i}, column {j} is {entry!r}, not 0, 1, true or false")
-        matrix.append(tuple(_ENTRIES[str(entry).lower()] for entry in row))
+            if _sees(entry) is None:
+                raise _adjacency_error(value, f"row {i}, column {j} is {shown(entry)}, not 0, 1, true or false")
+        matrix.append(tuple(bool(_sees(entry)) for entry in row))
         if not matrix[i][i]:
-            raise _adjacency_error(value, f"row {i}, column {i} is {row[i]!r}, but a scene must see itself")
+            raise _adjacency_error(value, f"row {i}, column {i} is {shown(row[i])}, but a scene must see itself")
     return tuple(matrix)
+
+
+def _sees(entry: Any) -> bool | None:
+    """What an entry of an adjacency says; None for what is none."""
+    if isinstance(entry, str):
+        return _ENTRIES.get(entry.lower())
+    number = isinstance(entry, bool | int | np.bool_ | np.integer) and entry in (0, 1)
+    return bool(entry) if number else None
 
 
 def adjacency_matrix(adjacency: Adjacency, scenes: int) -> np.ndarray:
@@ -133,11 +150,13 @@ def _last_video_frame(frame: np.ndarray, frames_per_token: int) -> np.ndarray:
 def _rows(value: Any) -> list[list[Any]]:
     """The entries of a matrix, row by row, not checked yet."""
     if isinstance(value, str):
+        if len(value) > _LONGEST_MATRIX:
+            raise _adjacency_error(value, f"has {len(value):,} letters; {_MOST_SCENES} scenes are allowed")
         text = value.strip().lower()
         if text.startswith("["):
             try:
                 value = json.loads(text)
-            except json.JSONDecodeError as error:
+            except (ValueError, RecursionError) as error:
                 raise _adjacency_error(value, f"is not JSON: {error}") from None
         else:
             rows = [re.split(r"[,\s]+", row.strip(" \t\r,")) for row in re.split(r"[;/\n]", text) if row.strip()]
@@ -148,7 +167,7 @@ def _rows(value: Any) -> list[list[Any]]:
         raise _adjacency_error(value, "must be one of " + ", ".join(ADJACENCIES) + ", or a matrix")
     for i, row in enumerate(value):
         if not isinstance(row, list | tuple | np.ndarray):
-            raise _adjacency_error(value, f"row {i} is {row!r}, not a row of entries")
+            raise _adjacency_error(value, f"row {i} is {shown(row)}, not a row of entries")
     return [list(row) for row in value]
 
 

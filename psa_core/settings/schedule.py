@@ -10,10 +10,11 @@ from typing import Any
 from .amount import Amount, read_amount
 from .errors import ConfigError
 from .mask_ratios import read_mask_ratios
-from .validation import check_choice, check_whole, share
+from .validation import check_choice, check_whole, share, whole_of
 
 CURVES = ("constant", "linear", "cosine", "timestep")
-_MOST_LAYERS = 1000
+# No model has as many; as many letters name each of them.
+_MOST_LAYERS, _LONGEST_TEXT = 1000, 8192
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,17 +99,20 @@ def _read_layers(value: Any) -> tuple[int, ...]:
     """Layers in ascending order, each once."""
     allowed = "must be transformer blocks counted from 0, such as 0, 1, 38-39"
     if isinstance(value, str):
+        if len(value) > _LONGEST_TEXT:
+            raise ConfigError("dense_layers", value, f"{allowed}; a text of {len(value):,} letters is no such list")
         layers: set[int] = set()
         for word in re.sub(r"\s*-\s*", "-", value).replace(",", " ").replace(";", " ").split():
-            first, _, last = word.partition("-")
-            if not first.isdecimal() or not (last or first).isdecimal() or word.endswith("-"):
+            first, dash, last = word.partition("-")
+            low, high = whole_of(first), whole_of(last if dash else first)
+            if low is None or high is None:
                 raise ConfigError("dense_layers", word, allowed)
-            if not int(first) <= int(last or first) < _MOST_LAYERS:
+            if not low <= high < _MOST_LAYERS:
                 raise ConfigError("dense_layers", word, f"{allowed}, below {_MOST_LAYERS} and from low to high")
-            layers.update(range(int(first), int(last or first) + 1))
+            layers.update(range(low, high + 1))
         return tuple(sorted(layers))
     if not isinstance(value, Sequence):
         raise ConfigError("dense_layers", value, allowed)
     for layer in value:
-        check_whole("dense_layers", layer, 0)
+        check_whole("dense_layers", layer, 0, _MOST_LAYERS - 1)
     return tuple(sorted(set(value)))

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any, TypeVar
 
 from .errors import ConfigError
 
 Settings = TypeVar("Settings")
+
+# What fits 32 bits; no setting comes near, and Python writes no integer of thousands of digits.
+_MOST = 2**31 - 1
 
 
 class FrozenMap(Mapping[Any, Any]):
@@ -41,10 +45,17 @@ def check_choice(key: str, value: Any, allowed: tuple[Any, ...]) -> None:
         raise ConfigError(key, value, "must be one of " + ", ".join(map(str, allowed)))
 
 
-def check_whole(key: str, value: Any, least: int) -> None:
-    """``value`` is a whole number from ``least`` on."""
+def check_whole(key: str, value: Any, least: int, most: int = _MOST) -> None:
+    """``value`` is a whole number from ``least`` to ``most``."""
     if type(value) is not int or value < least:
         raise ConfigError(key, value, f"must be a whole number, {least} or more")
+    if value > most:
+        raise ConfigError(key, value, f"must be a whole number from {least} to {most:,}")
+
+
+def whole_of(word: str) -> int | None:
+    """The whole number that a word is, of at most 15 digits; None for any other word."""
+    return int(word) if re.fullmatch(r"-?[0-9]{1,15}", word) else None
 
 
 def share(key: str, value: Any) -> float:
