@@ -38,7 +38,7 @@ def settings_of(*words: object) -> CompareSettings:
 
 def small(output: Path) -> CompareSettings:
     """A clip far smaller than the model was trained for."""
-    size = ("--steps", 4, "--frames", 9, "--width", 192, "--height", 96)
+    size = ("--steps", 4, "--frames", 5, "--width", 192, "--height", 96)
     return settings_of("--output", output, "--prompt", "a blue star", *size, "--seed", 5)
 
 
@@ -56,7 +56,7 @@ def test_writes_every_file_and_says_in_one_line_what_it_did(tmp_path: Path) -> N
     report = json.loads((output / "report.json").read_text())
     assert f"density {report['density']:.3f}" in line
     assert f"PSNR {report['quality']['psnr']:.1f} dB, SSIM {report['quality']['ssim']:.3f}" in line
-    size = {"steps": 4, "frames": 9, "width": 192, "height": 96}
+    size = {"steps": 4, "frames": 5, "width": 192, "height": 96}
     assert report["settings"] == {"prompt": "a blue star", **size, "seed": 5}
     assert report["config"]["type"] == "psa"
     guided = 2
@@ -66,7 +66,7 @@ def test_writes_every_file_and_says_in_one_line_what_it_did(tmp_path: Path) -> N
     assert 0 < report["density"] < 1
     assert 10 < report["quality"]["psnr"] < 60
     for name, height, width in (("dense", 96, 192), ("psa", 96, 192), ("side_by_side", 128, 400)):
-        assert iio.imread(output / f"{name}.mp4", plugin="FFMPEG").shape == (9, height, width, 3)
+        assert iio.imread(output / f"{name}.mp4", plugin="FFMPEG").shape == (5, height, width, 3)
     for name in ("levels", "density"):
         assert np.ptp(iio.imread(output / f"{name}.png")) > 100
 

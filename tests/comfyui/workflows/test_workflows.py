@@ -36,7 +36,7 @@ SHORTEN = """() => {
     const set = (type, name, value) => app.graph.nodes.filter((node) => node.type === type).forEach((node) => {
         node.widgets.find((widget) => widget.name === name).value = value;
     });
-    for (const [name, value] of [["width", 192], ["height", 160], ["length", 5]]) {
+    for (const [name, value] of [["width", 96], ["height", 96], ["length", 5]]) {
         set("EmptyHunyuanLatentVideo", name, value);
     }
     set("KSampler", "steps", 3);
