@@ -24,8 +24,8 @@ STEPS = 4
 WARM_UP = 3
 # [batch, channels, frames, height, width] of a clip of 33 x 320 x 384, the size of the training.
 LATENTS = (1, 16, 9, 40, 48)
-# The decoder is causal: the first frame of latents makes the first of the clip, at a fraction of the time of all 33. What
-# is wrong with the other frames shows in the latents.
+# The decoder is causal: the first frame of latents makes the first of the clip, at a fraction of the time of all.
+# What is wrong with the other frames shows in the latents.
 DECODED = 1
 
 
