@@ -105,7 +105,8 @@ def _save(config: PSAConfig, model: str, name: str, overwrite: bool) -> str:
     text_length = (own or family).text_length
     min_tokens = family.presets[family.default].min_tokens
     whole = config.replace(text_length=text_length, min_tokens=min_tokens, description=_DESCRIPTION)
-    file = save_preset(model, name, whole, user_presets_dir())
+    # Another server may have saved the name since.
+    file = save_preset(model, name, whole, user_presets_dir(), overwrite=overwrite)
     return f'Saved "{name}" of {model} in {file.parent.name}/{file.name}; Preset Loaders list it'
 
 

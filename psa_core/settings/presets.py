@@ -28,6 +28,7 @@ import yaml
 
 from .config import PSAConfig
 from .errors import ConfigError, errors_at
+from .files import file_name, locked, write_text
 from .validation import plain
 from .words import cut, shown
 from .yaml_files import read_yaml, yaml_files
@@ -159,11 +160,16 @@ def read_preset_file(file: Path) -> list[ModelFamily]:
     return [_read_family(str(name), body, file.name) for name, body in _mapping(document, "file", file.name).items()]
 
 
-def save_preset(model: str, preset: str, config: PSAConfig, folder: str | Path | None = None) -> Path:
+def save_preset(
+    model: str, preset: str, config: PSAConfig, folder: str | Path | None = None, *, overwrite: bool = True
+) -> Path:
     """Write one preset to ``<folder>/<model>.yaml``, in upstream's schema, keeping what the file holds already.
+
+    Processes that save at the same time wait for each other.
 
     Args:
         folder: the user's preset folder; None for ``PSA_PRESETS_DIR``.
+        overwrite: replace a preset that the file has under this name; off, that is an error.
 
     Returns:
         The file written.
@@ -171,8 +177,11 @@ def save_preset(model: str, preset: str, config: PSAConfig, folder: str | Path |
     Raises:
         ConfigError: a name that is no plain file name or is that of a bundled preset with other settings, no folder, or
             a ``text_length`` other than that of the model in the file.
+        WriteError: the file cannot be written; it is as it was.
     """
     check_name("model", model)
+    if file_name(model) != model:
+        raise ConfigError("model", model, "is no name for a file: Windows keeps it for a device")
     check_name("preset", preset)
     target = Path(folder) if folder is not None else user_dir()
     if target is None:
@@ -181,6 +190,16 @@ def save_preset(model: str, preset: str, config: PSAConfig, folder: str | Path |
     if bundled and preset in bundled.presets and not _same_settings(bundled.presets[preset], config):
         raise ConfigError("preset", preset, f"is the name of a bundled preset of {model}; choose another name")
     file = target / f"{model}.yaml"
+    with locked(target):
+        document = _with_preset(file, model, preset, config, bundled, overwrite)
+        write_text(file, yaml.safe_dump(document, sort_keys=False, allow_unicode=True))
+    return file
+
+
+def _with_preset(
+    file: Path, model: str, preset: str, config: PSAConfig, bundled: ModelFamily | None, overwrite: bool
+) -> dict[str, Any]:
+    """What a file holds, and a preset."""
     document: dict[str, Any] = {}
     if file.exists():
         read_preset_file(file)
@@ -191,13 +210,11 @@ def save_preset(model: str, preset: str, config: PSAConfig, folder: str | Path |
         raise ConfigError("text_length", config.text_length, allowed)
     if bundled:
         family.setdefault("video_scale", dict(bundled.video_scale))
-    family.setdefault("attention_configs", {})[preset] = config_to_schema(config)
-    target.mkdir(parents=True, exist_ok=True)
-    # A crash half way through must not cost the presets that were there before.
-    draft = file.with_suffix(".tmp")
-    draft.write_text(yaml.safe_dump(document, sort_keys=False, allow_unicode=True), encoding="utf-8")
-    draft.replace(file)
-    return file
+    presets = family.setdefault("attention_configs", {})
+    if preset in presets and not overwrite:
+        raise ConfigError("preset", preset, f"{model} has a preset of this name; turn overwrite on, or choose another")
+    presets[preset] = config_to_schema(config)
+    return document
 
 
 def config_to_schema(config: PSAConfig) -> dict[str, Any]:

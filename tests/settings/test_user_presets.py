@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import hypothesis
@@ -10,6 +12,7 @@ import pytest
 from psa_core import ConfigError, PSAConfig, load_preset, load_presets, save_preset
 from psa_core.settings.presets import PRESETS_DIR_VARIABLE, config_to_schema, load_families
 
+from ..support.limited_disk import ROOT, needs_limits, run_python
 from ..support.preset_files import FAMILIES, UPSTREAM_FILE, write
 from ..support.strategies import configs
 
@@ -109,7 +112,42 @@ class TestSave:
         after = load_presets(file)
         assert {name: config.warmup_steps for name, config in after.pop("M").items()} == {"a": 3, "b": 2}
         assert after == before
-        assert [path.name for path in tmp_path.iterdir()] == ["M.yaml"]
+        assert [path.name for path in tmp_path.glob("[!.]*")] == ["M.yaml"]
+
+    @pytest.mark.parametrize("saves", [15, pytest.param(60, marks=pytest.mark.slow)])
+    def test_two_processes_lose_none(self, saves: int, tmp_path: Path) -> None:
+        code = (
+            "import sys; from psa_core import PSAConfig, save_preset\n"
+            f"for n in range({saves}):\n"
+            "    save_preset('M', f'{sys.argv[1]} {n}', PSAConfig(warmup_steps=n), sys.argv[2])"
+        )
+        both = [subprocess.Popen([sys.executable, "-c", code, name, str(tmp_path)], cwd=ROOT) for name in ("a", "b")]
+        assert [process.wait() for process in both] == [0, 0]
+        saved = {name: config.warmup_steps for name, config in load_presets(tmp_path / "M.yaml")["M"].items()}
+        assert saved == {f"{name} {n}": n for name in ("a", "b") for n in range(saves)}
+        assert [path.name for path in tmp_path.glob("*") if path.name != ".psa.lock"] == ["M.yaml"]
+
+    def test_a_name_that_another_has_saved_since_is_kept(self, tmp_path: Path) -> None:
+        save_preset("M", "a", PSAConfig(warmup_steps=1), tmp_path, overwrite=False)
+        with pytest.raises(ConfigError, match="preset = 'a': M has a preset of this name"):
+            save_preset("M", "a", PSAConfig(warmup_steps=2), tmp_path, overwrite=False)
+        assert load_presets(tmp_path / "M.yaml") == {"M": {"a": PSAConfig(warmup_steps=1)}}
+
+    @needs_limits
+    def test_a_full_disk_costs_no_preset(self, tmp_path: Path) -> None:
+        save_preset("M", "a", PSAConfig(), tmp_path)
+        before = (tmp_path / "M.yaml").read_bytes()
+        code = f"from psa_core import *; save_preset('M', 'b', PSAConfig(description='x' * 9000), {str(tmp_path)!r})"
+        done = run_python(code, largest_file=8192)
+        assert done.stderr.splitlines()[-1].endswith(f"{tmp_path / 'M.yaml'} cannot be written: File too large")
+        assert (tmp_path / "M.yaml").read_bytes() == before
+        assert sorted(path.name for path in tmp_path.iterdir()) == [".psa.lock", "M.yaml"]
+
+    @pytest.mark.parametrize("model", ["CON", "nul", "com1.x"])
+    def test_a_model_of_which_windows_has_no_file_is_refused(self, model: str, tmp_path: Path) -> None:
+        with pytest.raises(ConfigError, match=f"model = '{model}': is no name for a file"):
+            save_preset(model, "p", PSAConfig(), tmp_path)
+        assert not any(tmp_path.iterdir())
 
     def test_a_text_length_of_its_own_is_refused_not_lost(self, tmp_path: Path) -> None:
         save_preset("M", "a", PSAConfig(text_length=226), tmp_path)

@@ -61,7 +61,7 @@ def test_names_that_are_no_plain_names_are_refused_before_anything_runs(
     with pytest.raises(PromptFailedError, match=r"Save Preset: name = .* must be a plain name"):
         comfyui.client.run(graph)
 
-    assert not any(presets_folder.iterdir())
+    assert not any(presets_folder.glob("*.yaml"))
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
@@ -72,17 +72,17 @@ def test_a_bundled_preset_stays_as_it_is(comfyui: ComfyUI, presets_folder: Path,
     ):
         comfyui.client.run(save(name=name, overwrite=overwrite))
 
-    assert not any(presets_folder.iterdir())
+    assert not any(presets_folder.glob("*.yaml"))
 
 
 def test_settings_that_are_there_are_not_written_again(comfyui: ComfyUI, presets_folder: Path) -> None:
     bundled = listed(comfyui.server.address)["models"]["CogVideo_5b"]["presets"]["psa_4steps"]
     graph = save("CogVideo_5b", bundled, "psa_4steps")
     assert comfyui.client.run(graph).lines[node(graph)].endswith("has these settings already")
-    assert not any(presets_folder.iterdir())
+    assert not any(presets_folder.glob("*.yaml"))
 
     comfyui.client.run(save())
-    (file,) = presets_folder.iterdir()
+    (file,) = presets_folder.glob("*.yaml")
     file.write_text(f"# a comment\n{file.read_text()}")
     for overwrite in (False, True):
         graph = save(overwrite=overwrite)
@@ -93,7 +93,7 @@ def test_settings_that_are_there_are_not_written_again(comfyui: ComfyUI, presets
 def test_other_settings_need_overwrite(comfyui: ComfyUI, presets_folder: Path) -> None:
     comfyui.client.run(save(name="first"))
     comfyui.client.run(save())
-    (file,) = presets_folder.iterdir()
+    (file,) = presets_folder.glob("*.yaml")
     before = file.read_text()
     other = PRESET_NUMBERS | {"level_8": 0.9}
 
@@ -104,13 +104,13 @@ def test_other_settings_need_overwrite(comfyui: ComfyUI, presets_folder: Path) -
 
     presets = listed(comfyui.server.address)["models"][MODEL]["presets"]
     assert (presets["first"]["level_8"], presets["mine"]["level_8"]) == (0.7, 0.9)
-    assert [path.name for path in presets_folder.iterdir()] == [file.name]
+    assert [path.name for path in presets_folder.glob("*.yaml")] == [file.name]
 
 
 def test_a_file_deleted_since_is_written_again(comfyui: ComfyUI, presets_folder: Path) -> None:
     graph = save()
     comfyui.client.run(graph)
-    (file,) = presets_folder.iterdir()
+    (file,) = presets_folder.glob("*.yaml")
     file.unlink()
 
     result = comfyui.client.run(graph)
@@ -125,7 +125,7 @@ def test_a_name_of_another_file_s_preset_is_refused(comfyui: ComfyUI, presets_fo
     with pytest.raises(PromptFailedError, match=r"Save Preset: name = 'mine': .* in another file; choose another"):
         comfyui.client.run(save(overwrite=True))
 
-    assert [path.name for path in presets_folder.iterdir()] == ["my_file.yaml"]
+    assert [path.name for path in presets_folder.glob("*.yaml")] == ["my_file.yaml"]
 
 
 def test_a_broken_file_is_named_and_stays(comfyui: ComfyUI, presets_folder: Path) -> None:
