@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 
 from ..settings.at_step import dense_places
 from ..settings.errors import ConfigError
+from ..settings.files import write_json
 from ..settings.presets import bundled_dir, config_to_schema
 from .compare.comparison_settings import DENSE, DENSE_CONFIG, CompareSettings
 from .generate.models import MODELS
@@ -17,7 +17,7 @@ from .options import add_sparsity_options
 OUTPUT = Path("psa-demo")
 MODEL = "tiny_video"
 _PROMPT = "a red circle moving left over gray stripes"
-_NEEDS = ("diffusers", "transformers", "ftfy", "imageio", "imageio_ffmpeg", "matplotlib", "skimage")
+_NEEDS = ("diffusers", "transformers", "ftfy", "imageio_ffmpeg", "matplotlib", "skimage")
 # What psa compare asks for, and the demo does not.
 _GIVEN = {
     "model": MODEL,
@@ -121,7 +121,7 @@ def run_demo(settings: CompareSettings) -> str:
         "quality": quality.as_dict(),
         **report.as_dict(),
     }
-    (output / "report.json").write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+    write_json(output / "report.json", document)
     return (
         f"density {density:.3f} | PSNR {quality.mean_psnr:.1f} dB, SSIM {quality.mean_ssim:.3f} against dense | "
         f"dense {dense.seconds:.0f} s, PSA {sparse.seconds:.0f} s with plain torch, where time is not the point: "

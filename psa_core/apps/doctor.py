@@ -22,7 +22,6 @@ _OPTIONAL = (
     "transformers",
     "accelerate",
     "matplotlib",
-    "imageio",
     "imageio-ffmpeg",
     "scikit-image",
     "jinja2",

@@ -16,7 +16,7 @@ from ..packages import need
 from .models import MODELS
 from .video_settings import GenerateSettings
 
-NEEDS = ("diffusers", "transformers", "accelerate", "ftfy", "imageio", "imageio_ffmpeg")
+NEEDS = ("diffusers", "transformers", "accelerate", "ftfy", "imageio_ffmpeg")
 
 
 class Pace(NamedTuple):
