@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import gc
-import json
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -26,6 +25,7 @@ from psa_core import load_preset
 from psa_core.apps.bench.measure import gpu
 from psa_core.apps.bench.results import Machine, file_stem
 from psa_core.apps.bench.table import markdown
+from psa_core.settings.files import write_json
 
 GIB = 1 << 30
 _SEED = 7
@@ -106,8 +106,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     machine = Machine.here()
     file = parsed.output / f"{file_stem(machine.gpu, 'comfyui')}.json"
     document = {"machine": dataclasses.asdict(machine), "runs": [dataclasses.asdict(run) for run in runs]}
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    write_json(file, document)
     print(f"\n{machine.gpu}, {machine.date}, torch {machine.torch}\n\n{run_table(runs)}\n\nresults are in {file}")
 
 

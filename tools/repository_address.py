@@ -9,6 +9,8 @@ import re
 import sys
 from pathlib import Path
 
+from psa_core.settings.files import write_text
+
 ROOT = Path(__file__).parents[1]
 # Tests hold that it stands nowhere else.
 FILES = ("pyproject.toml", "README.md", "README_zh.md", ".github/ISSUE_TEMPLATE/config.yml")
@@ -34,7 +36,7 @@ def set_repository_address(address: str, root: Path = ROOT) -> None:
     before = repository_address(root)
     for name in FILES:
         file = root / name
-        file.write_text(file.read_text(encoding="utf-8").replace(before, address), encoding="utf-8", newline="\n")
+        write_text(file, file.read_text(encoding="utf-8").replace(before, address))
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from psa_core.apps.bench.cases import DENSITY_PART
 from psa_core.apps.bench.results import PSA, WHOLE_OP, Results, Row
+from psa_core.report.pictures.heat_maps import save_figure
 from psa_core.settings.errors import ConfigError
 
 from .cases import LENGTH_PART
@@ -49,7 +50,7 @@ def draw(results: Results, file: str | Path) -> None:
     machine = results.machine
     title = f"Pyramid Sparse Attention, whole op, bf16 | {machine.gpu} | dense = {results.dense} | {machine.date}"
     figure.suptitle(title, fontsize=11)
-    figure.savefig(file, dpi=150)
+    save_figure(figure, file)
 
 
 def _density_lines(rows: Sequence[Row]) -> list[Line]:

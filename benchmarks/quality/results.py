@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from psa_core.settings.errors import ConfigError
+from psa_core.settings.files import write_json
 
 UNITS = {
     "density": "share of dense attention's FLOPs in the sparse calls, mean",
@@ -51,8 +52,7 @@ def save_rows(rows: Sequence[QualityRow], machine: str, file: Path) -> None:
         machine: what the numbers come from, for people.
     """
     document = {"machine": machine, "units": UNITS, "rows": [_rounded(row) for row in rows]}
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    write_json(file, document)
 
 
 def load_rows(file: Path) -> list[QualityRow]:

@@ -15,6 +15,7 @@ import torch
 
 from ...ops.backends import triton_release
 from ...settings.errors import ConfigError
+from ...settings.files import file_name, write_json
 from .cases import Case
 
 PSA = "PSA"
@@ -114,8 +115,7 @@ class Results:
     def save(self, file: Path) -> None:
         """Write JSON."""
         document = {**dataclasses.asdict(self), "units": UNITS}
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+        write_json(file, document)
 
     @classmethod
     def load(cls, file: Path) -> Results:
@@ -137,7 +137,7 @@ class Results:
 
 def file_stem(gpu: str, *parts: str) -> str:
     """Name of a results file without its ending: ``NVIDIA_H200``, or ``NVIDIA_H200-quick`` for less than all."""
-    return "-".join(["_".join(gpu.split()), *("_".join(part.split()) for part in parts)])
+    return file_name("-".join("_".join(part.split()) for part in (gpu, *parts)))
 
 
 def _driver() -> str | None:

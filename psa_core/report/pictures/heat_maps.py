@@ -19,6 +19,7 @@ from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
 from ...ops.levels.rules import density
+from ...settings.files import written_whole
 from ..report import AttentionError, Report
 
 _SKIPPED = "#f2f0ea"
@@ -69,7 +70,7 @@ def levels_picture(report: Report, file: str | Path, *, head: int = 0, rows: int
         frameon=False,
         fontsize=9,
     )
-    figure.savefig(file, dpi=150)
+    save_figure(figure, Path(file))
 
 
 def density_picture(report: Report, file: str | Path) -> None:
@@ -132,7 +133,21 @@ def _draw_heat_map(table: np.ndarray, most: float, title: str, label: str, file:
     if np.isnan(table).any():
         grey = Patch(facecolor=DENSE, edgecolor="#999999", label="ran dense (warm-up and the like)")
         figure.legend(handles=[grey], loc="outside lower center", frameon=False, fontsize=9)
-    figure.savefig(file, dpi=150)
+    save_figure(figure, Path(file))
+
+
+def save_figure(figure: Figure, file: Path, dpi: int = 150) -> None:
+    """Write a figure whole.
+
+    Args:
+        file: its name ends in .png, .svg or .pdf.
+        dpi: dots an inch, of the sizes that the figure is made of.
+
+    Raises:
+        WriteError: the file cannot be written.
+    """
+    with written_whole(file) as draft:
+        figure.savefig(draft, dpi=dpi, format=file.suffix[1:])
 
 
 def draw_cells(axis: Any, table: np.ndarray, most: float, numbers: bool = True) -> Any:

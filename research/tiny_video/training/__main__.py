@@ -11,6 +11,7 @@ import torch
 
 from psa_core.models.tiny_video.files import AUTOENCODER, TRANSFORMER
 from psa_core.models.tiny_video.model import load_autoencoder, load_transformer
+from psa_core.settings.files import write_json
 
 from ..clips import draw_whole, random_scenes
 from . import gpus
@@ -82,7 +83,7 @@ def _write(
         "autoencoder_psnr": [peak_signal_to_noise(autoencoder, clip[None]) for clip in clips],
         "score": score(sample(autoencoder, transformer.eval(), words, options.seed), words) if words else None,
     }
-    (folder / "training.json").write_text(json.dumps({**found, "losses": curves}, indent=1) + "\n", encoding="utf-8")
+    write_json(folder / "training.json", {**found, "losses": curves})
     print(json.dumps(found, indent=1))
 
 

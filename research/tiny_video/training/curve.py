@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
+from psa_core.report.pictures.heat_maps import save_figure
+
 # A point of the curve is the mean of about a hundredth of the steps.
 _POINTS = 100
 
@@ -22,4 +24,4 @@ def draw_curve(losses: Mapping[str, Sequence[float]], file: Path) -> None:
         panel.set(title=name, xlabel="step", ylabel="loss", yscale="log")
         panel.grid(which="both", color="#e5e5e5", linewidth=0.6)
         panel.spines[["top", "right"]].set_visible(False)
-    figure.savefig(file, dpi=110)
+    save_figure(figure, file, dpi=110)

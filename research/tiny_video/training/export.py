@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 from psa_core.models.tiny_video.vocabulary import TEXT_DIM
+from psa_core.settings.files import written_whole
 
 _TRANSFORMER = (
     (r"^condition_embedder\.time_embedder\.linear_1", "time_embedding.0"),
@@ -79,5 +80,5 @@ def _rename(name: str, rules: Sequence[tuple[str, str]]) -> str:
 
 
 def _save(weights: dict[str, torch.Tensor], file: Path, settings: dict[str, str]) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    save_file({name: x.contiguous().cpu() for name, x in weights.items()}, file, {"format": "pt", **settings})
+    with written_whole(file) as draft:
+        save_file({name: x.contiguous().cpu() for name, x in weights.items()}, draft, {"format": "pt", **settings})
