@@ -122,7 +122,8 @@ def load_families(
     Args:
         path: a preset file, or a folder of them; None for the bundled presets and the user's.
         user: the user's folder; None for ``PSA_PRESETS_DIR``. It need not exist.
-        errors: a list that takes the error of each file that is not valid, and the others load; None raises the first.
+        errors: a list that takes the error of each file that is not valid or holds nothing, and the others load; None
+            raises the first that is not valid.
     """
     if path is not None:
         files = _preset_files(Path(path))
@@ -138,6 +139,9 @@ def load_families(
                 raise
             errors.append(error)
             continue
+        if not found:
+            empty = ConfigError("file", file.name, "holds nothing: write presets into it, or delete it")
+            log.warning("%s", empty) if errors is None else errors.append(empty)
         for family in found:
             known = families.get(family.name)
             families[family.name] = merged = _merge(known, family, file)

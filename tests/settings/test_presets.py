@@ -238,10 +238,17 @@ class TestRefusals:
             load_presets(file)
         assert not made.exists()
 
-    def test_empty_file_holds_nothing(self, tmp_path: Path) -> None:
+    @pytest.mark.parametrize("text", ["", "# nothing yet\n", "{}"])
+    def test_empty_file_says_that_it_holds_nothing(
+        self, tmp_path: Path, text: str, caplog: pytest.LogCaptureFixture
+    ) -> None:
         file = tmp_path / "f.yaml"
-        file.write_text("# nothing yet\n", encoding="utf-8")
+        file.write_text(text, encoding="utf-8")
         assert load_presets(file) == {}
+        assert caplog.messages == ["file = 'f.yaml': holds nothing: write presets into it, or delete it"]
+        errors: list[ConfigError] = []
+        assert load_families(file, errors=errors) == {}
+        assert list(map(str, errors)) == caplog.messages
 
     def test_missing_file(self, tmp_path: Path) -> None:
         with pytest.raises(FileNotFoundError, match=r"nothing\.yaml"):
