@@ -43,10 +43,13 @@ class PSAAttentionPatch(io.ComfyNode):
                 ),
                 io.Int.Input(
                     "min_tokens",
-                    default=core.PSAConfig().min_tokens,
+                    default=0,
                     min=0,
                     max=1 << 20,
-                    tooltip="Clips with fewer tokens than this stay dense: sparse attention pays off on long ones.",
+                    tooltip=(
+                        "Clips with fewer tokens than this stay dense: sparse attention pays off on long ones. 0 takes "
+                        "the preset's number."
+                    ),
                     advanced=True,
                 ),
                 Preset.Input(
@@ -90,6 +93,7 @@ class PSAAttentionPatch(io.ComfyNode):
             preset = load_preset(family, path=bundled_dir())
             if video_model:
                 log.info("PSA: recognised %s, using its default preset", family)
-        given = {key: x for key, x in (("radial", mask), ("schedule", schedule)) if x is not None}
-        patch = Patch(preset.replace(min_tokens=min_tokens, **given), backend, video_model, announce)
+        given = {"min_tokens": min_tokens or None, "radial": mask, "schedule": schedule}
+        config = preset.replace(**{key: value for key, value in given.items() if value is not None})
+        patch = Patch(config, backend, video_model, announce)
         return io.NodeOutput(patch_model(model, patch))

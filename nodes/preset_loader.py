@@ -2,42 +2,25 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
-from pathlib import Path
+import logging
 from typing import Any
 
-import folder_paths
 from comfy_api.latest import io
 
+from ..psa_core.settings.amount import Amount
 from ..psa_core.settings.config import IMPORTANCE_ESTIMATORS, MASK_MODES, REORDER_METHODS, SIM_LEVELS, PSAConfig
 from ..psa_core.settings.errors import ConfigError, errors_at
 from ..psa_core.settings.mask_ratios import bounds_from_mask_ratios, mask_ratios_from_bounds
-from ..psa_core.settings.presets import ModelFamily, load_families
+from ..psa_core.settings.presets import ModelFamily
 from ..psa_core.settings.sizes import BLOCK_M, BLOCK_N
-from .shared import Preset
+from .preset_files import DEFAULT_FAMILY, families
+from .shared import AMOUNT, Preset, amount, check_before_run
 
-DEFAULT_FAMILY = "Wan2.1_1.3b"
+log = logging.getLogger(__name__)
+
 LEVELS = (1, 2, 4, 8, 16, 32, 64, 128)
 _TILE = ("frames", "height", "width")
-
-
-def user_presets_dir() -> Path:
-    """Where a ComfyUI user keeps preset files."""
-    return Path(folder_paths.get_user_directory()) / "psa_presets"
-
-
-def families() -> tuple[dict[str, ModelFamily], list[ConfigError]]:
-    """Bundled and user presets; a user's file that is not valid costs only its own presets."""
-    folder = user_presets_dir()
-    files = sorted(folder.iterdir()) if folder.is_dir() else []
-    return _families(folder, tuple((file, file.stat().st_mtime_ns) for file in files))
-
-
-# ComfyUI asks for a node's schema several times a prompt: files are read, and what is odd in them said, once.
-@lru_cache(maxsize=1)
-def _families(folder: Path, files: tuple[tuple[Path, int], ...]) -> tuple[dict[str, ModelFamily], list[ConfigError]]:
-    errors: list[ConfigError] = []
-    return load_families(user=folder, errors=errors), errors
+_WARMUP = f"Steps at the start that stay dense, counted over the whole denoising: {AMOUNT}."
 
 
 def names_of(family: ModelFamily) -> list[str]:
@@ -45,15 +28,27 @@ def names_of(family: ModelFamily) -> list[str]:
     return [name for name, config in family.presets.items() if config.radial is None and config.schedule is None]
 
 
+def listed() -> dict[str, list[str]]:
+    """The presets to choose from, by model; a model without any is left out."""
+    names = {family.name: names_of(family) for family in families()[0].values()}
+    return {model: presets for model, presets in names.items() if presets}
+
+
+def default_of(family: ModelFamily) -> str:
+    """The preset that choosing a model takes: the model's own default, where this node's numbers can say it."""
+    names = names_of(family)
+    return family.default if family.default in names else names[0]
+
+
 def choices() -> dict[str, Any]:
     """What the front end fills this node's widgets with, and what is wrong in the user's files."""
     known, errors = families()
     models = {
-        family.name: {
-            "default": family.default,
-            "presets": {name: widgets_from_config(family.presets[name]) for name in names_of(family)},
+        model: {
+            "default": default_of(known[model]),
+            "presets": {name: widgets_from_config(known[model].presets[name]) for name in names},
         }
-        for family in known.values()
+        for model, names in listed().items()
     }
     return {"models": models, "errors": [str(error) for error in errors]}
 
@@ -61,10 +56,10 @@ def choices() -> dict[str, Any]:
 class PSAPresetLoader(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        known, _ = families()
-        names = list(dict.fromkeys(name for each in known.values() for name in names_of(each)))
-        family = known[DEFAULT_FAMILY]
-        default = widgets_from_config(family.presets[family.default])
+        models = listed()
+        names = list(dict.fromkeys(name for each in models.values() for name in each))
+        family = families()[0][DEFAULT_FAMILY]
+        preset = default_of(family)
         return io.Schema(
             node_id="PSAPresetLoader",
             display_name="Preset Loader",
@@ -76,49 +71,115 @@ class PSAPresetLoader(io.ComfyNode):
             search_aliases=["psa preset", "mask_ratios", "sparse attention settings"],
             inputs=[
                 io.Combo.Input(
-                    "model", options=list(known), default=DEFAULT_FAMILY, tooltip="Model whose presets to choose from."
+                    "model", options=list(models), default=DEFAULT_FAMILY, tooltip="Model whose presets to choose from."
                 ),
                 io.Combo.Input(
                     "preset",
                     options=names,
-                    default=family.default,
-                    tooltip="Fills the numbers below. Change them as you like; the name itself has no effect on a run.",
+                    default=preset,
+                    tooltip="Fills the numbers below. Change them as you like: they are what runs, not the name.",
                 ),
-                *_widgets(default),
+                *_widgets(widgets_from_config(family.presets[preset])),
             ],
             outputs=[Preset.Output("preset", tooltip="For the PSA Attention Patch.")],
         )
 
     @classmethod
-    def validate_inputs(cls, model: str, preset: str) -> bool:
+    def validate_inputs(cls, model: str, preset: str, warmup_steps: Amount | None = None) -> bool:
         """Accept any name: a graph shared from a machine with other preset files runs on its numbers."""
-        return True
+        return check_before_run("Preset Loader", PSAConfig, warmup_steps=warmup_steps)
+
+    @classmethod
+    def fingerprint_inputs(cls, model: str, preset: str, **_widgets: Any) -> str:
+        """Run anew when the preset's file has changed, which a prompt without numbers runs on."""
+        named = _named(model, preset)
+        return named.as_text if named else ""
 
     @classmethod
     def execute(cls, model: str, preset: str, **widgets: Any) -> io.NodeOutput:
         with errors_at("Preset Loader"):
-            config = config_from_widgets(widgets, f"{model}: {preset}")
+            config = chosen(model, preset, widgets)
+        if widgets:
+            _warn_of_others_numbers(model, preset, config)
         return io.NodeOutput(config)
 
 
+def _named(model: str, preset: str) -> PSAConfig | None:
+    family = families()[0].get(model)
+    return family.presets.get(preset) if family else None
+
+
+def chosen(model: str, preset: str, widgets: dict[str, Any]) -> PSAConfig:
+    """The settings of a prompt: the numbers in it, and the preset's for those that it leaves out.
+
+    Prompts of other releases and those written by hand need not have every number. Without any, the preset is taken
+    whole, with its mask and schedule.
+
+    Raises:
+        ConfigError: numbers do not fit together, or some are left out and there is no such preset.
+    """
+    named = _named(model, preset)
+    if named is not None and not widgets:
+        return named
+    if named is None:
+        missing = [key for key in widgets_from_config(PSAConfig()) if key not in widgets]
+        family = families()[0].get(model)
+        if missing:
+            there = f"{model} has {', '.join(family.presets)}" if family else f"there is no model {model}"
+            raise ConfigError("preset", preset, f"{there}; without such a preset {', '.join(missing)} must be given")
+        named = family.presets[family.default] if family else PSAConfig()
+    config = config_from_widgets(widgets_from_config(named) | widgets, f"{model}: {preset}")
+    return config.replace(min_tokens=named.min_tokens)
+
+
+def _warn_of_others_numbers(model: str, preset: str, config: PSAConfig) -> None:
+    """Say which of the two holds where a name says one preset and the numbers are those of another of the model."""
+    family = families()[0].get(model)
+    shown = widgets_from_config(config)
+    numbers = {name: widgets_from_config(family.presets[name]) for name in names_of(family)} if family else {}
+    others = [name for name, each in numbers.items() if each == shown]
+    if preset in numbers and others and preset not in others:
+        log.warning(
+            'PSA: the preset "%s" of %s is chosen, but the numbers are those of "%s": the numbers hold. '
+            "Leave them out of the prompt, or choose the preset again, to take its own",
+            preset, model, others[0],
+        )  # fmt: skip
+
+
 def _widgets(default: dict[str, Any]) -> list[io.Input]:
-    """A widget for every setting that changes the result, those that few need under ``advanced``."""
+    """A widget for every setting that changes the result, those that few need under ``advanced``.
+
+    All are optional: what a prompt leaves out, its preset says.
+    """
 
     def choice(key: str, options: Any, tooltip: str, advanced: bool = True) -> io.Input:
         return io.Combo.Input(
-            key, options=[str(option) for option in options], default=default[key], tooltip=tooltip, advanced=advanced
+            key,
+            options=[str(option) for option in options],
+            default=default[key],
+            tooltip=tooltip,
+            optional=True,
+            advanced=advanced,
         )
 
     def number(key: str, least: float, tooltip: str, advanced: bool = True) -> io.Input:
         return io.Float.Input(
-            key, default=default[key], min=least, max=1.0, step=0.005, round=False, tooltip=tooltip, advanced=advanced
+            key,
+            default=default[key],
+            min=least,
+            max=1.0,
+            step=0.005,
+            round=False,
+            tooltip=tooltip,
+            optional=True,
+            advanced=advanced,
         )
 
-    def whole(key: str, least: int, tooltip: str, advanced: bool = True) -> io.Input:
-        return io.Int.Input(key, default=default[key], min=least, max=1000, tooltip=tooltip, advanced=advanced)
+    def whole(key: str, tooltip: str) -> io.Input:
+        return io.Int.Input(key, default=default[key], min=1, max=1000, tooltip=tooltip, optional=True, advanced=True)
 
     def switch(key: str, tooltip: str, advanced: bool = True) -> io.Input:
-        return io.Boolean.Input(key, default=default[key], tooltip=tooltip, advanced=advanced)
+        return io.Boolean.Input(key, default=default[key], tooltip=tooltip, optional=True, advanced=advanced)
 
     return [
         choice("attention", ("psa", "dense"), "dense leaves attention as it is, for a baseline.", False),
@@ -134,13 +195,13 @@ def _widgets(default: dict[str, Any]) -> list[io.Input]:
         ),
         choice("block_n", BLOCK_N, "Keys a block. Smaller blocks choose more finely.", False),
         switch("use_sim_mask", "Pool a block no further than the likeness of its keys allows.", False),
-        whole("warmup_steps", 0, "Steps at the start that stay dense, counted over the whole denoising.", False),
+        amount("warmup_steps", default["warmup_steps"], _WARMUP, optional=True),
         choice("block_m", BLOCK_M, "Queries a block."),
         number("min_full_ratio", 0.0, "thresholdbound: least share of a row's blocks at full resolution."),
         choice("importance", IMPORTANCE_ESTIMATORS, "How the importance of blocks is estimated."),
         *(number(f"sim_{key}", -1.0, f"use_sim_mask: likeness that {key} pooling needs.") for key in SIM_LEVELS),
         choice("reorder", (*REORDER_METHODS, "off"), "Puts neighbours in space and time into the same block."),
-        *(whole(f"tile_{side}", 1, f"reorder Tile: {side} of a tile, in tokens.") for side in _TILE),
+        *(whole(f"tile_{side}", f"reorder Tile: {side} of a tile, in tokens.") for side in _TILE),
     ]  # fmt: skip
 
 
@@ -182,7 +243,7 @@ def widgets_from_config(config: PSAConfig) -> dict[str, Any]:
         "mask_mode": config.mask_mode,
         "block_n": str(config.block_n),
         "use_sim_mask": config.use_sim_mask,
-        "warmup_steps": config.warmup_steps,
+        "warmup_steps": str(config.warmup_steps),
         "block_m": str(config.block_m),
         "min_full_ratio": config.min_full_ratio,
         "importance": config.importance,

@@ -8,11 +8,12 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from ..psa_core.settings.errors import ConfigError, errors_at
+from ..psa_core.settings.amount import Amount
+from ..psa_core.settings.errors import errors_at
 from ..psa_core.settings.presets import bundled_dir, load_preset
 from ..psa_core.settings.radial import MODEL_TYPES, RADIAL_MODES, SPARSITY_TYPES, RadialMask
-from .preset_loader import DEFAULT_FAMILY
-from .shared import Mask
+from .preset_files import DEFAULT_FAMILY
+from .shared import AMOUNT, Mask, amount, check_before_run
 
 LENGTHS = {"short": "short (under 30 frames)", "medium": "medium (30 to 50)", "long": "long (over 50 frames)"}
 CUSTOM = "custom"
@@ -27,12 +28,15 @@ _PIXELS = 16
 
 # ComfyUI asks for a node's schema several times a prompt.
 @lru_cache(maxsize=1)
-def length_defaults() -> dict[str, dict[str, float]]:
+def length_defaults() -> dict[str, dict[str, Any]]:
     """What each choice of length fills in, from the bundled presets."""
-    masks = {
-        label: load_preset(DEFAULT_FAMILY, f"radial_{name}", bundled_dir()).radial for name, label in LENGTHS.items()
-    }
-    return {label: {key: getattr(mask, key) for key in FILLED} for label, mask in masks.items()}
+    found: dict[str, dict[str, Any]] = {}
+    for name, label in LENGTHS.items():
+        mask = load_preset(DEFAULT_FAMILY, f"radial_{name}", bundled_dir()).radial
+        found[label] = {key: getattr(mask, key) for key in FILLED}
+        # A widget for an amount of steps holds a text.
+        found[label]["dense_timesteps"] = str(found[label]["dense_timesteps"])
+    return found
 
 
 class PSARadialMask(io.ComfyNode):
@@ -63,14 +67,22 @@ class PSARadialMask(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, scene_boundaries: str | None, scene_adjacency: str | None) -> bool | str:
-        """Refuse scenes that cannot be read before anything runs. A text from another node is None until then."""
-        texts: dict[str, Any] = {"scene_boundaries": scene_boundaries, "scene_adjacency": scene_adjacency}
-        try:
-            RadialMask(**{key: text for key, text in texts.items() if text is not None})
-        except ConfigError as error:
-            return str(error)
-        return True
+    def validate_inputs(
+        cls,
+        dense_timesteps: Amount | None,
+        last_dense_timesteps: Amount | None,
+        scene_boundaries: str | None,
+        scene_adjacency: str | None,
+    ) -> bool:
+        """Refuse texts that cannot be read before anything runs. A text from another node is None until then."""
+        return check_before_run(
+            "Radial Mask",
+            RadialMask,
+            dense_timesteps=dense_timesteps,
+            last_dense_timesteps=last_dense_timesteps,
+            scene_boundaries=scene_boundaries,
+            scene_adjacency=scene_adjacency,
+        )
 
     @classmethod
     def execute(cls, **widgets: Any) -> io.NodeOutput:
@@ -87,7 +99,7 @@ def mask_from_widgets(widgets: Mapping[str, Any]) -> RadialMask:
     return RadialMask(**{key: widgets[key] for key in _SETTINGS})
 
 
-def _mask_widgets(default: dict[str, float]) -> list[io.Input]:
+def _mask_widgets(default: dict[str, Any]) -> list[io.Input]:
     def whole(key: str, value: float, least: int, tooltip: str, advanced: bool = False) -> io.Input:
         return io.Int.Input(key, default=int(value), min=least, max=1024, tooltip=tooltip, advanced=advanced)
 
@@ -112,8 +124,8 @@ def _mask_widgets(default: dict[str, float]) -> list[io.Input]:
             tooltip="Scales the window between distant frames: smaller is faster and sees less.",
         ),
         whole("dense_layers", default["dense_layers"], 0, "Transformer blocks, from the first, that stay dense."),
-        whole("dense_timesteps", default["dense_timesteps"], 0, "Steps at the start that stay dense."),
-        whole("last_dense_timesteps", 0, 0, "Steps at the end that stay dense."),
+        amount("dense_timesteps", default["dense_timesteps"], f"Steps at the start that stay dense: {AMOUNT}."),
+        amount("last_dense_timesteps", "0", f"Steps at the end that stay dense: {AMOUNT}."),
         io.Combo.Input(
             "model_type",
             options=list(MODEL_TYPES),

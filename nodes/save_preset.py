@@ -7,7 +7,8 @@ from comfy_api.latest import io
 from ..psa_core.settings.config import PSAConfig
 from ..psa_core.settings.errors import ConfigError, errors_at
 from ..psa_core.settings.presets import ModelFamily, check_name, read_preset_file, save_preset
-from .preset_loader import DEFAULT_FAMILY, families, user_presets_dir, widgets_from_config
+from .preset_files import DEFAULT_FAMILY, families, user_presets_dir
+from .preset_loader import widgets_from_config
 from .shared import Preset, say
 
 _DESCRIPTION = "Saved in ComfyUI"
@@ -101,10 +102,8 @@ def _save(config: PSAConfig, model: str, name: str, overwrite: bool) -> str:
         raise ConfigError("name", name, allowed)
     if can_write and not overwrite:
         raise ConfigError("name", name, f"{model} has a preset of this name; turn overwrite on, or choose another")
-    # The Preset Loader's numbers say neither.
-    text_length = (own or family).text_length
-    min_tokens = family.presets[family.default].min_tokens
-    whole = config.replace(text_length=text_length, min_tokens=min_tokens, description=_DESCRIPTION)
+    # The Preset Loader's numbers do not say it.
+    whole = config.replace(text_length=(own or family).text_length, description=_DESCRIPTION)
     # Another server may have saved the name since.
     file = save_preset(model, name, whole, user_presets_dir(), overwrite=overwrite)
     return f'Saved "{name}" of {model} in {file.parent.name}/{file.name}; Preset Loaders list it'
@@ -123,4 +122,4 @@ def _own_family(model: str) -> ModelFamily | None:
 
 def _shows(config: PSAConfig) -> tuple[object, ...]:
     """All of a preset that changes a picture; what a Preset Loader cannot show comes after what it can."""
-    return widgets_from_config(config), config.radial, config.schedule
+    return widgets_from_config(config), config.min_tokens, config.radial, config.schedule

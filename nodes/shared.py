@@ -1,8 +1,9 @@
-"""What several nodes need: the pack's sockets, lines and pictures on nodes, and a word on missing packages."""
+"""What several nodes need: sockets, widgets, lines and pictures on nodes, and a word on missing packages."""
 
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,36 @@ from comfy_api.latest import io, ui
 from PIL import Image
 from server import PromptServer
 
+from ..psa_core.settings.errors import errors_at
+
 Preset = io.Custom("PSA_PRESET")
 Schedule = io.Custom("PSA_SCHEDULE")
 Mask = io.Custom("PSA_MASK")
 
+AMOUNT = "a number such as 15, or a share of all steps such as 25%"
+
 _PACK = Path(__file__).resolve().parents[1]
+
+
+def amount(key: str, default: str, tooltip: str, **options: Any) -> io.Input:
+    """A text for an amount of steps, which graphs of 0.1.0 hold as a number; an INT may be linked to it."""
+    return io.MultiType.Input(io.String.Input(key, default=default, tooltip=tooltip, **options), types=[io.Int])
+
+
+def check_before_run(node: str, kind: Callable[..., Any], **settings: Any) -> bool:
+    """See that settings of ``kind`` are allowed, in a node's ``validate_inputs``: before anything runs.
+
+    Args:
+        node: what errors call it.
+        settings: None for those that come from other nodes, of which nothing is known until then.
+
+    Raises:
+        ConfigError: they are not. Raised, because ComfyUI shows a text that is returned once for every argument of
+            ``validate_inputs``.
+    """
+    with errors_at(node):
+        kind(**{key: value for key, value in settings.items() if value is not None})
+    return True
 
 
 def say(node_id: str, line: str) -> None:

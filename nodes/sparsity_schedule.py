@@ -7,9 +7,11 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from ..psa_core.settings.errors import ConfigError, errors_at
+from ..psa_core.settings.amount import Amount
+from ..psa_core.settings.errors import errors_at
 from ..psa_core.settings.mask_ratios import DEFAULT_MASK_RATIOS, bounds_from_mask_ratios, mask_ratios_from_bounds
 from ..psa_core.settings.schedule import CURVES, Schedule
+from .shared import AMOUNT, amount, check_before_run
 from .shared import Schedule as ScheduleSocket
 
 PRESET = "preset"
@@ -63,30 +65,27 @@ class PSASparsitySchedule(io.ComfyNode):
     @classmethod
     def validate_inputs(
         cls,
-        warmup: str | None,
-        last_dense: str | None,
+        warmup: Amount | None,
+        last_dense: Amount | None,
         dense_layers: str | None,
         steps: int | None = 0,
         start_step: int | None = 0,
         start_percent: float | None = 0.0,
         end_percent: float | None = 1.0,
-    ) -> bool | str:
+    ) -> bool:
         """Refuse what cannot be before anything runs. A value from another node is None until then."""
-        values: dict[str, Any] = {
-            "warmup": warmup and _warmup(warmup),
-            "last_dense": last_dense,
-            "dense_layers": dense_layers,
-            "steps": steps,
+        return check_before_run(
+            "Sparsity Schedule",
+            Schedule,
+            warmup=_warmup(warmup),
+            last_dense=last_dense,
+            dense_layers=dense_layers,
+            steps=steps,
             # Alone it would be refused.
-            "start_step": None if steps is None else start_step,
-            "start_percent": start_percent,
-            "end_percent": end_percent,
-        }
-        try:
-            Schedule(**{key: value for key, value in values.items() if value is not None})
-        except ConfigError as error:
-            return str(error)
-        return True
+            start_step=None if steps is None else start_step,
+            start_percent=start_percent,
+            end_percent=end_percent,
+        )
 
     @classmethod
     def execute(cls, **widgets: Any) -> io.NodeOutput:
@@ -113,10 +112,9 @@ def schedule_from_widgets(widgets: Mapping[str, Any]) -> Schedule:
 
 
 def _dense_widgets() -> list[io.Input]:
-    amount = "a number such as 15, or a share of all steps such as 25%"
     return [
-        io.String.Input("warmup", default=PRESET, tooltip=f"Steps at the start that stay dense: preset, {amount}."),
-        io.String.Input("last_dense", default="0", tooltip=f"Steps at the end that stay dense: {amount}."),
+        amount("warmup", PRESET, f"Steps at the start that stay dense: preset, {AMOUNT}."),
+        amount("last_dense", "0", f"Steps at the end that stay dense: {AMOUNT}."),
         io.String.Input(
             "dense_layers",
             default="",
@@ -183,7 +181,7 @@ def _part_widgets() -> list[io.Input]:
     ]
 
 
-def _warmup(text: Any) -> Any:
+def _warmup(text: Amount | None) -> Amount | None:
     return None if isinstance(text, str) and text.strip() == PRESET else text
 
 

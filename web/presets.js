@@ -3,14 +3,18 @@ import { app } from "../../scripts/app.js";
 import { api } from "../../scripts/api.js";
 import { text } from "./texts.js";
 
+// What was wrong with preset files the last time: it is said once, not by every node that asks.
+let told = [];
+
 // The answer of GET /psa/presets; a broken file is shown to the user.
 export async function fetchPresets() {
     const response = await api.fetchApi("/psa/presets");
     if (!response.ok) throw new Error(`GET /psa/presets answered ${response.status}`);
     const presets = await response.json();
-    for (const detail of presets.errors) {
+    for (const detail of presets.errors.filter((error) => !told.includes(error))) {
         app.extensionManager.toast.add({ severity: "warn", summary: text("presets.file"), detail, life: 10000 });
     }
+    told = presets.errors;
     return presets;
 }
 

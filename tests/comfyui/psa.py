@@ -34,7 +34,7 @@ PRESET_NUMBERS: Widgets = {
     "mask_mode": "topk",
     "block_n": "32",
     "use_sim_mask": False,
-    "warmup_steps": 0,
+    "warmup_steps": "0",
     "block_m": "128",
     "min_full_ratio": 0.06,
     "importance": "sampled_max",
@@ -53,8 +53,8 @@ MASK_WIDGETS: Widgets = {
     "mode": "radial only",
     "decay_factor": 0.2,
     "dense_layers": 0,
-    "dense_timesteps": 0,
-    "last_dense_timesteps": 0,
+    "dense_timesteps": "0",
+    "last_dense_timesteps": "0",
     "model_type": "auto",
     "block_size": 8,
     "sparsity_type": "radial",
@@ -94,7 +94,7 @@ def psa(
     *,
     enabled: bool = True,
     backend: str = "torch",
-    min_tokens: int = 0,
+    min_tokens: int = 1,
     mask: Widgets | None = None,
     schedule: Widgets | None = None,
     **numbers: Any,
@@ -117,7 +117,19 @@ def psa(
     return patch
 
 
-def psa_default(backend: str = "torch", min_tokens: int = 0) -> Patch:
+def by_name(model: str, preset: str, min_tokens: int = 1, **numbers: Any) -> Patch:
+    """PSA Attention Patch behind a Preset Loader with a preset's name and no numbers but these."""
+
+    def patch(graph: Graph, link: Link) -> Link:
+        loader = graph.add("PSAPresetLoader", model=model, preset=preset, **numbers)
+        return graph.add(
+            "PSAAttentionPatch", model=link, preset=loader, enabled=True, backend="torch", min_tokens=min_tokens
+        )
+
+    return patch
+
+
+def psa_default(backend: str = "torch", min_tokens: int = 1) -> Patch:
     """PSA Attention Patch alone: the model is recognised and its default preset used."""
 
     def patch(graph: Graph, model: Link) -> Link:

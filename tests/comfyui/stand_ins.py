@@ -109,7 +109,7 @@ def cut_down(graph: dict[str, Any]) -> Graph:
             # More than the tiny models have layers.
             inputs["dense_layers"] = 0
         elif kind == "PSAAttentionPatch":
-            inputs |= {"min_tokens": 0, "backend": "torch"}
+            inputs |= {"min_tokens": 1, "backend": "torch"}
     last = max((key for key, node in small.items() if node["class_type"] in _SAMPLERS), key=int)
     _append(small, "SaveLatent", samples=[last, 0], filename_prefix="psa_test/workflow")
     return small

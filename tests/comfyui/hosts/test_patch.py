@@ -195,7 +195,8 @@ def test_widgets_are_what_the_helper_knows(comfyui: ComfyUI) -> None:
     info = comfyui.client.object_info("PSAPresetLoader")
 
     assert info is not None
-    assert list(info["input"]["required"]) == list(PRESET_NUMBERS)
+    assert [*info["input"]["required"], *info["input"]["optional"]] == list(PRESET_NUMBERS)
+    assert list(info["input"]["required"]) == ["model", "preset"]
     assert info["output"] == ["PSA_PRESET"]
     patch = comfyui.client.object_info("PSAAttentionPatch")
     assert patch is not None

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
 from ..conftest import ComfyUI
-from ..graphs import single_pass
-from ..psa import line, listed, psa
+from ..graphs import Graph, single_pass
+from ..psa import PRESET_NUMBERS, by_name, line, listed, psa
 
 OWN = """
 Wan2.1_1.3b:
@@ -22,6 +24,25 @@ Wan2.1_14b:
 """
 
 
+MASKED = """
+Some:
+  default_attention: masked
+  attention_configs:
+    masked: {type: psa, radial: {dense_layers: 1}}
+    plain: {type: psa}
+All:
+  attention_configs:
+    masked: {type: psa, radial: {dense_layers: 1}}
+"""
+TOKENS = """
+Tokens:
+  attention_configs:
+    none: {type: psa, min_tokens: 0, block_size: {m: 128, n: 32}}
+    many: {type: psa, min_tokens: 481, block_size: {m: 128, n: 32}}
+    silent: {type: psa, block_size: {m: 128, n: 32}}
+"""
+
+
 def test_route_lists_every_bundled_preset_as_widgets(comfyui: ComfyUI) -> None:
     content = listed(comfyui.server.address)
 
@@ -29,7 +50,7 @@ def test_route_lists_every_bundled_preset_as_widgets(comfyui: ComfyUI) -> None:
     assert len(content["models"]) == 8
     numbers = content["models"]["Wan2.1_1.3b"]["presets"]["psa_balanced"]
     assert {key: numbers[key] for key in ("level_1", "level_2", "level_4", "level_8", "level_16", "warmup_steps")} == {
-        "level_1": 0.5, "level_2": 0.6, "level_4": 0.7, "level_8": 0.8, "level_16": 0.0, "warmup_steps": 15,
+        "level_1": 0.5, "level_2": 0.6, "level_4": 0.7, "level_8": 0.8, "level_16": 0.0, "warmup_steps": "15",
     }  # fmt: skip
 
 
@@ -78,9 +99,56 @@ def test_broken_file_is_reported_and_costs_only_its_own_presets(comfyui: ComfyUI
     assert line(comfyui.client.run(graph), graph).sparse == 4
 
 
+def test_a_file_without_presets_is_reported(comfyui: ComfyUI, presets_folder: Path) -> None:
+    (presets_folder / "empty.yaml").write_text("# nothing yet\n")
+
+    (error,) = listed(comfyui.server.address)["errors"]
+
+    assert error == "file = 'empty.yaml': holds nothing: write presets into it, or delete it"
+    (presets_folder / "Wan2.1_14b.yaml").write_text("")
+    # And may be written into.
+    graph = Graph()
+    preset = graph.add("PSAPresetLoader", **PRESET_NUMBERS)
+    graph.add("PSASavePreset", preset=preset, model="Wan2.1_14b", name="mine", overwrite=False)
+    comfyui.client.run(graph)
+    assert "mine" in listed(comfyui.server.address)["models"]["Wan2.1_14b"]["presets"]
+
+
+def test_a_default_preset_with_a_mask_leaves_the_others_to_choose_from(comfyui: ComfyUI, presets_folder: Path) -> None:
+    (presets_folder / "masked.yaml").write_text(MASKED)
+
+    models = listed(comfyui.server.address)["models"]
+
+    assert (models["Some"]["default"], list(models["Some"]["presets"])) == ("plain", ["plain"])
+    assert "All" not in models
+    info = comfyui.client.object_info("PSAPresetLoader")
+    assert info is not None
+    options = info["input"]["required"]["model"][1]["options"]
+    assert "Some" in options
+    assert "All" not in options
+
+
+@pytest.mark.parametrize(
+    ("preset", "min_tokens", "sparse"),
+    [("none", 0, 4), ("many", 0, 0), ("silent", 0, 0), ("none", 481, 0), ("many", 480, 4), ("silent", 1, 4)],
+)
+def test_min_tokens_is_the_presets_where_the_patch_has_none(
+    comfyui: ComfyUI, presets_folder: Path, preset: str, min_tokens: int, sparse: int
+) -> None:
+    (presets_folder / "tokens.yaml").write_text(TOKENS)
+    numbers = listed(comfyui.server.address)["models"]["Tokens"]["presets"][preset]
+    whole = psa(model="Tokens", preset=preset, min_tokens=min_tokens, **numbers)
+
+    for patch in (whole, by_name("Tokens", preset, min_tokens)):
+        graph = single_pass("wan_t2v", patch=patch)
+        assert line(comfyui.client.run(graph), graph).sparse == sparse
+
+
 def test_listed_widgets_are_what_runs(comfyui: ComfyUI) -> None:
     for name, family in listed(comfyui.server.address)["models"].items():
         for preset, numbers in family["presets"].items():
-            graph = single_pass("wan_t2v", patch=psa(**{"model": name, "preset": preset, **numbers, "warmup_steps": 0}))
+            graph = single_pass(
+                "wan_t2v", patch=psa(**{"model": name, "preset": preset, **numbers, "warmup_steps": "0"})
+            )
             shown = line(comfyui.client.run(graph), graph)
             assert shown.sparse == (0 if numbers["attention"] == "dense" else 4), (name, preset)

@@ -31,8 +31,8 @@ def test_every_model_s_presets_are_listed_at_once_and_load_with_the_same_numbers
     models = listed(comfyui.server.address)["models"]
     assert len(models) == 8
     for model, family in models.items():
-        numbers = family["presets"][family["default"]] | {"level_1": 0.03, "warmup_steps": 7}
-        graph = save(model, numbers)
+        numbers = family["presets"][family["default"]] | {"level_1": 0.03, "warmup_steps": "7"}
+        graph = save(model, numbers | {"model": model})
 
         said = comfyui.client.run(graph).lines[node(graph)]
 

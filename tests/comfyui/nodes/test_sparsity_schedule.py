@@ -284,7 +284,9 @@ def test_value_that_cannot_be_read_is_refused_before_anything_runs(
         comfyui.client.run(single_pass("wan_t2v", patch=psa(schedule=widgets)))
 
     (node,) = refused.value.node_errors.values()
-    assert word in node["errors"][0]["details"]
+    (error,) = node["errors"]
+    assert node["class_type"] == "PSASparsitySchedule"
+    assert word in error["details"]
 
 
 @pytest.mark.parametrize("bound", ["start_4", "end_2"])

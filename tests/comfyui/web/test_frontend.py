@@ -25,7 +25,7 @@ def test_fresh_node_shows_the_default_preset(loader: Any) -> None:
 
     assert list(values) == list(PRESET_NUMBERS)
     assert values["preset"] == "psa_balanced"
-    assert (values["level_1"], values["level_8"], values["warmup_steps"]) == (0.5, 0.8, 15)
+    assert (values["level_1"], values["level_8"], values["warmup_steps"]) == (0.5, 0.8, "15")
 
 
 def test_choosing_a_preset_fills_in_its_numbers(loader: Any) -> None:

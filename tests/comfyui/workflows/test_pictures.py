@@ -118,7 +118,7 @@ def showcase(width: int, height: int, frames: int, steps: int) -> Workflow:
         latent = empty_video(canvas, width, height, frames)
         canvas.group("Settings")
         preset = canvas.preset("tiny_video", "psa_balanced")
-        chosen = patch(canvas, model, preset=preset, min_tokens=0, backend="torch")
+        chosen = patch(canvas, model, preset=preset, min_tokens=1, backend="torch")
         canvas.group("Samplers")
         how: dict[str, Any] = {"cfg": 4.0, "sampler": "euler"}
         dense = sample(canvas, model, (text, nothing), latent, steps=steps, **how)

@@ -83,7 +83,7 @@ def test_patched_template_is_valid(name: str, comfyui: ComfyUI, front_end: Any) 
     inserted = [node["inputs"] for node in patched.values() if node["class_type"] == "PSAAttentionPatch"]
     assert len(inserted) == patches > 0
     for inputs in inserted:
-        assert (inputs["enabled"], inputs["backend"], inputs["min_tokens"]) == (True, "auto", 8192)
+        assert (inputs["enabled"], inputs["backend"], inputs["min_tokens"]) == (True, "auto", 0)
 
 
 def template(comfyui: ComfyUI, name: str) -> dict[str, Any]:

@@ -1,0 +1,32 @@
+"""The presets that nodes list: the bundled ones, and those in the ComfyUI user's own folder."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+
+import folder_paths
+
+from ..psa_core.settings.errors import ConfigError
+from ..psa_core.settings.presets import ModelFamily, load_families
+
+DEFAULT_FAMILY = "Wan2.1_1.3b"
+
+
+def user_presets_dir() -> Path:
+    """Where a ComfyUI user keeps preset files."""
+    return Path(folder_paths.get_user_directory()) / "psa_presets"
+
+
+def families() -> tuple[dict[str, ModelFamily], list[ConfigError]]:
+    """Bundled and user presets; a user's file that is not valid costs only its own presets."""
+    folder = user_presets_dir()
+    files = sorted(folder.iterdir()) if folder.is_dir() else []
+    return _families(folder, tuple((file, file.stat().st_mtime_ns) for file in files))
+
+
+# ComfyUI asks for a node's schema several times a prompt: files are read, and what is odd in them said, once.
+@lru_cache(maxsize=1)
+def _families(folder: Path, files: tuple[tuple[Path, int], ...]) -> tuple[dict[str, ModelFamily], list[ConfigError]]:
+    errors: list[ConfigError] = []
+    return load_families(user=folder, errors=errors), errors
