@@ -2,6 +2,7 @@
 // Nothing happens when a graph is loaded: the numbers saved in it are the ones that run.
 import { app } from "../../scripts/app.js";
 import { api } from "../../scripts/api.js";
+import { addChanges } from "./preset_changes.js";
 import { fetchPresets, fill, onChange, widget } from "./presets.js";
 
 const NODE = "PSAPresetLoader";
@@ -29,8 +30,12 @@ function listNames(node) {
     if (family) setOptions(widget(node, "preset"), Object.keys(family.presets));
 }
 
+function presetOf(node) {
+    return models[widget(node, "model").value]?.presets[widget(node, "preset").value];
+}
+
 function fillNumbers(node) {
-    const preset = models[widget(node, "model").value]?.presets[widget(node, "preset").value];
+    const preset = presetOf(node);
     if (preset) fill(node, preset);
 }
 
@@ -60,6 +65,7 @@ app.registerExtension({
             fillNumbers(node);
         });
         onChange(node, "preset", () => fillNumbers(node));
+        addChanges(node, presetOf);
         await refresh();
         listNames(node);
     },
