@@ -30,7 +30,9 @@ def test_more_than_nine_parts(tmp_path: Path) -> None:
     assert all_shards(parts[3], "unet_name") == parts
 
 
-@pytest.mark.parametrize("name", ["model.safetensors", "model-1.safetensors", "one-of-a-kind.safetensors"])
+@pytest.mark.parametrize(
+    "name", ["model.safetensors", "model-1.safetensors", "one-of-a-kind.safetensors", "a-0-of-0.bin", "a-4-of-3.bin"]
+)
 def test_a_whole_file_is_alone(tmp_path: Path, name: str) -> None:
     assert all_shards(tmp_path / name, "unet_name") == [tmp_path / name]
 

@@ -23,7 +23,7 @@ def all_shards(path: Path, key: str) -> list[Path]:
         ConfigError: a part is not in the folder.
     """
     found = re.fullmatch(r"(.+)-(\d{1,9})-of-(\d{1,9})(\.\w+)", path.name)
-    if found is None:
+    if found is None or not 1 <= int(found[2]) <= int(found[3]):
         return [path]
     stem, digits, total, ending = found[1], len(found[2]), found[3], found[4]
 
