@@ -15,9 +15,9 @@ import psa_core.masks.radial as radial
 from psa_core import ConfigError, radial_levels
 from psa_core.masks import blocks
 from psa_core.masks.radial import frame_window
-from psa_core.masks.radial_naive import radial_levels_naive
 
 from ..support.windows_numpy import WindowsNumpy
+from .radial_naive import radial_levels_naive
 
 RULES = ("wan", "cogvideox")
 

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 from psa_core import ConfigError
 from psa_core.masks.scene import scene_levels
-from psa_core.masks.scene_naive import scene_levels_naive, scene_of_frame
 from psa_core.settings.scenes import ADJACENCIES, adjacency_matrix, check_scenes, read_adjacency, read_boundaries
+
+from .scene_naive import scene_levels_naive, scene_of_frame
 
 SEED_MATRIX = ((True, True, False), (True, True, True), (False, True, True))
 

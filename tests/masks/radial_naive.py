@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from ..settings.sizes import Grid
+from psa_core.settings.sizes import Grid
 
 
 def radial_levels_naive(

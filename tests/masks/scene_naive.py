@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
-from ..settings.sizes import Grid
+from psa_core.settings.sizes import Grid
 
 
 def scene_levels_naive(
