@@ -9,6 +9,7 @@ import folder_paths
 
 from ..psa_core.settings.errors import ConfigError
 from ..psa_core.settings.presets import ModelFamily, load_families
+from ..psa_core.settings.yaml_files import fingerprint
 
 DEFAULT_FAMILY = "Wan2.1_1.3b"
 
@@ -21,12 +22,11 @@ def user_presets_dir() -> Path:
 def families() -> tuple[dict[str, ModelFamily], list[ConfigError]]:
     """Bundled and user presets; a user's file that is not valid costs only its own presets."""
     folder = user_presets_dir()
-    files = sorted(folder.iterdir()) if folder.is_dir() else []
-    return _families(folder, tuple((file, file.stat().st_mtime_ns) for file in files))
+    return _families(folder, fingerprint(folder))
 
 
-# ComfyUI asks for a node's schema several times a prompt: files are read, and what is odd in them said, once.
+# ComfyUI asks for a node's schema several times a prompt: files are parsed, and what is odd in them said, once.
 @lru_cache(maxsize=1)
-def _families(folder: Path, files: tuple[tuple[Path, int], ...]) -> tuple[dict[str, ModelFamily], list[ConfigError]]:
+def _families(folder: Path, _contents: bytes) -> tuple[dict[str, ModelFamily], list[ConfigError]]:
     errors: list[ConfigError] = []
     return load_families(user=folder, errors=errors), errors

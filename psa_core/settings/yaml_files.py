@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
+import os
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,18 +29,34 @@ def yaml_files(folder: Path) -> list[Path]:
 
     What is named like one and is none (a folder, a pipe, a link to nowhere) is logged and left out.
     """
+    named = _named(folder)
+    for file in named:
+        if not _is_file(file):
+            log.warning("presets: %s is no file, or a link to none", shown(file.name))
+    return [file for file in named if _is_file(file)]
+
+
+def fingerprint(folder: Path) -> bytes:
+    """What changes with the YAML files in a folder: of their contents, as clocks miss edits that follow fast."""
+    digest = hashlib.blake2b(digest_size=16)
+    for file in _named(folder):
+        digest.update(os.fsencode(file.name) + b"\0")
+        try:
+            if _is_file(file) and file.stat().st_size <= _MOST_BYTES:
+                digest.update(hashlib.blake2b(file.read_bytes()).digest())
+        except OSError as error:
+            digest.update(str(error.errno).encode())
+    return digest.digest()
+
+
+def _named(folder: Path) -> list[Path]:
     try:
-        named = sorted(file for file in folder.iterdir() if file.suffix in _ENDINGS and not file.name.startswith("."))
+        return sorted(file for file in folder.iterdir() if file.suffix in _ENDINGS and not file.name.startswith("."))
+    except FileNotFoundError:
+        return []
     except OSError as error:
         log.warning("presets: %s cannot be read: %s", folder.name, error.strerror)
         return []
-    files = []
-    for file in named:
-        if _is_file(file):
-            files.append(file)
-        else:
-            log.warning("presets: %s is no file, or a link to none", shown(file.name))
-    return files
 
 
 def _is_file(file: Path) -> bool:

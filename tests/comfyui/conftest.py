@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
@@ -68,10 +69,18 @@ def comfyui(tmp_path_factory: pytest.TempPathFactory, front_end_arguments: tuple
 
 @pytest.fixture(scope="session")
 def odd_comfyui(comfyui: ComfyUI, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ComfyUI]:
-    """A second one, without matplotlib, and with a broken file where other hosts look for presets."""
+    """A second one, without matplotlib, and with odd things where presets are looked for when it starts."""
     base, pack, presets = (tmp_path_factory.mktemp(name) for name in ("odd_comfyui", "no_matplotlib", "presets"))
     (pack / "__init__.py").write_text("import sys\nsys.modules['matplotlib'] = None\nNODE_CLASS_MAPPINGS = {}\n")
     (presets / "broken.yaml").write_text("M: {attention_configs: {oops: {type: psa, warmup_steps: -1}}}")
+    own = base / "user" / "psa_presets"
+    own.mkdir(parents=True)
+    (own / "folder.yaml").mkdir()
+    (own / "bool.yaml").write_text("M: {attention_configs: {oops: {type: psa, use_sim_mask: !!bool maybe}}}")
+    if os.name != "nt":
+        (own / ".#edited.yaml").symlink_to("someone@somewhere")
+        (own / "nowhere.yaml").symlink_to("gone")
+        os.mkfifo(own / "pipe.yaml")
     packs = {**comfyui.server.custom_nodes, "no_matplotlib": pack}
     environment = {"PSA_PRESETS_DIR": str(presets)}
     with _started(ComfyServer(comfyui.server.installation, base, packs, environment=environment)) as started:

@@ -11,7 +11,7 @@ import pytest
 
 from psa_core.settings.errors import ConfigError
 from psa_core.settings.presets import load_families
-from psa_core.settings.yaml_files import read_yaml, yaml_files
+from psa_core.settings.yaml_files import fingerprint, read_yaml, yaml_files
 
 from .test_words import ALIASES
 
@@ -132,3 +132,32 @@ def test_many_unknown_keys_take_a_few_lines(tmp_path: Path, caplog: pytest.LogCa
     assert time.process_time() - start < 3
     assert "1,990 more unknown keys are ignored" in caplog.text
     assert len(caplog.text) < 5000
+
+
+def test_an_edit_that_the_clock_does_not_show_is_seen(tmp_path: Path) -> None:
+    file = tmp_path / "good.yaml"
+    file.write_text(GOOD)
+    before, times = fingerprint(tmp_path), file.stat()
+    file.write_text(GOOD.replace("dense:", "other:"))
+    os.utime(file, ns=(times.st_atime_ns, times.st_mtime_ns))
+
+    assert file.stat().st_size == times.st_size
+    assert fingerprint(tmp_path) != before
+    file.write_text(GOOD)
+    assert fingerprint(tmp_path) == before
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links and pipes need more on Windows")
+def test_what_is_no_file_has_a_fingerprint(tmp_path: Path) -> None:
+    seen = {fingerprint(tmp_path)}
+    for make in (
+        lambda: os.mkfifo(tmp_path / "pipe.yaml"),
+        lambda: (tmp_path / "nowhere.yaml").symlink_to(tmp_path / "gone"),
+        lambda: (tmp_path / "folder.yaml").mkdir(),
+        lambda: (tmp_path / "large.yaml").write_bytes(b"x" * (2 << 20)),
+    ):
+        make()
+        seen.add(fingerprint(tmp_path))
+
+    assert len(seen) == 5
+    assert fingerprint(tmp_path / "gone") == fingerprint(tmp_path / "also_gone")

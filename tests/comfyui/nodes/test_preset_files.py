@@ -9,6 +9,7 @@ import pytest
 
 from ..conftest import ComfyUI
 from ..graphs import Graph, single_pass
+from ..pack_texts import node_ids
 from ..psa import PRESET_NUMBERS, by_name, line, listed, psa
 
 OWN = """
@@ -82,8 +83,11 @@ def test_what_is_odd_in_a_file_is_said_once(comfyui: ComfyUI, presets_folder: Pa
     assert comfyui.server.log_text()[log_start:].count("unknown key 'frobnicate'") == 1
 
 
-def test_a_folder_meant_for_other_hosts_does_not_matter(odd_comfyui: ComfyUI) -> None:
-    assert odd_comfyui.client.object_info("PSAPresetLoader") is not None
+def test_odd_things_in_the_folders_of_presets_cost_no_node(odd_comfyui: ComfyUI) -> None:
+    assert all(odd_comfyui.client.object_info(node) is not None for node in node_ids())
+    (error,) = listed(odd_comfyui.server.address)["errors"]
+    assert "bool.yaml" in error
+    assert "is not valid YAML" in error
 
 
 def test_broken_file_is_reported_and_costs_only_its_own_presets(comfyui: ComfyUI, presets_folder: Path) -> None:
