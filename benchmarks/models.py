@@ -14,10 +14,10 @@ from tqdm import tqdm
 
 from psa_core.apps.bench.cases import COGVIDEOX_1_5, WAN_720P, Case, chosen_cases
 from psa_core.apps.bench.checks import WrongResultError
-from psa_core.apps.bench.measure import gpu, with_ratios
 from psa_core.apps.bench.ours import IMPORTANCE, Setting
 from psa_core.apps.bench.results import Row
 from psa_core.apps.bench.rivals import CUDNN
+from psa_core.apps.bench.side_by_side import gpu, with_ratios
 from psa_core.apps.bench.timing import Contender, Effort, measure
 from psa_core.hosts.diffusers import patch
 

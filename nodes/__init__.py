@@ -9,6 +9,7 @@ from .attention_patch import PSAAttentionPatch
 from .cogvideox_loader import PSACogVideoXLoader
 from .cogvideox_lora import PSACogVideoXLoRA
 from .compare import PSACompare
+from .doctor import PSADoctor
 from .preset_loader import PSAPresetLoader, choices
 from .radial_mask import PSARadialMask, length_defaults
 from .report import PSAReport
@@ -31,6 +32,7 @@ class PSAExtension(ComfyExtension):
             PSARadialMask,
             PSAReport,
             PSACompare,
+            PSADoctor,
             PSASavePreset,
             PSATinyVideoModel,
             PSATinyVideoPrompt,

@@ -17,7 +17,7 @@ from .bench.checks import WrongResultError
 from .bench.command import add_options as add_bench_options
 from .compare.command import add_options as add_compare_options
 from .demo import add_options as add_demo_options
-from .doctor import doctor_lines
+from .doctor.command import add_options as add_doctor_options
 from .generate.command import add_options as add_generate_options
 from .generate.errors import FailedPromptsError
 from .preset_table import preset_table
@@ -67,8 +67,8 @@ def _parser() -> argparse.ArgumentParser:
     presets.add_argument("--path", type=Path, help="a preset file, or a folder of them; default: bundled and your own")
     presets.set_defaults(run=_presets)
 
-    doctor = commands.add_parser("doctor", help="whether the kernels can run here, and if not, why")
-    doctor.set_defaults(run=_doctor)
+    doctor = commands.add_parser("doctor", help="whether the kernels can run here, if not, why, and how fast they are")
+    add_doctor_options(doctor)
     return parser
 
 
@@ -102,7 +102,3 @@ def _any_letters_to_stdout() -> Iterator[None]:
 
 def _presets(parsed: argparse.Namespace) -> None:
     print(preset_table(parsed.model, parsed.path))
-
-
-def _doctor(parsed: argparse.Namespace) -> None:
-    print("\n".join(doctor_lines()))

@@ -12,7 +12,7 @@ import torch
 from hypothesis import assume, given
 
 from psa_core import PSAConfig, pyramid_sparse_attention
-from psa_core.apps.bench import measure
+from psa_core.apps.bench import side_by_side
 from psa_core.apps.bench.cases import CASES, DENSITY, DENSITY_CASES, Case, mask_ratios
 from psa_core.apps.bench.checks import WrongResultError, error_from_dense, error_from_levels, judge, relative_error
 from psa_core.apps.bench.inputs import Inputs, video_inputs
@@ -123,12 +123,12 @@ def test_the_check_fails_what_is_wrong(checked) -> None:
 
 def test_a_wrong_rival_is_a_row_and_a_wrong_result_of_ours_an_error() -> None:
     row = Setting("mean").row("cases", SMALL)
-    assert measure.prepare(Contender(row, lambda: None, error=lambda: 1e-3)).error == 1e-3
+    assert side_by_side.prepare(Contender(row, lambda: None, error=lambda: 1e-3)).error == 1e-3
     assert "relative error 0.5" in (
-        measure.prepare(Contender(row, lambda: None, error=lambda: 0.5, rival=True)).refusal or ""
+        side_by_side.prepare(Contender(row, lambda: None, error=lambda: 0.5, rival=True)).refusal or ""
     )
     with pytest.raises(WrongResultError):
-        measure.prepare(Contender(row, lambda: None, error=lambda: math.nan))
+        side_by_side.prepare(Contender(row, lambda: None, error=lambda: math.nan))
 
 
 def test_rivals_that_are_not_there_say_so(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -142,7 +142,7 @@ def test_rivals_that_are_not_there_say_so(monkeypatch: pytest.MonkeyPatch) -> No
 def test_ratios_are_against_the_dense_backend() -> None:
     rows = [Row.of("cases", SMALL, CUDNN), *(setting.row("cases", SMALL) for setting in SETTINGS[:2])]
     rows.append(rows[1].replace(stage="pyramid"))
-    timed = measure.with_ratios(rows, [Timing(ms, 0.1) for ms in (6.0, 2.0, 3.0, 1.0)])
+    timed = side_by_side.with_ratios(rows, [Timing(ms, 0.1) for ms in (6.0, 2.0, 3.0, 1.0)])
     assert [row.ratio for row in timed] == [1.0, 3.0, 2.0, None]
 
 

@@ -61,4 +61,8 @@ def error_from_dense(out: torch.Tensor, inputs: Inputs) -> float:
 def poison_free_memory(like: torch.Tensor, copies: int = 8) -> None:
     """Leave NaN in the memory that the next allocations get, so that an element which nobody writes shows."""
     torch.cuda.empty_cache()
-    torch.full((copies * like.nbytes // 4,), math.nan, device=like.device)
+    size = copies * like.nbytes
+    if like.is_cuda:
+        # So that a small GPU has room for it.
+        size = min(size, torch.cuda.mem_get_info(like.device)[0] // 2)
+    torch.full((size // 4,), math.nan, device=like.device)

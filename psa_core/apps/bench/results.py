@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import json
+import platform
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from typing import Any
 
 import torch
 
+from ... import __version__
 from ...ops.backends import triton_release
 from ...settings.errors import ConfigError
 from ...settings.files import file_name, write_json
@@ -42,6 +44,7 @@ class Row:
         attention: who computed it; ``"PSA"`` is ours.
         importance, block_n, density, tail: of our settings; None where they mean nothing. ``tail``: all other blocks
             are pooled to one row instead of skipped.
+        preset: name of the preset that our settings are.
         stage: ``"whole op"``, or a part of it.
         mask: the radial mask, if there is one.
         refusal: why there are no numbers.
@@ -67,6 +70,7 @@ class Row:
     extra_memory: float | None = None
     refusal: str | None = None
     mask: str | None = None
+    preset: str | None = None
 
     @classmethod
     def of(cls, part: str, case: Case, attention: str, **more: Any) -> Row:
@@ -80,19 +84,45 @@ class Row:
 
 @dataclass(frozen=True)
 class Machine:
-    """What was measured on; ``date`` is ISO's."""
+    """What was measured on.
+
+    Attributes:
+        gpu: its name, or that torch sees none.
+        driver: its version.
+        date: ISO's.
+        capability: NVIDIA's compute capability, such as ``9.0``.
+        system: Python and the operating system.
+        psa, comfyui: versions of this package, and of ComfyUI where it is the host.
+    """
 
     gpu: str
     driver: str | None
     torch: str
     triton: str | None
     date: str
+    capability: str | None = None
+    system: str | None = None
+    psa: str | None = None
+    comfyui: str | None = None
 
     @classmethod
-    def here(cls) -> Machine:
-        """This one, today; needs a GPU."""
-        name = torch.cuda.get_device_name()
-        return cls(name, _driver(), torch.__version__, triton_release(), datetime.date.today().isoformat())
+    def here(cls, comfyui: str | None = None) -> Machine:
+        """This one, today."""
+        gpu, capability, driver = "no GPU", None, None
+        if torch.cuda.is_available():
+            gpu, driver = torch.cuda.get_device_name(), _driver()
+            capability = ".".join(map(str, torch.cuda.get_device_capability()))
+        return cls(
+            gpu,
+            driver,
+            torch.__version__,
+            triton_release(),
+            datetime.date.today().isoformat(),
+            capability,
+            f"Python {platform.python_version()}, {platform.platform()}",
+            __version__,
+            comfyui,
+        )
 
 
 @dataclass(frozen=True)
@@ -114,8 +144,11 @@ class Results:
 
     def save(self, file: Path) -> None:
         """Write JSON."""
-        document = {**dataclasses.asdict(self), "units": UNITS}
-        write_json(file, document)
+        write_json(file, self.as_document())
+
+    def as_document(self) -> dict[str, Any]:
+        """All of it for JSON, and what the numbers of rows are."""
+        return {**dataclasses.asdict(self), "units": UNITS}
 
     @classmethod
     def load(cls, file: Path) -> Results:

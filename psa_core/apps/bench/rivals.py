@@ -1,4 +1,4 @@
-"""Other attention on the same tensors: torch's backends, comfy-kitchen's INT8 and Sol-Attn."""
+"""Other attention on the same tensors: torch's backends, SageAttention, comfy-kitchen's INT8 and Sol-Attn, a host's."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import functools
 import importlib
 import math
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -18,11 +19,15 @@ from .inputs import Inputs
 from .results import Row
 from .timing import Contender
 
-CUDNN, FLASH = "cuDNN SDPA", "FlashAttention-2"
-INT8, SOL = "comfy-kitchen INT8", "comfy-kitchen Sol-Attn"
+TORCH, CUDNN, FLASH = "torch SDPA", "cuDNN SDPA", "FlashAttention-2"
+SAGE, INT8, SOL = "SageAttention", "comfy-kitchen INT8", "comfy-kitchen Sol-Attn"
+_NAMES = {SDPBackend.CUDNN_ATTENTION: CUDNN, SDPBackend.FLASH_ATTENTION: FLASH, None: TORCH}
 
-# INT8 rounds keys, queries and weights; Sol-Attn leaves most of the exact result out by design.
+# INT8 and FP8 round keys, queries and weights; Sol-Attn leaves most of the exact result out by design.
 _INT8_BOUND, _SOL_BOUND = 0.2, math.inf
+_KITCHEN = "comfy-kitchen"
+
+Attention = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 class RefusalError(RuntimeError):
@@ -30,29 +35,50 @@ class RefusalError(RuntimeError):
 
 
 def sdpa_contender(
-    part: str, case: Case, inputs: Inputs, backend: SDPBackend = SDPBackend.CUDNN_ATTENTION
+    part: str, case: Case, inputs: Inputs, backend: SDPBackend | None = SDPBackend.CUDNN_ATTENTION
 ) -> Contender:
-    """Torch's dense attention. cuDNN's, the fastest one on current GPUs, is the dense backend of the benchmark."""
+    """Torch's dense attention. cuDNN's, the fastest one on current GPUs, is the dense backend of the benchmark.
+
+    Args:
+        backend: None leaves the choice to torch.
+    """
     dense = backend == SDPBackend.CUDNN_ATTENTION
     call = functools.partial(torch.nn.functional.scaled_dot_product_attention, *inputs)
-    context = functools.partial(sdpa_kernel, backend)
+    context = nullcontext if backend is None else functools.partial(sdpa_kernel, backend)
 
     def in_context() -> torch.Tensor:
         try:
             with context():
                 return call()
+        except torch.cuda.OutOfMemoryError:
+            raise
         except RuntimeError as error:
             if not dense:
                 raise
-            raise BackendError(f"psa bench: cuDNN's attention does not run here: {error}") from None
+            raise BackendError(f"cuDNN's attention does not run here: {error}") from None
 
-    row = Row.of(part, case, CUDNN if dense else FLASH)
+    row = Row.of(part, case, _NAMES[backend])
     return Contender(row, call, context, lambda: error_from_dense(in_context(), inputs), rival=not dense)
+
+
+def host_contender(part: str, case: Case, inputs: Inputs, name: str, attention: Attention) -> Contender:
+    """The dense attention of a host, which takes and gives ``[B, H, L, D]`` and may be a quantised one."""
+    call = functools.partial(attention, *inputs)
+    row = Row.of(part, case, name)
+    return Contender(row, call, error=lambda: error_from_dense(call(), inputs), bound=_INT8_BOUND, rival=True)
+
+
+def sage_contender(part: str, case: Case, inputs: Inputs) -> Contender:
+    """Dense attention in INT8 and FP8 or FP16, as the package picks for the GPU."""
+    sage = _package("sageattention", SAGE, "sageattn")
+    call = functools.partial(sage.sageattn, *inputs, tensor_layout="HND", is_causal=False)
+    row = Row.of(part, case, SAGE)
+    return Contender(row, call, error=lambda: error_from_dense(call(), inputs), bound=_INT8_BOUND, rival=True)
 
 
 def int8_contender(part: str, case: Case, inputs: Inputs) -> Contender:
     """Dense attention in INT8."""
-    kitchen = _comfy_kitchen("int8_attention")
+    kitchen = _package("comfy_kitchen", _KITCHEN, "int8_attention")
     if not kitchen.int8_attention_is_available(inputs.q.device):
         raise RefusalError("its INT8 kernels do not run on this GPU")
     call = functools.partial(kitchen.int8_attention, *inputs)
@@ -62,7 +88,7 @@ def int8_contender(part: str, case: Case, inputs: Inputs) -> Contender:
 
 def sol_contender(part: str, case: Case, inputs: Inputs, density: float) -> Contender:
     """Sparse attention in INT8: this share of 64-key blocks exactly, one pooled row for each other block."""
-    kitchen = _comfy_kitchen("sol_attn")
+    kitchen = _package("comfy_kitchen", _KITCHEN, "sol_attn")
     if case.head_dim != 128:
         raise RefusalError(f"head size {case.head_dim} (Sol-Attn takes 128)")
     # Without this it would quietly compute in plain torch.
@@ -79,26 +105,38 @@ def sol_contender(part: str, case: Case, inputs: Inputs, density: float) -> Cont
 
 def rival_contenders(part: str, case: Case, inputs: Inputs, density: float) -> Iterator[Contender | Row]:
     """Every rival of the dense backend, as a contender or as a row that says why it takes no part."""
+    yield from dense_rivals(part, case, inputs)
+    yield taking_part(Row.of(part, case, SOL), functools.partial(sol_contender, part, case, inputs, density))
+
+
+def dense_rivals(part: str, case: Case, inputs: Inputs) -> Iterator[Contender | Row]:
+    """Those that compute the whole of attention."""
     flash = functools.partial(sdpa_contender, backend=SDPBackend.FLASH_ATTENTION)
-    makers: tuple[tuple[Row, Callable[[], Contender]], ...] = (
-        (Row.of(part, case, FLASH), functools.partial(flash, part, case, inputs)),
-        (Row.of(part, case, INT8), functools.partial(int8_contender, part, case, inputs)),
-        (Row.of(part, case, SOL), functools.partial(sol_contender, part, case, inputs, density)),
-    )
-    for row, make in makers:
-        try:
-            yield make()
-        except RefusalError as refusal:
-            yield row.replace(refusal=str(refusal))
+    for name, make in ((FLASH, flash), (INT8, int8_contender), (SAGE, sage_contender)):
+        yield taking_part(Row.of(part, case, name), functools.partial(make, part, case, inputs))
 
 
-def _comfy_kitchen(function: str) -> Any:
+def taking_part(row: Row, make: Callable[[], Contender]) -> Contender | Row:
+    """What is made, or the row that says why it takes no part."""
     try:
-        kitchen = importlib.import_module("comfy_kitchen")
+        return make()
+    except RefusalError as refusal:
+        return row.replace(refusal=str(refusal))
+
+
+def _package(module: str, name: str, function: str) -> Any:
+    """A package that has a function.
+
+    Raises:
+        RefusalError: there is none.
+    """
+    try:
+        package = importlib.import_module(module)
     except ModuleNotFoundError as error:
-        raise RefusalError("comfy-kitchen is not installed" if error.name == "comfy_kitchen" else str(error)) from None
-    except (ImportError, OSError) as error:
-        raise RefusalError(f"comfy-kitchen does not import: {error}") from None
-    if not hasattr(kitchen, function):
-        raise RefusalError(f"this comfy-kitchen has no {function}")
-    return kitchen
+        raise RefusalError(f"{name} is not installed" if error.name == module else str(error)) from None
+    # A build for another torch or GPU fails in many ways.
+    except Exception as error:
+        raise RefusalError(f"{name} does not import: {error}") from None
+    if not hasattr(package, function):
+        raise RefusalError(f"this {name} has no {function}")
+    return package

@@ -61,6 +61,8 @@ def attention_name(row: Row) -> str:
     """Who computed it, and ours with its setting."""
     if row.attention != PSA:
         return row.attention
+    if row.preset is not None:
+        return f"PSA, preset {row.preset}"
     tail = ", rest pooled" if row.tail else ""
     return f"PSA, n = {row.block_n}, {row.importance}{tail}"
 

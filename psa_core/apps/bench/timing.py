@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -37,11 +38,15 @@ class Contender:
 
 
 class Effort(NamedTuple):
-    """How much is measured: ``rounds`` over all contenders, in each ``least`` calls or as many as fill ``batch_ms``."""
+    """How much is measured: ``rounds`` over all contenders, in each ``least`` calls or as many as fill ``batch_ms``.
+
+    No round but the first begins after this many ``seconds``.
+    """
 
     rounds: int = 3
     least: int = 2
     batch_ms: float = 60.0
+    seconds: float = math.inf
 
 
 QUICK = Effort(rounds=1, least=3, batch_ms=10.0)
@@ -60,23 +65,29 @@ class Timing(NamedTuple):
     host_ms: float
 
 
-def measure(contenders: Sequence[Contender], effort: Effort) -> list[Timing]:
+def measure(contenders: Sequence[Contender], effort: Effort, tick: Callable[[], None] = lambda: None) -> list[Timing]:
     """Time each contender, all of them in turn in every round, so that clocks and heat weigh on all alike.
 
     The calls of a batch follow each other without a wait of the host, so launches overlap with work as they do in a
     model; the first one of a batch, which nothing precedes, does not count. Every contender has run before.
+    ``tick`` is called after each batch.
     """
+    end = time.monotonic() + effort.seconds
     counts = []
     for contender in contenders:
         (once, *_), _ = _batch(contender, 1)
         counts.append(min(_MOST_CALLS, max(effort.least, round(effort.batch_ms / once))))
+        tick()
     times: list[list[float]] = [[] for _ in contenders]
     host: list[list[float]] = [[] for _ in contenders]
-    for _ in range(effort.rounds):
+    for done in range(effort.rounds):
+        if done and time.monotonic() > end:
+            break
         for i, contender in enumerate(contenders):
             on_gpu, launched = _batch(contender, counts[i])
             times[i] += on_gpu
             host[i].append(launched)
+            tick()
     return [Timing(statistics.median(a), statistics.median(b)) for a, b in zip(times, host, strict=True)]
 
 

@@ -60,3 +60,11 @@ def _cogvideox_family(unet: dict[str, Any]) -> str:
     if unet.get("patch_size_t"):
         return "CogVideo1.5_5b"
     return "CogVideo_5b" if unet["num_attention_heads"] >= 48 else "CogVideo_2b"
+
+
+def attention_heads(base_model: Any) -> tuple[int, int]:
+    """Attention heads and numbers a head of a model that :func:`recognise` knows."""
+    unet = base_model.model_config.unet_config
+    if unet.get("image_model") == "wan2.1":
+        return unet["num_heads"], unet["dim"] // unet["num_heads"]
+    return unet["num_attention_heads"], unet["attention_head_dim"]

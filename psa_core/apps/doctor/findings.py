@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import torch
 
-from .. import __version__
-from ..ops.backends import check_backend, refusals, triton_release
-from ..ops.kernel_table import PORTABLE
-from ..ops.refusals import BACKEND_VARIABLE
-from ..settings.errors import ConfigError
-from ..settings.presets import PRESETS_DIR_VARIABLE, bundled_dir, load_families, user_dir
+from ... import __version__
+from ...ops.backends import check_backend, refusals, triton_release
+from ...ops.kernel_table import PORTABLE
+from ...ops.refusals import BACKEND_VARIABLE
+from ...settings.errors import ConfigError
+from ...settings.presets import PRESETS_DIR_VARIABLE, bundled_dir, load_families, user_dir
 
 _OPTIONAL = (
     "diffusers",
@@ -26,13 +26,22 @@ _OPTIONAL = (
     "scikit-image",
     "jinja2",
     "lpips",
+    "comfy-kitchen",
+    "sageattention",
 )
 
 
-def doctor_lines() -> list[str]:
-    """The findings, one a line; nothing raises, because what is missing is a finding."""
+def findings(host: Iterable[tuple[str, str]] = (), own_presets: Path | None = None) -> list[str]:
+    """What was found, one a line; nothing raises, because what is missing is a finding.
+
+    Args:
+        host: what a host says of itself, as names and findings.
+        own_presets: the folder of the user's own presets where a host has one; None for the environment variable's.
+    """
+    own = own_presets or user_dir()
     facts = [
         ("psa", __version__),
+        *host,
         ("python", f"{platform.python_version()} on {platform.platform()}"),
         ("torch", f"{torch.__version__}, CUDA {torch.version.cuda or 'none'}"),
         # The name of the package differs between platforms; what matters is whether it can be imported.
@@ -41,7 +50,7 @@ def doctor_lines() -> list[str]:
         *_gpus(),
         *((name, _version(name)) for name in _OPTIONAL),
         ("presets", _folder(bundled_dir())),
-        ("", _folder(own) if (own := user_dir()) else f"{PRESETS_DIR_VARIABLE} is not set: no folder of your own"),
+        ("", _folder(own) if own else f"{PRESETS_DIR_VARIABLE} is not set: no folder of your own"),
     ]
     width = max(len(name) for name, _ in facts)
     return [f"{name:<{width}}  {finding}" for name, finding in facts]
@@ -90,10 +99,17 @@ def _version(package: str) -> str:
 
 
 def _folder(folder: Path) -> str:
+    shown = _shown(folder)
     if not folder.is_dir():
-        return f"{folder}: no such folder"
+        return f"{shown}: no such folder"
     try:
         families = load_families(folder)
     except (ConfigError, OSError) as error:
-        return f"{folder}: {error}"
-    return f"{folder}: {sum(len(family.presets) for family in families.values())} presets of {len(families)} models"
+        return f"{shown}: {error}"
+    return f"{shown}: {sum(len(family.presets) for family in families.values())} presets of {len(families)} models"
+
+
+def _shown(folder: Path) -> str:
+    """A path that can be posted: without the user's name, which that of the home folder tells."""
+    home = Path.home()
+    return f"~/{folder.relative_to(home).as_posix()}" if folder.is_relative_to(home) else str(folder)

@@ -1,0 +1,136 @@
+"""What the doctor says: findings and measurements as text and as a document."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ...settings.errors import ConfigError
+from ..bench.results import PSA, Machine, Results, Row
+from ..bench.rivals import TORCH
+from ..bench.table import attention_name, markdown, time_and_ratio
+from .clip import Clip
+from .findings import findings
+from .measure import HostAttention, Progress, measure_card
+
+_WHAT = (
+    "One call of self-attention in bfloat16, median. error: relative, to float32; of PSA to the same blocks. A run "
+    "gains less: warm-up steps stay dense, and attention is a part of a model's time."
+)
+
+
+@dataclass(frozen=True)
+class Host:
+    """What runs the doctor, where it is not the command line.
+
+    Attributes:
+        facts: what it says of itself, as names and findings.
+        presets: the folder of the user's own presets.
+        version: ComfyUI's.
+        attention: its dense attention.
+        device: where models run.
+    """
+
+    facts: Sequence[tuple[str, str]] = ()
+    presets: Path | None = None
+    version: str | None = None
+    attention: HostAttention | None = None
+    device: torch.device | None = None
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What was found on this machine.
+
+    Attributes:
+        findings: one a line.
+        clip: what was to be measured.
+        results: the measurements; without rows where there are none.
+        reason: why there are none.
+    """
+
+    findings: Sequence[str]
+    clip: Clip
+    results: Results
+    reason: str | None = None
+
+    def text(self) -> str:
+        """All of it, for people and for reports."""
+        measured = f"Not measured: {self.reason}" if self.reason else f"{self.caption()}\n\n{self.table()}\n\n{_WHAT}"
+        return "\n".join([*self.findings, "", measured])
+
+    def caption(self) -> str:
+        """What the numbers are of."""
+        heads = min((row.heads for row in self.results.rows), default=self.clip.heads)
+        fewer = "" if heads == self.clip.heads else f" ({heads} of them measured, to stay under a minute)"
+        return f"{self.clip.text()}{fewer}; times as fast as {self.results.dense}"
+
+    def table(self) -> str:
+        """A Markdown table with a line for each attention that was measured, and below it why others were not."""
+        head = ["attention", "ms", "speed-up", "error", "density"]
+        rows = [row for row in self.results.rows if row.ms is not None]
+        lines = [head, *([cell(row) for cell in _CELLS] for row in rows)]
+        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+        padded = [[text.ljust(width) for text, width in zip(line, widths, strict=True)] for line in lines]
+        return "\n\n".join(part for part in (markdown(padded[0], padded[1:]), "\n".join(self._notes())) if part)
+
+    def _notes(self) -> list[str]:
+        """Why an attention has no numbers."""
+        return [f"- {attention_name(row)}: {row.refusal}" for row in self.results.rows if row.ms is None]
+
+    def picture(self) -> Any:
+        """All of it as a Pillow image."""
+        # Only ComfyUI is sure to have Pillow.
+        from ...report.pictures.speed import Bar, speed_picture
+
+        title = f"PSA Doctor: {self.results.machine.gpu}"
+        caption = f"Not measured: {self.reason}" if self.reason else self.caption()
+        bars = [
+            Bar(attention_name(row), row.ms, time_and_ratio(row), row.attention == PSA)
+            for row in self.results.rows
+            if row.ms is not None
+        ]
+        return speed_picture(title, caption, bars, [*self._notes(), "", *self.findings])
+
+    def as_json(self) -> str:
+        """All of it, to be posted."""
+        document = {
+            **self.results.as_document(),
+            "clip": self.clip.text(),
+            "not_measured": self.reason,
+            "findings": list(self.findings),
+        }
+        return json.dumps(document, indent=1, allow_nan=False)
+
+
+_CELLS: tuple[Callable[[Row], str], ...] = (
+    attention_name,
+    lambda row: f"{row.ms:.2f}",
+    lambda row: "-" if row.ratio is None else f"{row.ratio:.2f}x",
+    lambda row: "-" if row.error is None else f"{row.error:.1e}",
+    lambda row: f"{row.reached_density:.2f}" if row.attention == PSA and row.reached_density is not None else "1",
+)
+
+
+def diagnose(clip: Clip, host: Host | None = None, progress: Progress = lambda done, whole: None) -> Diagnosis:
+    """Look at this machine and measure it. What cannot be measured is said, not raised.
+
+    Args:
+        clip: what to measure.
+        host: what runs the doctor; None for the command line.
+        progress: as :func:`~.measure.measure_card` takes it.
+    """
+    host = host or Host()
+    machine, said = Machine.here(host.version), findings(host.facts, host.presets)
+    try:
+        rows = measure_card(clip, host.attention, host.device, progress)
+    # RuntimeError: whatever a GPU can say.
+    except (ConfigError, RuntimeError) as failure:
+        return Diagnosis(said, clip, Results(machine, "none", ()), str(failure).strip().splitlines()[0])
+    dense = next((row.attention for row in rows if row.ratio == 1), host.attention.name if host.attention else TORCH)
+    return Diagnosis(said, clip, Results(machine, dense, rows))

@@ -1,0 +1,386 @@
+"""The doctor's measurements: what it says of them, and when it has none. Times are made up but for those of a GPU."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch.nn.functional import scaled_dot_product_attention
+
+from psa_core import __version__, load_presets, pyramid_sparse_attention
+from psa_core.apps.bench import ours, side_by_side, timing
+from psa_core.apps.bench.cases import COGVIDEOX, COGVIDEOX_1_5, WAN_14B, WAN_480P
+from psa_core.apps.bench.results import PSA, Machine, Results, Row
+from psa_core.apps.bench.rivals import CUDNN, FLASH, INT8, SAGE, TORCH
+from psa_core.apps.bench.timing import Contender, Effort, Timing
+from psa_core.apps.cli import main
+from psa_core.apps.doctor import measure
+from psa_core.apps.doctor.clip import DEFAULT_FAMILY, Clip
+from psa_core.apps.doctor.diagnosis import Diagnosis, Host, diagnose
+from psa_core.apps.doctor.measure import HostAttention
+from psa_core.ops.backends import BackendError
+from psa_core.settings.presets import bundled_dir
+
+CPU = torch.device("cpu")
+SMALL = Clip.of(DEFAULT_FAMILY, 256, 128, 17, heads=(2, 64))
+OWN = HostAttention("the host's own", scaled_dot_product_attention)
+
+
+def test_a_clip_has_the_tokens_of_its_model() -> None:
+    clips = [
+        (Clip.of("Wan2.1_1.3b", 832, 480, 81), WAN_480P),
+        (Clip.of("Wan2.1_14b", 832, 480, 81), WAN_14B),
+        (Clip.of("CogVideo_5b", 720, 480, 49), COGVIDEOX),
+        (Clip.of("CogVideo1.5_5b", 1360, 768, 81), COGVIDEOX_1_5),
+    ]
+    for clip, case in clips:
+        assert replace(clip.case(), name=case.name) == case
+    assert Clip.of("Wan2.2_5B", 1280, 704, 121).case().grid == (31, 22, 40)
+    assert {family: Clip.of(family, 832, 480, 81).family.name for family in load_presets(bundled_dir())}
+
+
+def test_a_clip_is_halved_down_to_one_frame() -> None:
+    clip: Clip | None = Clip.of(DEFAULT_FAMILY, 832, 480, 81)
+    frames = []
+    while clip is not None:
+        frames.append(clip.frames)
+        clip = clip.shortened()
+    assert frames == [81, 41, 21, 11, 6, 3, 2, 1]
+
+
+def made_up_times(contenders: Sequence[Contender], effort: Effort, tick: Callable[[], None]) -> list[Timing]:
+    """Halved from each to the next."""
+    for _ in range((1 + effort.rounds) * len(contenders)):
+        tick()
+    return [Timing(16 / 2**i, 0.1) for i in range(len(contenders))]
+
+
+def without_kernels(*args: Any, backend: str, **kwargs: Any) -> Any:
+    return pyramid_sparse_attention(*args, backend="torch", **kwargs)
+
+
+@pytest.fixture
+def pretended(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A GPU that is this CPU: everything runs, ours without kernels, and is checked, and no time is real."""
+    monkeypatch.setattr(measure, "gpu", lambda who, device, head_dim: CPU)
+    monkeypatch.setattr(measure, "DTYPE", torch.float32)
+    monkeypatch.setattr(measure, "_heads_in_time", lambda case, device: case.heads)
+    monkeypatch.setattr(side_by_side, "measure", made_up_times)
+    monkeypatch.setattr(ours, "pyramid_sparse_attention", without_kernels)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device=None: (3 << 30, 8 << 30))
+    for name in ("comfy_kitchen", "sageattention"):
+        monkeypatch.setitem(sys.modules, name, None)
+
+
+@pytest.fixture
+def sage(monkeypatch: pytest.MonkeyPatch, pretended: None) -> SimpleNamespace:
+    """A package in the place of SageAttention, whose attention a test sets."""
+    package = SimpleNamespace(sageattn=lambda q, k, v, tensor_layout, is_causal: scaled_dot_product_attention(q, k, v))
+    monkeypatch.setitem(sys.modules, "sageattention", package)  # type: ignore[arg-type]
+    return package
+
+
+def by_name(rows: Sequence[Row]) -> dict[str, Row]:
+    return {row.preset or row.attention: row for row in rows}
+
+
+@pytest.mark.usefixtures("pretended")
+def test_everything_is_checked_and_measured_against_the_host_s_own() -> None:
+    steps: list[tuple[int, int]] = []
+
+    diagnosis = diagnose(SMALL, Host(attention=OWN), lambda done, whole: steps.append((done, whole)))
+
+    rows = by_name(diagnosis.results.rows)
+    assert diagnosis.reason is None
+    assert diagnosis.results.dense == OWN.name
+    assert list(rows)[:1] == [OWN.name]
+    assert set(rows) == {OWN.name, CUDNN, FLASH, INT8, SAGE, PSA, "psa_balanced"}
+    for name in (OWN.name, "psa_balanced", PSA):
+        assert rows[name].ms
+        assert rows[name].ratio == 16 / rows[name].ms
+        assert rows[name].error is not None
+        assert rows[name].error < 1e-4
+    assert 0 < (rows["psa_balanced"].reached_density or 0) <= 1
+    assert (rows[OWN.name].tokens, rows[OWN.name].heads, rows[OWN.name].head_dim) == (640, 2, 64)
+    # No kernel of cuDNN's runs here.
+    assert "cuDNN's attention does not run here" in (rows[CUDNN].refusal or "")
+    assert rows[SAGE].refusal == "SageAttention is not installed"
+    done, whole = zip(*steps, strict=True)
+    assert list(done) == sorted(done)
+    assert done[-1] == whole[-1]
+    assert max(done) <= min(whole)
+
+
+@pytest.mark.usefixtures("pretended")
+def test_without_a_host_torch_s_choice_is_what_ratios_are_against() -> None:
+    results = diagnose(SMALL).results
+
+    assert results.dense == TORCH
+    assert by_name(results.rows)[TORCH].ratio == 1
+
+
+def test_sage_attention_takes_part_where_it_is_installed(sage: SimpleNamespace) -> None:
+    row = by_name(measure.measure_card(SMALL, OWN))[SAGE]
+
+    assert row.refusal is None
+    assert row.ms
+
+
+def broken(*_: Any, **__: Any) -> torch.Tensor:
+    raise RuntimeError("no kernel image is available\nand much more")
+
+
+def wrong(q: torch.Tensor, *_: Any, **__: Any) -> torch.Tensor:
+    return torch.zeros_like(q)
+
+
+def does_not_fit(*_: Any, **__: Any) -> torch.Tensor:
+    raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate much")
+
+
+@pytest.mark.parametrize(
+    ("attention", "said"),
+    [
+        (broken, "no kernel image is available"),
+        (wrong, "SageAttention, Wan2.1_1.3b, 640 tokens: wrong result, relative error 1 where 0.2 is allowed"),
+        (does_not_fit, "out of memory"),
+    ],
+)
+def test_a_broken_rival_is_named_with_its_reason_and_has_no_time(
+    sage: SimpleNamespace, attention: Any, said: str
+) -> None:
+    sage.sageattn = attention
+
+    diagnosis = diagnose(SMALL, Host(attention=OWN))
+
+    row = by_name(diagnosis.results.rows)[SAGE]
+    assert (row.refusal, row.ms, row.ratio) == (said, None, None)
+    assert f"- SageAttention: {said}" in diagnosis.text()
+    assert by_name(diagnosis.results.rows)["psa_balanced"].ms
+
+
+@pytest.mark.usefixtures("pretended")
+def test_where_the_host_s_own_is_broken_ratios_are_against_the_next_and_said_so() -> None:
+    diagnosis = diagnose(SMALL, Host(attention=HostAttention("the host's own", broken)))
+
+    assert diagnosis.results.dense == FLASH
+    assert f"times as fast as {FLASH}" in diagnosis.text()
+    assert "- the host's own: no kernel image is available" in diagnosis.text()
+
+
+@pytest.mark.usefixtures("pretended")
+def test_a_wrong_result_of_ours_is_a_line_and_no_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = measure.psa_contender
+    monkeypatch.setattr(measure, "psa_contender", lambda *args: replace(real(*args), error=lambda: float("nan")))
+
+    diagnosis = diagnose(SMALL, Host(attention=OWN))
+
+    assert "wrong result, relative error nan" in (by_name(diagnosis.results.rows)["psa_balanced"].refusal or "")
+    assert by_name(diagnosis.results.rows)[OWN.name].ms
+
+
+@pytest.mark.usefixtures("pretended")
+@pytest.mark.parametrize(
+    ("most", "said"),
+    [(640, None), (639, "(Wan2.1_1.3b, 256 x 128, 9 frames), 2 heads of 64 would fit"), (1, "not even one frame does")],
+)
+def test_out_of_memory_says_what_would_fit(monkeypatch: pytest.MonkeyPatch, most: int, said: str | None) -> None:
+    real = measure.video_inputs
+
+    def small_memory(case: Any, *rest: Any) -> Any:
+        return real(case, *rest) if case.tokens <= most else does_not_fit()
+
+    monkeypatch.setattr(measure, "video_inputs", small_memory)
+
+    diagnosis = diagnose(SMALL, Host(attention=OWN))
+
+    assert (diagnosis.reason is None) == (said is None)
+    if said is not None:
+        assert (
+            f"Not measured: out of memory (3.0 of 8.0 GiB are free): {SMALL.text()} is too much, " in diagnosis.text()
+        )
+        assert diagnosis.text().endswith(said)
+
+
+@pytest.mark.usefixtures("pretended")
+def test_out_of_memory_in_ours_counts_as_too_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = measure.psa_contender
+
+    def small_memory(row: Row, *rest: Any) -> Contender:
+        if row.tokens > 400:
+            does_not_fit()
+        return real(row, *rest)
+
+    monkeypatch.setattr(measure, "psa_contender", small_memory)
+    with pytest.raises(BackendError, match=r"out of memory .* 9 frames\), 2 heads of 64 would fit"):
+        measure.measure_card(SMALL, OWN)
+
+
+@pytest.mark.usefixtures("pretended")
+def test_what_progress_raises_stops_it() -> None:
+    class Cancelled(BaseException):
+        pass
+
+    def cancel(done: int, whole: int) -> None:
+        if done == 3:
+            raise Cancelled
+
+    with pytest.raises(Cancelled):
+        diagnose(SMALL, Host(attention=OWN), cancel)
+
+
+def test_a_cpu_is_never_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    def never(*_: Any) -> None:
+        raise AssertionError("measured")
+
+    monkeypatch.setattr(measure, "_measure", never)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    diagnosis = diagnose(SMALL, Host(attention=OWN))
+    assert diagnosis.reason == "measuring speed needs a CUDA GPU, and torch sees none here"
+    assert list(diagnosis.results.rows) == []
+    # A GPU is there, and the host was told to leave it alone.
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(Machine, "here", lambda comfyui: Machine("Card", None, "0", "0", "2000-01-01"))
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    diagnosis = diagnose(SMALL, Host(attention=OWN, device=CPU))
+    assert diagnosis.reason == "measuring speed: the model runs on cpu, not on an NVIDIA or AMD GPU"
+    assert "ms" not in diagnosis.text().rpartition("Not measured")[2]
+
+
+def made_up_diagnosis() -> Diagnosis:
+    """Rows of every kind, of some of a model's heads."""
+    clip = Clip.of("Wan2.1_14b", 1280, 720, 81)
+    case = replace(clip.case(), heads=10)
+    rows = [
+        Row.of("doctor", case, OWN.name, ms=200.0, ratio=1.0, error=2e-3),
+        Row.of("doctor", case, PSA, preset="psa_balanced", ms=50.0, ratio=4.0, error=3e-3, reached_density=0.2),
+        Row.of("doctor", case, INT8, refusal="comfy-kitchen is not installed"),
+    ]
+    machine = Machine("Imaginary GPU", "1.2", "0.0", "0.0", "2000-01-01", "9.0", "Python", __version__, "0.33.0")
+    return Diagnosis(["psa  here"], clip, Results(machine, OWN.name, rows))
+
+
+def test_the_text_has_a_line_for_each_attention() -> None:
+    lines = made_up_diagnosis().text().splitlines()
+
+    assert lines[0] == "psa  here"
+    assert lines[2] == (
+        "75,600 tokens (Wan2.1_14b, 1280 x 720, 81 frames), 40 heads of 128 (10 of them measured, to stay under a "
+        "minute); times as fast as the host's own"
+    )
+    assert lines[4:8] == [
+        "| attention                | ms     | speed-up | error   | density |",
+        "| --- | --- | --- | --- | --- |",
+        "| the host's own           | 200.00 | 1.00x    | 2.0e-03 | 1       |",
+        "| PSA, preset psa_balanced | 50.00  | 4.00x    | 3.0e-03 | 0.20    |",
+    ]
+    assert lines[9] == "- comfy-kitchen INT8: comfy-kitchen is not installed"
+
+
+def test_the_json_has_the_machine_the_shapes_and_every_row() -> None:
+    diagnosis = made_up_diagnosis()
+
+    document = json.loads(diagnosis.as_json())
+
+    assert document["machine"] == {
+        "gpu": "Imaginary GPU",
+        "driver": "1.2",
+        "torch": "0.0",
+        "triton": "0.0",
+        "date": "2000-01-01",
+        "capability": "9.0",
+        "system": "Python",
+        "psa": __version__,
+        "comfyui": "0.33.0",
+    }
+    assert document["clip"] == diagnosis.clip.text()
+    assert document["not_measured"] is None
+    assert [(row["attention"], row["ms"], row["ratio"], row["error"]) for row in document["rows"]] == [
+        (row.attention, row.ms, row.ratio, row.error) for row in diagnosis.results.rows
+    ]
+    assert all((row["tokens"], row["heads"], row["head_dim"]) == (75_600, 10, 128) for row in document["rows"])
+    assert set(document["units"]) >= {"ms", "ratio", "error", "reached_density"}
+
+
+def test_findings_can_be_posted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys) -> None:
+    home = tmp_path / "somebody"
+    folder = home / "presets"
+    folder.mkdir(parents=True)
+    monkeypatch.setattr(Path, "home", lambda: home)
+    monkeypatch.setenv("PSA_PRESETS_DIR", str(folder))
+
+    assert main(["doctor"]) == 0
+
+    out = capsys.readouterr().out
+    assert "~/presets: 0 presets of 0 models" in out
+    assert "somebody" not in out
+
+
+@pytest.fixture
+def without_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+
+
+@pytest.mark.usefixtures("without_a_gpu")
+def test_the_command_says_the_same_and_writes_json(capsys, tmp_path: Path) -> None:
+    file = tmp_path / "doctor.json"
+    assert main(["doctor", "--measure", "--model", "CogVideo_5b", "--frames", "49", "--json", str(file)]) == 0
+    out = capsys.readouterr().out
+    assert out.endswith("\n\nNot measured: measuring speed needs a CUDA GPU, and torch sees none here\n")
+    document = json.loads(file.read_text(encoding="utf-8"))
+    assert "CogVideo_5b, 832 x 480, 49 frames" in document["clip"]
+    assert main(["doctor", "--measure", "--json", "-"]) == 0
+    assert json.loads(capsys.readouterr().out)["findings"] == document["findings"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--json", "x.json"], "psa: --json = 'x.json': needs --measure beside it\n"),
+        (["--measure", "--model", "Flux"], "psa: --model = 'Flux': must be one of Wan2.1_1.3b, "),
+    ],
+)
+def test_options_that_do_not_fit_are_refused(capsys, arguments: list[str], said: str) -> None:
+    assert main(["doctor", *arguments]) == 2
+    assert capsys.readouterr().err.startswith(said)
+
+
+def test_rounds_end_when_the_time_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter(range(100))
+    ticks: list[None] = []
+    monkeypatch.setattr(timing, "_batch", lambda contender, calls: ([1.0] * calls, 0.1))
+    monkeypatch.setattr(timing.time, "monotonic", lambda: next(clock))
+    contender = Contender(Row.of("doctor", WAN_480P, TORCH), lambda: None)
+
+    timing.measure([contender], Effort(rounds=9, seconds=2.5), lambda: ticks.append(None))
+
+    # The clock is read at the start, and before each round but the first.
+    assert len(ticks) == 1 + 3
+
+
+@pytest.mark.gpu
+def test_the_whole_measurement_on_this_gpu(tmp_path: Path) -> None:
+    file = tmp_path / "doctor.json"
+    began = timing.time.monotonic()
+    assert main(["doctor", "--measure", "--json", str(file)]) == 0
+    seconds = timing.time.monotonic() - began
+    document = json.loads(file.read_text(encoding="utf-8"))
+    print(json.dumps(document, indent=1))
+    assert document["not_measured"] is None
+    rows = {row["preset"] or row["attention"]: row for row in document["rows"]}
+    for name in (TORCH, "psa_balanced", PSA):
+        assert rows[name]["ms"] > 0
+        assert rows[name]["ratio"] > 0
+        assert rows[name]["error"] < 1e-2
+    assert rows[TORCH]["ratio"] == 1
+    assert all(row["refusal"] for row in document["rows"] if row["ms"] is None)
+    # Of these a part compiles kernels the first time.
+    assert seconds < 120
