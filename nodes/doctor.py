@@ -43,7 +43,7 @@ class PSADoctor(io.ComfyNode):
                     "model",
                     optional=True,
                     tooltip=(
-                        "A Wan or CogVideoX model: its heads, head size and default preset are measured, and the "
+                        "A Wan or CogVideoX model, whose heads, head size and default preset are measured, and the "
                         "attention that other nodes have set on it. Without one, Wan 2.1 1.3B: 12 heads of 128."
                     ),
                 ),

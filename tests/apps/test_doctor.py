@@ -171,7 +171,7 @@ def test_where_the_host_s_own_is_broken_ratios_are_against_the_next_and_said_so(
     diagnosis = diagnose(SMALL, Host(attention=HostAttention("the host's own", broken)))
 
     assert diagnosis.results.dense == FLASH
-    assert f"times as fast as {FLASH}" in diagnosis.text()
+    assert f"x as fast as {FLASH}: 640 tokens" in diagnosis.text()
     assert "- the host's own: no kernel image is available" in diagnosis.text()
 
 
@@ -264,7 +264,7 @@ def made_up_diagnosis() -> Diagnosis:
         Row.of("doctor", case, INT8, refusal="comfy-kitchen is not installed"),
     ]
     machine = Machine("Imaginary GPU", "1.2", "0.0", "0.0", "2000-01-01", "9.0", "Python", __version__, "0.33.0")
-    return Diagnosis(["psa  here"], clip, Results(machine, OWN.name, rows))
+    return Diagnosis([("psa", "here")], clip, Results(machine, OWN.name, rows))
 
 
 def test_the_text_has_a_line_for_each_attention() -> None:
@@ -272,8 +272,8 @@ def test_the_text_has_a_line_for_each_attention() -> None:
 
     assert lines[0] == "psa  here"
     assert lines[2] == (
-        "75,600 tokens (Wan2.1_14b, 1280 x 720, 81 frames), 40 heads of 128 (10 of them measured, to stay under a "
-        "minute); times as fast as the host's own"
+        "PSA, preset psa_balanced is 4.00x as fast as the host's own: 75,600 tokens (Wan2.1_14b, 1280 x 720, 81 "
+        "frames), 40 heads of 128 (10 of them measured, to stay under a minute)"
     )
     assert lines[4:8] == [
         "| attention                | ms     | speed-up | error   | density |",
@@ -310,16 +310,14 @@ def test_the_json_has_the_machine_the_shapes_and_every_row() -> None:
 
 
 def test_findings_can_be_posted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys) -> None:
-    home = tmp_path / "somebody"
-    folder = home / "presets"
+    folder = tmp_path / "somebody" / "ComfyUI" / "user" / "psa_presets"
     folder.mkdir(parents=True)
-    monkeypatch.setattr(Path, "home", lambda: home)
     monkeypatch.setenv("PSA_PRESETS_DIR", str(folder))
 
     assert main(["doctor"]) == 0
 
     out = capsys.readouterr().out
-    assert "~/presets: 0 presets of 0 models" in out
+    assert ".../ComfyUI/user/psa_presets: 0 presets of 0 models" in out
     assert "somebody" not in out
 
 

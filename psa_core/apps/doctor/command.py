@@ -9,7 +9,7 @@ from pathlib import Path
 from ...settings.errors import ConfigError
 from .clip import DEFAULT_FAMILY, Clip
 from .diagnosis import diagnose
-from .findings import findings
+from .findings import as_lines, findings
 
 _STDOUT = Path("-")
 
@@ -37,7 +37,7 @@ def run_command(parsed: argparse.Namespace) -> None:
     if not parsed.measure:
         if parsed.json is not None:
             raise ConfigError("--json", str(parsed.json), "needs --measure beside it")
-        print("\n".join(findings()))
+        print("\n".join(as_lines(findings())))
         return
     clip = Clip.of(parsed.model, parsed.width, parsed.height, parsed.frames)
     diagnosis = diagnose(clip, progress=_show)

@@ -15,12 +15,12 @@ from ..bench.results import PSA, Machine, Results, Row
 from ..bench.rivals import TORCH
 from ..bench.table import attention_name, markdown, time_and_ratio
 from .clip import Clip
-from .findings import findings
+from .findings import Finding, as_lines, findings
 from .measure import HostAttention, Progress, measure_card
 
 _WHAT = (
-    "One call of self-attention in bfloat16, median. error: relative, to float32; of PSA to the same blocks. A run "
-    "gains less: warm-up steps stay dense, and attention is a part of a model's time."
+    "One call of self-attention in bfloat16, median; speed-up over {dense}. error: relative, to float32; of PSA to the "
+    "same blocks. A run gains less: warm-up steps stay dense, and attention is a part of a model's time."
 )
 
 
@@ -29,14 +29,14 @@ class Host:
     """What runs the doctor, where it is not the command line.
 
     Attributes:
-        facts: what it says of itself, as names and findings.
+        facts: what it says of itself.
         presets: the folder of the user's own presets.
         version: ComfyUI's.
         attention: its dense attention.
         device: where models run.
     """
 
-    facts: Sequence[tuple[str, str]] = ()
+    facts: Sequence[Finding] = ()
     presets: Path | None = None
     version: str | None = None
     attention: HostAttention | None = None
@@ -48,27 +48,35 @@ class Diagnosis:
     """What was found on this machine.
 
     Attributes:
-        findings: one a line.
+        findings: of the machine.
         clip: what was to be measured.
         results: the measurements; without rows where there are none.
         reason: why there are none.
     """
 
-    findings: Sequence[str]
+    findings: Sequence[Finding]
     clip: Clip
     results: Results
     reason: str | None = None
 
     def text(self) -> str:
         """All of it, for people and for reports."""
-        measured = f"Not measured: {self.reason}" if self.reason else f"{self.caption()}\n\n{self.table()}\n\n{_WHAT}"
-        return "\n".join([*self.findings, "", measured])
+        what = _WHAT.format(dense=self.results.dense)
+        measured = self.caption() if self.reason else f"{self.caption()}\n\n{self.table()}\n\n{what}"
+        return "\n".join([*as_lines(self.findings), "", measured])
 
     def caption(self) -> str:
-        """What the numbers are of."""
+        """The answer in a line, and what it is of; or why there is none."""
+        if self.reason:
+            return f"Not measured: {self.reason}"
         heads = min((row.heads for row in self.results.rows), default=self.clip.heads)
         fewer = "" if heads == self.clip.heads else f" ({heads} of them measured, to stay under a minute)"
-        return f"{self.clip.text()}{fewer}; times as fast as {self.results.dense}"
+        faster = (
+            f"{attention_name(row)} is {row.ratio:.2f}x as fast as {self.results.dense}: "
+            for row in self.results.rows
+            if row.attention == PSA and row.ratio is not None
+        )
+        return f"{next(faster, '')}{self.clip.text()}{fewer}"
 
     def table(self) -> str:
         """A Markdown table with a line for each attention that was measured, and below it why others were not."""
@@ -89,13 +97,12 @@ class Diagnosis:
         from ...report.pictures.speed import Bar, speed_picture
 
         title = f"PSA Doctor: {self.results.machine.gpu}"
-        caption = f"Not measured: {self.reason}" if self.reason else self.caption()
         bars = [
             Bar(attention_name(row), row.ms, time_and_ratio(row), row.attention == PSA)
             for row in self.results.rows
             if row.ms is not None
         ]
-        return speed_picture(title, caption, bars, [*self._notes(), "", *self.findings])
+        return speed_picture(title, self.caption(), bars, self._notes(), self.findings)
 
     def as_json(self) -> str:
         """All of it, to be posted."""
@@ -103,7 +110,7 @@ class Diagnosis:
             **self.results.as_document(),
             "clip": self.clip.text(),
             "not_measured": self.reason,
-            "findings": list(self.findings),
+            "findings": as_lines(self.findings),
         }
         return json.dumps(document, indent=1, allow_nan=False)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -16,6 +16,9 @@ from ...ops.kernel_table import PORTABLE
 from ...ops.refusals import BACKEND_VARIABLE
 from ...settings.errors import ConfigError
 from ...settings.presets import PRESETS_DIR_VARIABLE, bundled_dir, load_families, user_dir
+
+Finding = tuple[str, str]
+"""What it is of, and what was found; more of the same has no name."""
 
 _OPTIONAL = (
     "diffusers",
@@ -31,15 +34,15 @@ _OPTIONAL = (
 )
 
 
-def findings(host: Iterable[tuple[str, str]] = (), own_presets: Path | None = None) -> list[str]:
-    """What was found, one a line; nothing raises, because what is missing is a finding.
+def findings(host: Iterable[Finding] = (), own_presets: Path | None = None) -> list[Finding]:
+    """What was found; nothing raises, because what is missing is a finding.
 
     Args:
-        host: what a host says of itself, as names and findings.
+        host: what a host says of itself.
         own_presets: the folder of the user's own presets where a host has one; None for the environment variable's.
     """
     own = own_presets or user_dir()
-    facts = [
+    return [
         ("psa", __version__),
         *host,
         ("python", f"{platform.python_version()} on {platform.platform()}"),
@@ -52,8 +55,12 @@ def findings(host: Iterable[tuple[str, str]] = (), own_presets: Path | None = No
         ("presets", _folder(bundled_dir())),
         ("", _folder(own) if own else f"{PRESETS_DIR_VARIABLE} is not set: no folder of your own"),
     ]
-    width = max(len(name) for name, _ in facts)
-    return [f"{name:<{width}}  {finding}" for name, finding in facts]
+
+
+def as_lines(found: Sequence[Finding]) -> list[str]:
+    """Findings one a line, in two columns."""
+    width = max(len(name) for name, _ in found)
+    return [f"{name:<{width}}  {finding}" for name, finding in found]
 
 
 def _variable() -> str:
@@ -64,7 +71,7 @@ def _variable() -> str:
     return os.environ.get(BACKEND_VARIABLE) or "not set: all kernels may run"
 
 
-def _gpus() -> Iterator[tuple[str, str]]:
+def _gpus() -> Iterator[Finding]:
     """GPUs, and whether the kernels run on each."""
     if not torch.cuda.is_available():
         yield "GPU", "no NVIDIA or AMD GPU that torch can see"
@@ -81,7 +88,7 @@ def _gpus() -> Iterator[tuple[str, str]]:
                 yield what, f"{str(dtype).removeprefix('torch.')} {answer}"
 
 
-def _answers(device: torch.device, dtype: torch.dtype) -> Iterator[tuple[str, str]]:
+def _answers(device: torch.device, dtype: torch.dtype) -> Iterator[Finding]:
     try:
         found = refusals(device, dtype, PORTABLE.head_sizes[-1])
     except ConfigError as error:
@@ -110,6 +117,5 @@ def _folder(folder: Path) -> str:
 
 
 def _shown(folder: Path) -> str:
-    """A path that can be posted: without the user's name, which that of the home folder tells."""
-    home = Path.home()
-    return f"~/{folder.relative_to(home).as_posix()}" if folder.is_relative_to(home) else str(folder)
+    """The end of a path: all of it may hold the user's name, and findings are posted."""
+    return f".../{'/'.join(folder.parts[-3:])}"

@@ -31,7 +31,7 @@ FRESH: dict[str, dict[str, Any]] = {
     "PSATinyVideoModel": {},
     "PSATinyVideoPrompt": {},
 }
-SHOWING = ("PSAReport", "PSACompare")
+SHOWING = ("PSAReport", "PSACompare", "PSADoctor")
 SCALE = 1.25
 CLIPS = {False: (192, 160, 5, 2), True: (384, 320, 33, 6)}
 """Width, height, frames and steps of the clip behind Report and Compare: worth looking at where pictures are kept."""
@@ -127,5 +127,6 @@ def showcase(width: int, height: int, frames: int, steps: int) -> Workflow:
         canvas.add("PSAReport", size=(640, 700), model=chosen, samples=sparse)
         videos = [canvas.add("VAEDecode", samples=each, vae=vae) for each in (dense, sparse)]
         canvas.add("PSACompare", size=(640, 520), reference=videos[0], video=videos[1], gain=4.0)
+        canvas.add("PSADoctor", size=(640, 560))
 
     return Workflow("showcase", "Showcase", "", (), build, runs_here=True)
