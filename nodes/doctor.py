@@ -19,7 +19,7 @@ from ..psa_core.hosts.comfyui.own_attention import (
     own_attention,
     stop_if_asked,
 )
-from .preset_loader import user_presets_dir
+from .preset_files import user_presets_dir
 from .shared import as_image, preview
 
 log = logging.getLogger(__name__)
