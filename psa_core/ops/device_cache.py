@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 from functools import lru_cache, update_wrapper
 from typing import Any, Generic, TypeVar
@@ -11,6 +12,9 @@ import torch
 from .modes import tensors_differ
 
 T = TypeVar("T")
+
+# Weakly: caches of functions that are gone, such as tests', go with them.
+_CACHES: weakref.WeakSet[DeviceCache[Any]] = weakref.WeakSet()
 
 
 class DeviceCache(Generic[T]):
@@ -26,6 +30,7 @@ class DeviceCache(Generic[T]):
         self._cached = lru_cache(maxsize)(torch.inference_mode(False)(make))
         self.cache_clear, self.cache_info = self._cached.cache_clear, self._cached.cache_info
         update_wrapper(self, make)
+        _CACHES.add(self)
 
     def __call__(self, *args: Any) -> T:
         return self._make(*args) if tensors_differ() else self._cached(*args)
@@ -34,3 +39,9 @@ class DeviceCache(Generic[T]):
 def device_cache(maxsize: int) -> Callable[[Callable[..., T]], DeviceCache[T]]:
     """Decorate a function with a :class:`DeviceCache` of so many entries."""
     return lambda make: DeviceCache(make, maxsize)
+
+
+def clear_device_caches() -> None:
+    """Let go of every tensor in every :class:`DeviceCache`; the next call that needs one makes it again."""
+    for cache in list(_CACHES):
+        cache.cache_clear()

@@ -109,6 +109,12 @@ class ComfyServer:
             process.kill()
             process.wait()
 
+    def resident_bytes(self) -> int:
+        """Main memory that the process holds; Linux only."""
+        assert self._process is not None
+        pages = Path(f"/proc/{self._process.pid}/statm").read_text(encoding="ascii").split()[1]
+        return int(pages) * os.sysconf("SC_PAGE_SIZE")
+
     def log_text(self) -> str:
         """Everything the server printed so far."""
         return self.log.read_text(encoding="utf-8", errors="replace") if self.log.exists() else ""

@@ -20,6 +20,7 @@ from psa_core import PSAConfig, RadialMask
 from psa_core.attention import plan
 from psa_core.ops.backends import triton_installed
 from psa_core.ops.constant import constant
+from psa_core.ops.device_cache import clear_device_caches
 from psa_core.ops.importance.sampling import sample_positions, sampled_tokens
 from psa_core.ops.reorder import reorder_index, restore_index
 
@@ -78,6 +79,18 @@ def test_every_cache_is_here() -> None:
 def test_the_same_tensors_every_time(make: Callable[[int], Any]) -> None:
     n = next(numbers)
     assert all(x is y for x, y in zip(tensors(make(n)), tensors(make(n)), strict=True))
+
+
+@each_function
+def test_what_is_let_go_is_made_again(make: Callable[[int], Any]) -> None:
+    n = next(numbers)
+    before = make(n)
+    clear_device_caches()
+
+    after = make(n)
+
+    assert not any(x is y for x, y in zip(tensors(before), tensors(after), strict=True))
+    check_real(after, before)
 
 
 @each_without_kernels

@@ -14,9 +14,10 @@ from typing import Any
 
 import comfy.model_patcher
 import torch
-from comfy.patcher_extension import WrappersMP
+from comfy.patcher_extension import CallbacksMP, WrappersMP
 
 from ...ops.backends import check_backend
+from ...ops.device_cache import clear_device_caches
 from ...report.report import Report
 from ...settings.config import PSAConfig
 from ...settings.errors import ConfigError
@@ -102,7 +103,14 @@ def patch_model(model: comfy.model_patcher.ModelPatcher, patch: Patch) -> comfy.
     for kind, wrapper in ((WrappersMP.OUTER_SAMPLE, _outer_sample), (WrappersMP.APPLY_MODEL, _apply_model)):
         clone.remove_wrappers_with_key(kind, PATCH_KEY)
         clone.add_wrapper_with_key(kind, PATCH_KEY, wrapper)
+    # When ComfyUI takes the model off the GPU to free memory, what stands there for its shapes goes too.
+    clone.remove_callbacks_with_key(CallbacksMP.ON_DETACH, PATCH_KEY)
+    clone.add_callback_with_key(CallbacksMP.ON_DETACH, PATCH_KEY, _free_caches)
     return clone
+
+
+def _free_caches(_patcher: comfy.model_patcher.ModelPatcher, _unpatch_all: bool) -> None:
+    clear_device_caches()
 
 
 def reports_of(**models: comfy.model_patcher.ModelPatcher | None) -> list[Report]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import ComfyExtension, io
 
+from .cached import add_cached_route
 from .conditioning import TestImage, TestReference, TestText, TestVace
 from .latent import TestLatent
 from .model import TestModel
@@ -16,11 +17,12 @@ from .validate import add_validate_route
 
 
 class TestExtension(ComfyExtension):
-    """Registers the test nodes, a route, and schedulers that no test asks for."""
+    """Registers the test nodes, routes, and schedulers that no test asks for."""
 
     async def on_load(self) -> None:
         """Before the server starts."""
         add_validate_route()
+        add_cached_route()
         add_odd_schedulers()
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
