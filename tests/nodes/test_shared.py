@@ -15,13 +15,13 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.fixture(scope="module")
 def shared() -> ModuleType:
-    """By its file, with stand-ins for ComfyUI."""
-    spec = importlib.util.spec_from_file_location("psa_shared", ROOT / "nodes" / "shared.py")
+    """By its file, with stand-ins for ComfyUI and for what it takes from the pack."""
+    spec = importlib.util.spec_from_file_location("pack.nodes.shared", ROOT / "nodes" / "shared.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("comfy_api", "comfy_api.latest", "server"):
+        for name in ("comfy_api", "comfy_api.latest", "server", "pack", "pack.nodes", "pack.psa_core.settings.errors"):
             patch.setitem(sys.modules, name, MagicMock())
         spec.loader.exec_module(module)
     return module
