@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
@@ -63,6 +63,16 @@ class Quality:
                 "lpips": None if self.lpips is None else list(self.lpips),
             },
         }
+
+    @classmethod
+    def from_dict(cls, document: Mapping[str, Any]) -> Quality:
+        """Read what :meth:`as_dict` has made."""
+        frames = document["frames"]
+        return cls(
+            psnr=tuple(math.inf if value == IDENTICAL else float(value) for value in frames["psnr"]),
+            ssim=tuple(frames["ssim"]),
+            lpips=None if frames["lpips"] is None else tuple(frames["lpips"]),
+        )
 
 
 def measure_quality(video: np.ndarray, reference: np.ndarray, lpips: Lpips | None = None) -> Quality:

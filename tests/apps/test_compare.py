@@ -147,12 +147,36 @@ def test_settings_are_kept(done: Compare) -> None:
     assert set(numbers["versions"]) == {"psa", "torch", "diffusers"}
 
 
-def test_a_second_comparison_does_not_overwrite_the_first(done: Compare, capsys, monkeypatch) -> None:
+@pytest.mark.parametrize(
+    ("words", "prompts", "difference"),
+    [
+        ([], (FOX, "Waves"), "settings.seeds.1 is 3 there and nothing here"),
+        (["--seeds", "0", "3"], (FOX, "Hills"), "settings.prompts.1 is 'Waves' there and 'Hills' here"),
+        (["--seeds", "0", "3", "--steps", "2"], (FOX, "Waves"), "settings.steps is 3 there and 2 here"),
+        (["--seeds", "0", "3", "--presets", "full", "fine"], (FOX, "Waves"), "settings.presets.coarse it is {"),
+        (["--seeds", "0", "3", "--no-errors"], (FOX, "Waves"), "settings.measure_errors is True there and False here"),
+        (["--seeds", "0", "3", "--min-tokens", "1"], (FOX, "Waves"), "settings.presets.full.min_tokens is 0 there and"),
+    ],
+)
+def test_another_comparison_is_refused_with_the_first_difference(
+    words: list[str], prompts: tuple[str, ...], difference: str, done: Compare, capsys, monkeypatch
+) -> None:
     monkeypatch.setattr("psa_core.apps.compare.comparing.load_pipeline", None)
     before = (done.output / "compare.json").read_bytes()
-    assert done() == 2
-    assert "holds a comparison, which is not overwritten" in capsys.readouterr().err
+    assert done(*words, prompts=prompts) == 2
+    err = capsys.readouterr().err
+    assert f"holds what was made with other settings: in compare.json {difference}" in err
+    assert err.count("\n") == 1
     assert (done.output / "compare.json").read_bytes() == before
+
+
+def test_a_comparison_that_is_there_is_not_made_again(done: Compare, capsys, monkeypatch) -> None:
+    monkeypatch.setattr("psa_core.apps.compare.comparing.load_pipeline", None)
+    before = {name: (done.output / name).read_bytes() for name in done.names()}
+    (done.output / "index.html").unlink()
+    assert done("--seeds", "0", "3", prompts=(FOX, "Waves")) == 0
+    assert capsys.readouterr().out.startswith("4 of 4 comparisons were there\nattention ")
+    assert {name: (done.output / name).read_bytes() for name in done.names()} == before
 
 
 def test_the_shell_shows_the_table(compare: Compare, capsys) -> None:

@@ -32,14 +32,18 @@ class Compare:
         self.folder, self.output = folder, output
 
     def __call__(self, *words: str, prompts: tuple[str, ...] = (FOX,), backend: str = "torch") -> int:
+        return main(self.command(*words, prompts=prompts, backend=backend))
+
+    def command(self, *words: str, prompts: tuple[str, ...] = (FOX,), backend: str = "torch") -> list[str]:
+        """Arguments of ``psa``."""
         size = ["--width", str(WIDTH), "--height", str(HEIGHT), "--frames", str(FRAMES), "--steps", str(STEPS)]
         where = ["--path", str(self.folder / "wan"), "--presets-file", str(self.folder / "mine.yaml")]
         said = [word for prompt in prompts for word in ("--prompt", prompt)]
         attention = ["--backend", backend, "--min-tokens", "0", "--output", str(self.output)]
-        return main(["compare", "--model", MODEL, *where, *size, *said, *attention, *words])
+        return ["compare", "--model", MODEL, *where, *size, *said, *attention, *words]
 
     def names(self) -> set[str]:
-        return {file.name for file in self.output.iterdir()}
+        return {file.name for file in self.output.glob("[!.]*")}
 
     def numbers(self) -> dict[str, Any]:
         return json.loads((self.output / "compare.json").read_text(encoding="utf-8"))

@@ -29,15 +29,25 @@ PASSES = {model: 2 if model.startswith("Wan") else 1 for model in FOLDERS}
 
 
 class Generate:
-    """``psa generate`` with a tiny model, writing to a folder."""
+    """``psa generate`` with a tiny model, writing to a folder, or each run to one inside of it."""
 
     def __init__(self, weights: Path, output: Path) -> None:
         self.weights, self.output = weights, output
+        self._runs = 0
 
     def __call__(self, model: str, *words: str, prompt: str = FOX) -> int:
+        return main(self.command(model, *words, prompt=prompt))
+
+    def apart(self, model: str, *words: str, prompt: str = FOX) -> int:
+        """The same in a folder of its own, after those before."""
+        self._runs += 1
+        return main(self.command(model, *words, "--output", str(self.output / f"{self._runs:02d}"), prompt=prompt))
+
+    def command(self, model: str, *words: str, prompt: str = FOX) -> list[str]:
+        """Arguments of ``psa``."""
         prompts = ["--prompt", prompt] if prompt else []
         path = ["--path", str(self.weights / FOLDERS[model]), "--output", str(self.output)]
-        return main(["generate", "--model", model, *path, *SIZE, *prompts, *words])
+        return ["generate", "--model", model, *path, *SIZE, *prompts, *words]
 
     def pipeline(self, model: str, *words: str) -> Any:
         """The pipeline that the command would run."""
@@ -47,13 +57,13 @@ class Generate:
         return load_pipeline(read_settings(parser.parse_args(["--model", model, *path, "--prompt", FOX, *words])))
 
     def names(self) -> list[str]:
-        return sorted(file.name for file in self.output.iterdir())
+        return sorted(file.name for file in self.output.rglob("[!.]*") if file.is_file())
 
     def documents(self) -> list[dict[str, Any]]:
-        return [json.loads(file.read_text(encoding="utf-8")) for file in sorted(self.output.glob("*.json"))]
+        return [json.loads(file.read_text(encoding="utf-8")) for file in sorted(self.output.rglob("*.json"))]
 
     def videos(self) -> list[bytes]:
-        return [file.read_bytes() for file in sorted(self.output.glob("*.mp4"))]
+        return [file.read_bytes() for file in sorted(self.output.rglob("*.mp4"))]
 
 
 def errors(err: str) -> list[str]:

@@ -9,12 +9,15 @@ import numpy as np
 
 from ...report.quality import Lpips, load_lpips, measure_quality
 from ...report.videos import as_bytes, side_by_side, write_video
+from ...settings.files import locked
 from ..generate.errors import FailedPromptsError
-from ..generate.files import slug
+from ..generate.files import make_output
 from ..generate.pipeline import first_line, load_pipeline
+from ..generate.same_settings import check_same
 from ..generate.video_settings import GenerateSettings
 from .comparison_settings import Clip, CompareSettings
-from .files import draw_density, draw_errors, take_folder, write_json
+from .earlier import errors_to_measure, take_over
+from .files import NUMBERS, draw_density, draw_errors, video_name, write_numbers
 from .machine import dense_attention, gpu_name
 from .page import write_page
 from .results import ClipResult, Comparison, Take
@@ -30,39 +33,71 @@ def run_compare(settings: CompareSettings) -> str:
     Times are of runs that do nothing else: errors of attention are measured before, in a run of their own of each
     preset. On a GPU that run also compiles the kernels, and what has none (dense attention; every preset, where errors
     are left out) runs two steps first. What fails is logged, and the rest goes on; what there is, is written after
-    each clip.
+    each clip, and not made again by a later run with the same settings.
 
     Returns:
         One line for people: how many clips there are, and where.
 
     Raises:
         ConfigError, BackendError: something that the user can set right; no prompt has run.
+        WriteError: numbers, page or a picture cannot be written, or another run is writing into the folder.
         FailedPromptsError: something has failed.
     """
-    take_folder(settings.output)
+    make_output(settings.output)
+    with locked(settings.output, wait=0):
+        return _run(settings)
+
+
+def _run(settings: CompareSettings) -> str:
     lpips = load_lpips()
-    pipeline = load_pipeline(settings.strictest)
-    comparison = Comparison(settings, gpu_name(), dense_attention(pipeline), lpips is not None)
-    sampler = Sampler(pipeline, settings)
-    _prepare(sampler, comparison)
-    for number, clip in enumerate(settings.clips, 1):
-        comparison.clips.append(_compare(sampler, comparison, clip, number, lpips))
-        write_json(comparison)
-        write_page(comparison)
+    comparison = Comparison(settings, gpu_name(), lpips is not None)
+    done = take_over(comparison)
+    comparisons = f"{len(settings.clips)} comparison{'s' * (len(settings.clips) > 1)}"
+    if done:
+        print(f"{len(done)} of {comparisons} were there", flush=True)
+    if len(done) < len(settings.clips) or errors_to_measure(comparison):
+        _make_missing(comparison, done, lpips)
+    else:
+        _write(comparison)
     print(text_table(comparison))
     whole = sum(all(take.seconds is not None for take in clip.takes) for clip in comparison.clips)
-    line = f"{whole} of {len(settings.clips)} comparison{'s' * (len(settings.clips) > 1)} in {settings.output}"
+    line = f"{whole} of {comparisons} in {settings.output}"
     if comparison.failures:
         raise FailedPromptsError(f"{line}; failed: {', '.join(comparison.failures)}")
     return f"{line}; open {settings.output / 'index.html'}"
 
 
+def _make_missing(comparison: Comparison, done: dict[int, ClipResult], lpips: Lpips | None) -> None:
+    """Make what is not ``done``, by number, and write what there is after each clip."""
+    settings = comparison.settings
+    pipeline = load_pipeline(settings.strictest)
+    attention = dense_attention(pipeline)
+    if comparison.dense_attention:
+        there = {"dense_attention": comparison.dense_attention}
+        check_same(settings.output, NUMBERS, there, {"dense_attention": attention})
+    comparison.dense_attention = attention
+    sampler = Sampler(pipeline, settings, len(done))
+    _prepare(sampler, comparison)
+    _write(comparison)
+    for number, clip in enumerate(settings.clips, 1):
+        if number not in done:
+            done[number] = _compare(sampler, comparison, clip, number, lpips)
+            comparison.clips = [done[each] for each in sorted(done)]
+            _write(comparison)
+
+
+def _write(comparison: Comparison) -> None:
+    write_numbers(comparison)
+    write_page(comparison)
+
+
 def _prepare(sampler: Sampler, comparison: Comparison) -> None:
     """Measure errors with the first clip, and on a GPU compile what the timed runs need."""
     settings, clip = comparison.settings, comparison.settings.clips[0]
+    to_measure = errors_to_measure(comparison)
     for attention in settings.attentions:
         measured = False
-        if settings.measure_errors and attention.config.type != "dense":
+        if attention.preset in to_measure:
             measured = _measure_errors(sampler, comparison, attention, clip)
         if comparison.gpu is not None and not measured:
             try:
@@ -119,7 +154,7 @@ def _compare(sampler: Sampler, comparison: Comparison, clip: Clip, number: int, 
 def _write_video(comparison: Comparison, clip: Clip, number: int, videos: dict[str, np.ndarray]) -> str | None:
     """Name of the file; None when it cannot be written."""
     settings = comparison.settings
-    name = f"{number:02d}-{slug(clip.prompt)}-seed-{clip.seed}.mp4"
+    name = video_name(number, clip)
     try:
         frames = side_by_side(list(videos.values()), list(videos))
         write_video(settings.output / name, frames, settings.dense.facts.frames_per_second)

@@ -2,38 +2,30 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 from ...report.pictures.heat_maps import density_picture, errors_picture
 from ...report.quality import psnr_as_plain
 from ...report.report import AttentionError, Report
-from ...settings.errors import ConfigError
+from ...settings.files import file_names, write_json
 from ...settings.presets import config_to_schema
-from ..generate.files import make_output, settings_document, versions
+from ..generate.files import settings_document, slug, versions
+from .comparison_settings import Clip
 from .results import ClipResult, Comparison, summaries
 
 NUMBERS = "compare.json"
 
 
-def take_folder(folder: Path) -> None:
-    """Make the output folder.
-
-    Raises:
-        ConfigError: it cannot be written, or holds another comparison.
-    """
-    if (folder / NUMBERS).exists():
-        raise ConfigError("--output", str(folder), "holds a comparison, which is not overwritten; give another folder")
-    make_output(folder)
-
-
-def write_json(comparison: Comparison) -> None:
+def write_numbers(comparison: Comparison) -> None:
     """Write all that is known as ``compare.json``."""
-    text = json.dumps(_document(comparison), indent=1, ensure_ascii=False, allow_nan=False)
-    (comparison.settings.output / NUMBERS).write_text(text + "\n", encoding="utf-8")
+    write_json(comparison.settings.output / NUMBERS, _document(comparison), allow_nan=False)
+
+
+def video_name(number: int, clip: Clip) -> str:
+    """Name of the file that shows a clip, counted from 1."""
+    return f"{number:02d}-{slug(clip.prompt)}-seed-{clip.seed}.mp4"
 
 
 def draw_errors(comparison: Comparison) -> None:
@@ -42,7 +34,7 @@ def draw_errors(comparison: Comparison) -> None:
     # A cell is a mean, so none passes the highest of the calls.
     most = max((error.error for errors in measured.values() for error in errors), default=0.0)
     for preset, errors in measured.items():
-        name = f"errors-{preset}.png"
+        name = _picture_name(comparison, "errors", preset)
         errors_picture(errors, comparison.settings.output / name, most=most)
         comparison.pictures["errors"][preset] = name
 
@@ -51,12 +43,17 @@ def draw_density(comparison: Comparison, preset: str, report: Report) -> None:
     """Draw the density of a preset, once, where any call ran sparse."""
     if preset in comparison.pictures["density"] or not report.sparse_count:
         return
-    name = f"density-{preset}.png"
+    name = _picture_name(comparison, "density", preset)
     density_picture(report, comparison.settings.output / name)
     comparison.pictures["density"][preset] = name
 
 
-def _document(comparison: Comparison) -> dict[str, Any]:
+def _picture_name(comparison: Comparison, what: str, preset: str) -> str:
+    return f"{what}-{file_names(each.preset for each in comparison.settings.presets)[preset]}.png"
+
+
+def comparison_document(comparison: Comparison) -> dict[str, Any]:
+    """What two runs must have in common for their numbers to stand side by side, for JSON."""
     settings = comparison.settings
     return {
         "settings": {
@@ -64,9 +61,17 @@ def _document(comparison: Comparison) -> dict[str, Any]:
             "prompts": list(settings.dense.prompts),
             "seeds": list(settings.seeds),
             "presets": {preset.preset: config_to_schema(preset.config) for preset in settings.presets},
+            "measure_errors": settings.measure_errors,
         },
         "versions": versions(),
         "gpu": comparison.gpu,
+        "with_lpips": comparison.with_lpips,
+    }
+
+
+def _document(comparison: Comparison) -> dict[str, Any]:
+    return {
+        **comparison_document(comparison),
         "dense_attention": comparison.dense_attention,
         "summary": [
             {**row._asdict(), "psnr": None if row.psnr is None else psnr_as_plain(row.psnr)}

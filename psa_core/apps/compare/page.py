@@ -7,6 +7,7 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from ...settings.files import write_text
 from .files import NUMBERS
 from .results import ClipResult, Comparison, Take
 from .table import columns, notes, number_text, psnr_text, rows
@@ -37,7 +38,7 @@ def write_page(comparison: Comparison) -> None:
         model=comparison.settings.dense.model,
         numbers=NUMBERS,
     )
-    (comparison.settings.output / "index.html").write_text(text, encoding="utf-8")
+    write_text(comparison.settings.output / "index.html", text)
 
 
 def _facts(comparison: Comparison) -> dict[str, str]:

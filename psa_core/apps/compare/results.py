@@ -64,8 +64,8 @@ class Comparison:
 
     Attributes:
         gpu: its name; None on a CPU, whose times say nothing.
-        dense_attention: what computes it.
         with_lpips: whether LPIPS is measured.
+        dense_attention: what computes it; empty until a pipeline is there.
         clips: those that are done.
         errors: of the first clip, by preset.
         pictures: names of files, by what they show and by preset.
@@ -74,8 +74,8 @@ class Comparison:
 
     settings: CompareSettings
     gpu: str | None
-    dense_attention: str
     with_lpips: bool
+    dense_attention: str = ""
     clips: list[ClipResult] = field(default_factory=list)
     errors: dict[str, list[AttentionError]] = field(default_factory=dict)
     pictures: dict[str, dict[str, str]] = field(default_factory=lambda: {"errors": {}, "density": {}})

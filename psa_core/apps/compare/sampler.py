@@ -15,12 +15,12 @@ _WARM_UP_STEPS = 2
 
 
 class Sampler:
-    """Makes videos, and counts them on the progress bar."""
+    """Makes videos, and counts them on the progress bar, after those of clips that are there."""
 
-    def __init__(self, pipeline: Any, settings: CompareSettings) -> None:
+    def __init__(self, pipeline: Any, settings: CompareSettings, clips_there: int = 0) -> None:
         self._pipeline = pipeline
         self._total = len(settings.clips) * len(settings.attentions)
-        self._done = 0
+        self._done = clips_there * len(settings.attentions)
 
     def video(self, settings: GenerateSettings, clip: Clip, **reporting: bool) -> Made:
         """One of the videos to compare; ``reporting`` as of :func:`~psa_core.apps.generate.sample.sample`.

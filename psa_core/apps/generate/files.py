@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import tempfile
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,9 @@ import torch
 from ... import __version__
 from ...report import videos
 from ...settings.errors import ConfigError
+from ...settings.files import locked, write_json
+from ...settings.presets import config_to_schema
+from .same_settings import check_same
 from .video_settings import GenerateSettings
 
 _SLUG_LENGTH = 40
@@ -51,16 +55,48 @@ def write_video(folder: Path, number: int, prompt: str, frames: np.ndarray, fram
 
     Returns:
         The file; its number is higher when another run has taken the name.
+
+    Raises:
+        WriteError: it cannot be written.
     """
-    while True:
-        file = folder / f"{number:02d}-{slug(prompt)}.mp4"
-        try:
-            file.touch(exist_ok=False)
-            break
-        except FileExistsError:
+    with locked(folder):
+        while True:
+            file = folder / f"{number:02d}-{slug(prompt)}.mp4"
+            if not file.exists() and not file.with_suffix(".json").exists():
+                break
             number += 1
-    videos.write_video(file, frames, frames_per_second)
+        videos.write_video(file, frames, frames_per_second)
     return file
+
+
+def prompts_to_make(settings: GenerateSettings) -> list[int]:
+    """Places of the prompts of which the output folder has no video.
+
+    Raises:
+        ConfigError: it has one that was made with other settings.
+    """
+    held = Counter(_prompts_there(settings))
+    missing = []
+    for index, prompt in enumerate(settings.prompts):
+        if held[prompt]:
+            held[prompt] -= 1
+        else:
+            missing.append(index)
+    return missing
+
+
+def _prompts_there(settings: GenerateSettings) -> list[str]:
+    """The prompts of the videos in the output folder."""
+    prompts = []
+    for file in sorted(settings.output.glob("*.json")):
+        try:
+            document = json.loads(file.read_text(encoding="utf-8"))
+        except (OSError, ValueError, RecursionError):
+            continue
+        if isinstance(document, dict) and {"prompt", "config"} <= document.keys() and file.with_suffix(".mp4").exists():
+            check_same(settings.output, file.name, document, run_document(settings))
+            prompts.append(str(document["prompt"]))
+    return prompts
 
 
 def settings_document(settings: GenerateSettings) -> dict[str, Any]:
@@ -76,6 +112,16 @@ def settings_document(settings: GenerateSettings) -> dict[str, Any]:
     }
 
 
+def run_document(settings: GenerateSettings) -> dict[str, Any]:
+    """All that the videos of a run share, for JSON."""
+    return {
+        **settings_document(settings),
+        "seed": settings.seed,
+        "preset": settings.preset,
+        "config": config_to_schema(settings.config),
+    }
+
+
 def versions() -> dict[str, str]:
     """What videos were made with."""
     return {"psa": __version__, "torch": torch.__version__, "diffusers": diffusers.__version__}
@@ -83,5 +129,4 @@ def versions() -> dict[str, str]:
 
 def write_document(video: Path, document: dict[str, Any]) -> None:
     """Write what a video was made with beside it, as JSON."""
-    text = json.dumps(document, indent=2, ensure_ascii=False)
-    video.with_suffix(".json").write_text(text + "\n", encoding="utf-8")
+    write_json(video.with_suffix(".json"), document)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from typing import Any
 
-from ...settings.presets import config_to_schema
 from .errors import FailedPromptsError
-from .files import make_output, next_number, settings_document, versions, write_document, write_video
+from .files import make_output, next_number, prompts_to_make, run_document, versions, write_document, write_video
 from .pipeline import first_line, load_pipeline
 from .sample import Made, sample
 from .video_settings import GenerateSettings
@@ -18,7 +18,8 @@ log = logging.getLogger(__name__)
 def run_generate(settings: GenerateSettings) -> str:
     """Make a video of every prompt and write each, with its settings beside it, as soon as it is there.
 
-    A prompt that fails is logged, and the others go on.
+    A prompt that fails is logged, and the others go on. Videos that an earlier run with these settings has left in the
+    folder are not made again.
 
     Returns:
         One line for people: how many videos there are.
@@ -28,21 +29,31 @@ def run_generate(settings: GenerateSettings) -> str:
         FailedPromptsError: the same line, when prompts have failed.
     """
     make_output(settings.output)
+    count, missing = len(settings.prompts), prompts_to_make(settings)
+    videos = f"{count} video{'s' * (count > 1)}"
+    if len(missing) < count:
+        print(f"{count - len(missing)} of {videos} were there", flush=True)
+    failed = _make_all(settings, missing) if missing else []
+    line = f"{count - len(failed)} of {videos}"
+    if failed:
+        raise FailedPromptsError(f"{line}; failed: {', '.join(failed)}")
+    return f"{line} in {settings.output}"
+
+
+def _make_all(settings: GenerateSettings, places: Sequence[int]) -> list[str]:
+    """Make the videos of the prompts at some places; which have failed, and why."""
     pipeline = load_pipeline(settings)
-    count, first = len(settings.prompts), next_number(settings.output)
+    first = next_number(settings.output)
     failed: list[str] = []
-    for index, prompt in enumerate(settings.prompts):
-        pipeline.set_progress_bar_config(desc=f"{index + 1}/{count}")
+    for number, index in enumerate(places, first):
+        pipeline.set_progress_bar_config(desc=f"{index + 1}/{len(settings.prompts)}")
         try:
-            print(_make(pipeline, settings, prompt, first + index), flush=True)
+            print(_make(pipeline, settings, settings.prompts[index], number), flush=True)
         except Exception as error:
             failed.append(f"{index + 1} ({first_line(error)})")
             log.warning("prompt %d failed: %s", index + 1, first_line(error))
             log.debug("prompt %d", index + 1, exc_info=True)
-    line = f"{count - len(failed)} of {count} video{'s' * (count > 1)}"
-    if failed:
-        raise FailedPromptsError(f"{line}; failed: {', '.join(failed)}")
-    return f"{line} in {settings.output}"
+    return failed
 
 
 def _make(pipeline: Any, settings: GenerateSettings, prompt: str, number: int) -> str:
@@ -56,10 +67,7 @@ def _make(pipeline: Any, settings: GenerateSettings, prompt: str, number: int) -
 def _document(settings: GenerateSettings, prompt: str, made: Made) -> dict[str, Any]:
     return {
         "prompt": prompt,
-        **settings_document(settings),
-        "seed": settings.seed,
-        "preset": settings.preset,
-        "config": config_to_schema(settings.config),
+        **run_document(settings),
         "versions": versions(),
         "seconds": made.seconds,
         "report_line": made.line,
