@@ -41,8 +41,9 @@ export function addElement(node, name, element, { height, update, own }) {
     // The option keeps it out of prompts, the property out of saved graphs.
     added.serialize = false;
     added.psaUpdate = update;
-    // Of its own height in both renderers, however high the node.
-    added.computeSize = (width) => [width, height()];
+    // Of its own height in both renderers, however high the node. One of none leaves no hole: the classic canvas puts 4
+    // units between widgets.
+    added.computeSize = (width) => [width, height() || -4];
     added.computeLayoutSize = undefined;
     forwardToCanvas(element, own);
     chain(node, "onAdded", () => {

@@ -107,6 +107,7 @@ def test_what_is_open_stays_open_in_a_saved_graph(classic: Any) -> None:
     show(classic, "PSAPresetLoader")
     classic.evaluate(CLICK)
     classic.evaluate(CHOOSE, ["tile_width", 4])
+    classic.evaluate(FRAME)
     size = classic.evaluate("[...window.psaNode.size]")
 
     reload_graph(classic, classic.evaluate(SAVE), "PSAPresetLoader")
