@@ -18,12 +18,14 @@ class VideoModel:
         family: model name in the preset files.
         patch_size: (frames, height, width) of latent that make one token.
         variant: ComfyUI's name of a Wan among its kin, such as ``"vace"``.
+        layers: transformer blocks; None when unknown.
     """
 
     kind: str
     family: str
     patch_size: tuple[int, int, int]
     variant: str = ""
+    layers: int | None = None
 
     @property
     def frames_per_token(self) -> int:
@@ -38,11 +40,13 @@ def recognise(base_model: Any) -> VideoModel | None:
     """
     unet = base_model.model_config.unet_config
     if unet.get("image_model") == "wan2.1":
-        return VideoModel("wan", _wan_family(unet), tuple(unet["patch_size"]), unet.get("model_type") or "")
+        variant = unet.get("model_type") or ""
+        return VideoModel("wan", _wan_family(unet), tuple(unet["patch_size"]), variant, unet.get("num_layers"))
     if unet.get("image_model") == "cogvideox":
         spatial = unet.get("patch_size", 2)
         temporal = unet.get("patch_size_t") or 1
-        return VideoModel("cogvideox", _cogvideox_family(unet), (temporal, spatial, spatial))
+        size = (temporal, spatial, spatial)
+        return VideoModel("cogvideox", _cogvideox_family(unet), size, layers=unet.get("num_layers"))
     return None
 
 

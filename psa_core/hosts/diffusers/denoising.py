@@ -10,6 +10,7 @@ import torch
 
 from ...report.report import Report
 from ...settings.at_step import in_window
+from ...settings.remarks import remarks
 from ...settings.sizes import Grid
 from ..place import Place
 from ..reasons import EXPECTED
@@ -65,8 +66,17 @@ class Denoising:
         self.grid, self.text_length, self.frames_per_token = grid, text_length, frames_per_token
         if self.position.anew:
             self.run.check_frames(grid[0], frames_per_token)
+            self._remark()
             if not first:
                 self.run = replace(self.run, report=Report(self.keep_levels))
+
+    def _remark(self) -> None:
+        """Log what is to be said of the settings in a run of so many steps, once."""
+        steps = self.position.steps
+        for remark in remarks(self.run.config, steps) if steps else ():
+            if remark not in self._told:
+                self._told.add(remark)
+                log.warning("PSA: %s", remark)
 
     def place(self, layer: int) -> Place:
         """Where the forward pass under way stands in a layer."""

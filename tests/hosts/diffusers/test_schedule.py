@@ -53,6 +53,23 @@ def test_shares_and_last_steps_are_those_of_the_pipelines_scheduler(make: Any) -
     assert sparse_steps(handle) == [1, 2]
 
 
+@pytest.mark.parametrize(("timesteps", "dense"), [(TIMESTEPS, 2), ((900, 100), 1), ((900, 700, 500, 300, 100), 3)])
+def test_a_warmup_in_shares_is_of_the_steps_of_the_run(timesteps: Any, dense: int) -> None:
+    handle = sampled(wan_model(), SPARSE.replace(warmup_steps="50%"), timesteps)
+    assert handle.report.dense_reasons == {"warm-up": dense * LAYERS}
+    masked = SPARSE.replace(radial=RadialMask(mode="intersect", dense_timesteps="50%"))
+    assert sampled(wan_model(), masked, timesteps).report.dense_reasons == {"warm-up": dense * LAYERS}
+
+
+def test_what_is_odd_for_the_number_of_steps_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+    model = wan_model()
+    with patch(pipeline_of(model), SPARSE.replace(warmup_steps=3), backend="torch"):
+        for timestep in 2 * TIMESTEPS:
+            model(timestep)
+    said = "PSA: 1 of 4 steps run sparse (3 dense at the start); a warm-up of 30% would take 2"
+    assert caplog.messages.count(said) == 1
+
+
 def test_sparse_and_dense_calls_are_measured() -> None:
     report = sampled(wan_model(), SPARSE.replace(schedule=Schedule(warmup=1, last_dense=1, dense_layers=(1,)))).report
     seconds = report.seconds()
