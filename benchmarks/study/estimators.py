@@ -1,4 +1,4 @@
-"""Importance as the study measures it: the library's estimators by name, one more, and what all of them estimate."""
+"""Importance as the study measures it: the library's estimators by name, and what all of them estimate."""
 
 from __future__ import annotations
 
@@ -7,24 +7,20 @@ import math
 import torch
 
 from psa_core.ops.importance.estimators import ESTIMATORS
-from psa_core.ops.importance.sampling import SAMPLE_STRIDE, sample_positions
 
-SAMPLED_SUM, TRUE_MASS = "sampled sum", "true mass"
+TRUE_MASS = "true mass"
 
 
 def importance(name: str, q: torch.Tensor, k: torch.Tensor, block_m: int, block_n: int) -> torch.Tensor:
     """Importance of key blocks to query blocks, float32 ``[B, H, q_blocks, k_blocks]``, rows summing to 1.
 
     Args:
-        name: of an estimator of the library; :data:`SAMPLED_SUM`, which adds up what ``sampled_max`` takes the maximum
-            of; or :data:`TRUE_MASS`, the same of all tokens, which costs more than dense attention.
+        name: of an estimator of the library, or :data:`TRUE_MASS`, ``sampled_sum`` of all tokens, which costs more than
+            dense attention.
         q, k: ``[B, H, L, D]`` in the order in which blocks are cut.
     """
     if name in ESTIMATORS:
         return ESTIMATORS[name](q, k, block_m, block_n, "torch", None)
-    if name == SAMPLED_SUM:
-        positions = sample_positions(q.shape[2], q.device)
-        return _mass(q[:, :, positions], k[:, :, positions], block_m // SAMPLE_STRIDE, block_n // SAMPLE_STRIDE)
     assert name == TRUE_MASS, name
     return _mass(q, k, block_m, block_n)
 

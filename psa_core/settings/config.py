@@ -17,7 +17,7 @@ from .validation import FrozenMap, check_choice, check_whole, nested, plain, sha
 
 MASK_MODES = ("thresholdbound", "topk", "timestep")
 REORDER_METHODS = ("Gilbert", "Tile")
-IMPORTANCE_ESTIMATORS = ("sampled_max", "mean")
+IMPORTANCE_ESTIMATORS = ("sampled_max", "sampled_sum", "mean")
 ATTN_IMPLS = ("new_mask_type", "old_mask_type")
 SIM_LEVELS = {"x2": 2, "x4": 4, "x8": 8}
 
@@ -40,7 +40,8 @@ class PSAConfig:
             which holds ``step / steps``. Hosts know the step; a bare call takes what
             :func:`psa_core.settings.at_step.config_at` makes of it.
         min_full_ratio: least share of a row's blocks that stays at level 1 under ``thresholdbound``.
-        importance: estimator of block importance, ``"sampled_max"`` (of arXiv 2512.04025) or ``"mean"``.
+        importance: estimator of block importance, ``"sampled_max"`` (of arXiv 2512.04025), ``"sampled_sum"`` or
+            ``"mean"``.
         use_sim_mask: cap each key block's level by the cosine similarity of its keys.
         sim_thresholds: ``{"x2", "x4", "x8"}``: mean similarity above which a block may be pooled that far.
         use_rearrange: reorder video tokens before blocks are cut.

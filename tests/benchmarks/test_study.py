@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from benchmarks.study.estimators import SAMPLED_SUM, TRUE_MASS, effective_keys, importance
+from benchmarks.study.estimators import TRUE_MASS, effective_keys, importance
 from benchmarks.study.measure import Heads, measure
 from benchmarks.study.questions import DENSITIES, QUESTIONS, Setting
 from psa_core.ops.levels.rules import density, select_levels
@@ -32,7 +32,7 @@ def test_true_mass_is_the_softmax_weight_between_blocks() -> None:
 
 def test_sampled_sum_of_tokens_that_are_alike_is_the_true_mass() -> None:
     q, k = (x.repeat_interleave(4, 2) for x in torch.randn(2, 1, 2, 96, 16))
-    found = importance(SAMPLED_SUM, q, k, 128, 32)
+    found = importance("sampled_sum", q, k, 128, 32)
     torch.testing.assert_close(found, importance(TRUE_MASS, q, k, 128, 32))
 
 

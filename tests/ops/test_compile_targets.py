@@ -21,10 +21,20 @@ STATED_SPILLS |= {("attention", "gfx1201"): 44, ("importance", "gfx1201"): 16}
 # Loads and stores of it on every tile. Those for sm_90 were faster on an H200 than what spills nothing.
 STATED_LOOP_SPILLS = {("attention", 90): 48, ("hopper attention", 90): 10, ("attention", "gfx1201"): 1}
 # By every architecture; Hopper's own kernel only there.
-KERNELS = {"attention", "importance", "pyramid", "block means", "gather", "similarity", "levels", "block list"}
+KERNELS = {
+    "attention",
+    "importance",
+    "importance sum",
+    "pyramid",
+    "block means",
+    "gather",
+    "similarity",
+    "levels",
+    "block list",
+}
 KERNELS |= {"order by size"}
 # Those that multiply matrices.
-WITH_LOOPS = {"attention", "hopper attention", "importance"}
+WITH_LOOPS = {"attention", "hopper attention", "importance", "importance sum"}
 
 
 @pytest.fixture(scope="module")

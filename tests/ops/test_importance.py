@@ -13,8 +13,8 @@ import torch
 
 from psa_core.ops.backends import triton_installed
 from psa_core.ops.importance import estimators as importance
-from psa_core.ops.importance.estimators import ESTIMATORS, mean, sampled_max
-from psa_core.ops.importance.naive import mean_naive, sampled_max_naive
+from psa_core.ops.importance.estimators import ESTIMATORS, mean, sampled_max, sampled_sum
+from psa_core.ops.importance.naive import mean_naive, sampled_max_naive, sampled_sum_naive
 from psa_core.ops.importance.sampling import sample_positions
 from psa_core.ops.launch import Launch
 from psa_core.ops.pyramid.naive import pooled_rows
@@ -22,6 +22,8 @@ from psa_core.ops.pyramid.naive import pooled_rows
 from ..support.tensors import DEVICE, Shape, random_qkv, relative_error
 
 CPU = torch.device("cpu")
+SAMPLED_NAIVE = {"sampled_max": sampled_max_naive, "sampled_sum": sampled_sum_naive}
+each_sampled = pytest.mark.parametrize("name", SAMPLED_NAIVE)
 SHAPES = [
     Shape(1, 1, 1, 1, 64, 128, 32),
     Shape(2, 2, 130, 3, 64, 64, 32),
@@ -42,13 +44,20 @@ any_view = pytest.mark.parametrize(
 )
 
 
-def by_definition(q: torch.Tensor, k: torch.Tensor, shape: Shape) -> torch.Tensor:
+def by_definition(q: torch.Tensor, k: torch.Tensor, shape: Shape, name: str = "sampled_max") -> torch.Tensor:
     q_sample, k_sample = sample_positions(shape.q_tokens, q.device), sample_positions(shape.k_tokens, k.device)
-    return sampled_max_naive(q, k, q_sample, k_sample, shape.block_m, shape.block_n)
+    return SAMPLED_NAIVE[name](q, k, q_sample, k_sample, shape.block_m, shape.block_n)
+
+
+def sum_by_definition(q: torch.Tensor, k: torch.Tensor, shape: Shape) -> torch.Tensor:
+    return by_definition(q, k, shape, "sampled_sum")
 
 
 def mean_by_definition(q: torch.Tensor, k: torch.Tensor, shape: Shape) -> torch.Tensor:
     return mean_naive(q, k, shape.block_m, shape.block_n)
+
+
+DEFINITIONS = {"sampled_max": by_definition, "sampled_sum": sum_by_definition, "mean": mean_by_definition}
 
 
 class TestSample:
@@ -78,20 +87,22 @@ class TestSample:
         assert torch.equal(torch.get_rng_state(), before)
 
 
-class TestSampledMax:
+class TestSampled:
+    @each_sampled
     @pytest.mark.parametrize("backend", BACKENDS)
     @pytest.mark.parametrize("shape", SHAPES)
     @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
-    def test_equals_its_definition(self, shape: Shape, dtype: torch.dtype, backend: str) -> None:
+    def test_equals_its_definition(self, shape: Shape, dtype: torch.dtype, backend: str, name: str) -> None:
         if backend == "triton" and dtype == torch.float32 and DEVICE.type == "cuda":
             pytest.skip("on a GPU the kernel takes half precision only")
         q, k, _ = random_qkv(shape, dtype)
-        out = sampled_max(q, k, shape.block_m, shape.block_n, backend)
+        out = ESTIMATORS[name](q, k, shape.block_m, shape.block_n, backend, None)
         assert out.dtype == torch.float32
         assert out.sum(-1).sub(1).abs().max() < 1e-5
-        assert relative_error(out, by_definition(q, k, shape)) < 1e-5
+        assert relative_error(out, by_definition(q, k, shape, name)) < 1e-5
 
-    def test_maxima_and_softmax_by_hand(self) -> None:
+    @each_sampled
+    def test_blocks_and_softmax_by_hand(self, name: str) -> None:
         shape = Shape(1, 1, 130, 70, 64, 64, 32)
         q, k, _ = random_qkv(shape, device=CPU)
         q_sample, k_sample = sample_positions(130, CPU).tolist(), sample_positions(70, CPU).tolist()
@@ -100,9 +111,23 @@ class TestSampledMax:
             exps = {j: math.exp(q[0, 0, i].double() @ k[0, 0, j].double() / 8) for j in k_sample}
             for j in k_sample:
                 weight = exps[j] / sum(exps.values())
-                scores[i // 64, j // 32] = max(scores[i // 64, j // 32], weight)
+                before = float(scores[i // 64, j // 32])
+                scores[i // 64, j // 32] = before + weight if name == "sampled_sum" else max(before, weight)
         expected = scores / scores.sum(-1, keepdim=True)
-        assert relative_error(by_definition(q, k, shape)[0, 0], expected) < 1e-12
+        assert relative_error(by_definition(q, k, shape, name)[0, 0], expected) < 1e-12
+
+    @pytest.mark.parametrize("block_n", [32, 128])
+    def test_the_sum_is_nearer_to_the_mass(self, block_n: int) -> None:
+        """On keys of which few matter, and on keys that matter alike."""
+        shape = Shape(1, 4, 1024, 2048, 64, 128, block_n)
+        q, k, _ = random_qkv(shape, device=CPU)
+        sharp = torch.tensor([0.3, 1.0, 2.0, 3.0]).view(1, 4, 1, 1)
+        q = q * sharp
+        everything = torch.arange(1024), torch.arange(2048)
+        mass = sampled_sum_naive(q, k, *everything, 128, block_n)
+        by_sum, by_max = (relative_error(estimate(q, k, 128, block_n), mass) for estimate in (sampled_sum, sampled_max))
+
+        assert by_sum < 0.9 * by_max
 
     @pytest.mark.parametrize("chunk", [1, 5000, 1 << 40])
     def test_chunks_do_not_change_it(self, chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -123,14 +148,15 @@ class TestSampledMax:
     @needs_triton
     @pytest.mark.parametrize("launch", [Launch(32, 32, 4, 1), Launch(128, 64, 4, 2), Launch(128, 128, 8, 2)])
     @pytest.mark.parametrize("block_n", [32, 128])
-    def test_tiles_do_not_matter(self, block_n: int, launch: Launch) -> None:
-        from psa_core.ops.importance.triton import sampled_max_triton
+    @each_sampled
+    def test_tiles_do_not_matter(self, name: str, block_n: int, launch: Launch) -> None:
+        from psa_core.ops.importance.triton import sampled_triton
 
         shape = Shape(2, 1, 300, 500, 64, 128, block_n)
         q, k, _ = random_qkv(shape, torch.float16)
         samples = sample_positions(300, q.device), sample_positions(500, k.device)
-        scores = sampled_max_triton(q, k, *samples, 128, block_n, launch)
-        assert relative_error(scores / scores.sum(-1, keepdim=True), by_definition(q, k, shape)) < 1e-5
+        scores = sampled_triton(q, k, *samples, 128, block_n, name == "sampled_sum", launch)
+        assert relative_error(scores / scores.sum(-1, keepdim=True), by_definition(q, k, shape, name)) < 1e-5
 
 
 class TestThroughAnIndex:
@@ -139,13 +165,17 @@ class TestThroughAnIndex:
     @pytest.mark.parametrize("shape", [shape._replace(k_tokens=shape.q_tokens) for shape in SHAPES])
     @pytest.mark.parametrize(
         ("estimator", "backend"),
-        [("sampled_max", "torch"), *(pytest.param(name, "triton", marks=needs_triton) for name in ESTIMATORS)],
+        [
+            ("sampled_max", "torch"),
+            ("sampled_sum", "torch"),
+            *(pytest.param(name, "triton", marks=needs_triton) for name in ESTIMATORS),
+        ],
     )
     def test_equals_reordering_first(self, shape: Shape, estimator: str, backend: str) -> None:
         q, k, _ = random_qkv(shape, torch.float16)
         index = torch.randperm(shape.q_tokens, device=DEVICE)
         out = ESTIMATORS[estimator](q, k, shape.block_m, shape.block_n, backend, index)
-        definition = {"sampled_max": by_definition, "mean": mean_by_definition}[estimator]
+        definition = DEFINITIONS[estimator]
         assert relative_error(out, definition(q[:, :, index], k[:, :, index], shape)) < 1e-5
 
     @needs_triton
@@ -155,7 +185,7 @@ class TestThroughAnIndex:
         shape = Shape(2, 3, 133, 133, 64, 64, 32)
         q, k, _ = random_qkv(shape, torch.float16)
         index = torch.randperm(133, device=DEVICE)
-        definition = {"sampled_max": by_definition, "mean": mean_by_definition}[estimator]
+        definition = DEFINITIONS[estimator]
         for strided_q, strided_k in ((view(q), k), (q, view(k))):
             out = ESTIMATORS[estimator](strided_q, strided_k, 64, 32, "triton", index)
             assert relative_error(out, definition(strided_q[:, :, index], strided_k[:, :, index], shape)) < 1e-5

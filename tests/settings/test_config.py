@@ -95,7 +95,7 @@ REFUSED: list[tuple[dict[str, Any], str, Any, str]] = [
     ({"mask_mode": "timestamp"}, "mask_mode", "timestamp", "thresholdbound, topk"),
     ({"min_full_ratio": 1.01}, "min_full_ratio", 1.01, "from 0 to 1"),
     ({"min_full_ratio": "0.1"}, "min_full_ratio", "0.1", "number"),
-    ({"importance": "max"}, "importance", "max", "sampled_max, mean"),
+    ({"importance": "max"}, "importance", "max", "sampled_max, sampled_sum, mean"),
     ({"use_sim_mask": 1}, "use_sim_mask", 1, "True, False"),
     ({"use_rearrange": "yes"}, "use_rearrange", "yes", "True, False"),
     ({"verbose": None}, "verbose", None, "True, False"),

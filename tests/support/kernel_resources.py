@@ -30,7 +30,7 @@ from psa_core.ops.attention import hopper
 from psa_core.ops.attention.hopper.kernel import pyramid_attention_kernel
 from psa_core.ops.attention.triton import _pyramid_attention
 from psa_core.ops.block_list.triton import LANES, ORDER_BLOCK, RUN, _list_blocks, _order_by_size
-from psa_core.ops.importance.triton import _sampled_max
+from psa_core.ops.importance.triton import _sampled
 from psa_core.ops.launch import AMD, Launch, attention_launch, importance_launch
 from psa_core.ops.levels.triton import _select_levels, launch_for
 from psa_core.ops.pyramid.triton import GROUP, GROUPS, _gather, _pool, warps
@@ -89,9 +89,9 @@ def measure(case: Case) -> dict[str, Any]:
         constants = {"LOG_BLOCK_N": case.block_n.bit_length() - 1, "N_LEVELS": 4, "STAGES": stages}
         constants |= {"REORDER": case.reorder, "ORDERED": True}
         constants |= {"PRODUCER_REGISTERS": producer_registers, "CONSUMER_REGISTERS": consumer_registers}
-    elif case.kernel == "importance":
-        launch, kernel = importance_launch(case.capability), _sampled_max
-        constants = {"PER_M": case.block_m // 4, "PER_N": case.block_n // 4}
+    elif case.kernel in ("importance", "importance sum"):
+        launch, kernel = importance_launch(case.capability), _sampled
+        constants = {"SUM": case.kernel == "importance sum", "PER_M": case.block_m // 4, "PER_N": case.block_n // 4}
     elif case.kernel == "levels":
         block, num_warps = launch_for(case.k_blocks)
         launch, kernel = Launch(1, block, num_warps, 1), _select_levels
@@ -168,7 +168,8 @@ def _cases(architectures: list[int | str]) -> Iterator[Case]:
         thorough = architecture in THOROUGH
         for d in (64, 128):
             yield from (Case("attention", architecture, d, *variant) for variant in ATTENTION_VARIANTS)
-            yield from (Case("importance", architecture, d, *variant) for variant in VARIANTS)
+            for kernel in ("importance", "importance sum"):
+                yield from (Case(kernel, architecture, d, *variant) for variant in VARIANTS)
             if thorough:
                 # Attention to tokens as they come takes less.
                 yield Case("attention", architecture, d, *VARIANTS[0], reorder=False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hypothesis.strategies as st
 
 from psa_core import PSAConfig, RadialMask, Schedule
+from psa_core.settings.config import IMPORTANCE_ESTIMATORS
 from psa_core.settings.mask_ratios import allowed_levels
 
 
@@ -76,7 +77,7 @@ def configs(draw: st.DrawFn) -> PSAConfig:
         mask_ratios=draw(ratio_tilings(block_n)),
         mask_mode=draw(st.sampled_from(["thresholdbound", "topk", "timestep"])),
         min_full_ratio=draw(shares),
-        importance=draw(st.sampled_from(["sampled_max", "mean"])),
+        importance=draw(st.sampled_from(IMPORTANCE_ESTIMATORS)),
         use_sim_mask=draw(st.booleans()),
         sim_thresholds={key: draw(similarities) for key in draw(st.sets(st.sampled_from(["x2", "x4", "x8"])))},
         use_rearrange=draw(st.booleans()),

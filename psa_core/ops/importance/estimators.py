@@ -38,17 +38,22 @@ def sampled_max(
     Returns:
         float32 ``[B, H, q_blocks, k_blocks]``; each row sums to 1.
     """
-    if index is None:
-        q_sample, k_sample = (sample_positions(x.shape[2], x.device) for x in (q, k))
-    else:
-        q_sample = k_sample = sampled_tokens(index)
-    if backend == "triton":
-        from .triton import sampled_max_triton
+    return _sampled(q, k, block_m, block_n, backend, index, add_up=False)
 
-        scores = sampled_max_triton(q, k, q_sample, k_sample, block_m, block_n)
-    else:
-        scores = _sampled_max_torch(q, k, q_sample, k_sample, block_m, block_n)
-    return scores.div_(scores.sum(-1, keepdim=True))
+
+def sampled_sum(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    block_m: int,
+    block_n: int,
+    backend: str = "torch",
+    index: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """Sum of the softmax weights between sampled queries and keys of two blocks: nearer to the mass than the maximum.
+
+    Args and result: as of :func:`sampled_max`.
+    """
+    return _sampled(q, k, block_m, block_n, backend, index, add_up=True)
 
 
 def mean(
@@ -79,11 +84,40 @@ def mean(
     return logits.softmax(-1)
 
 
-ESTIMATORS: dict[str, Estimator] = {"sampled_max": sampled_max, "mean": mean}
+ESTIMATORS: dict[str, Estimator] = {"sampled_max": sampled_max, "sampled_sum": sampled_sum, "mean": mean}
 
 
-def _sampled_max_torch(
-    q: torch.Tensor, k: torch.Tensor, q_sample: torch.Tensor, k_sample: torch.Tensor, block_m: int, block_n: int
+def _sampled(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    block_m: int,
+    block_n: int,
+    backend: str,
+    index: torch.Tensor | None,
+    *,
+    add_up: bool,
+) -> torch.Tensor:
+    if index is None:
+        q_sample, k_sample = (sample_positions(x.shape[2], x.device) for x in (q, k))
+    else:
+        q_sample = k_sample = sampled_tokens(index)
+    if backend == "triton":
+        from .triton import sampled_triton
+
+        scores = sampled_triton(q, k, q_sample, k_sample, block_m, block_n, add_up)
+    else:
+        scores = _sampled_torch(q, k, q_sample, k_sample, block_m, block_n, torch.sum if add_up else torch.amax)
+    return scores.div_(scores.sum(-1, keepdim=True))
+
+
+def _sampled_torch(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    q_sample: torch.Tensor,
+    k_sample: torch.Tensor,
+    block_m: int,
+    block_n: int,
+    reduce: Callable[..., torch.Tensor],
 ) -> torch.Tensor:
     keys = k[:, :, k_sample].float().mT
     per_block = block_m // SAMPLE_STRIDE
@@ -91,16 +125,16 @@ def _sampled_max_torch(
     chunks = []
     for positions in q_sample.split(per_chunk):
         weights = (q[:, :, positions].float() @ keys * q.shape[-1] ** -0.5).softmax(-1)
-        by_query_block = _block_max(weights.transpose(2, 3), per_block)
-        chunks.append(_block_max(by_query_block.transpose(2, 3), block_n // SAMPLE_STRIDE))
+        by_query_block = _by_blocks(weights.transpose(2, 3), per_block, reduce)
+        chunks.append(_by_blocks(by_query_block.transpose(2, 3), block_n // SAMPLE_STRIDE, reduce))
     return torch.cat(chunks, 2)
 
 
-def _block_max(x: torch.Tensor, size: int) -> torch.Tensor:
-    """Maxima of runs of ``size`` along the last dimension; the last run may be shorter. Entries are not negative."""
+def _by_blocks(x: torch.Tensor, size: int, reduce: Callable[..., torch.Tensor]) -> torch.Tensor:
+    """Maxima or sums of runs of ``size`` along the last dimension; the last may be shorter. No entry is negative."""
     blocks = math.ceil(x.shape[-1] / size)
     padded = torch.nn.functional.pad(x, (0, blocks * size - x.shape[-1]))
-    return padded.unflatten(-1, (blocks, size)).amax(-1)
+    return reduce(padded.unflatten(-1, (blocks, size)), -1)
 
 
 def _block_means(x: torch.Tensor, size: int) -> torch.Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 
 
@@ -17,20 +19,17 @@ def sampled_max_naive(
     Returns:
         float64 ``[B, H, q_blocks, k_blocks]``.
     """
-    logits = q[:, :, q_sample].double() @ k[:, :, k_sample].double().mT / q.shape[-1] ** 0.5
-    weights = logits.softmax(-1)
-    rows = [
-        torch.stack(
-            [
-                weights[:, :, q_sample // block_m == i][..., k_sample // block_n == j].amax((-2, -1))
-                for j in range(-(-k.shape[2] // block_n))
-            ],
-            -1,
-        )
-        for i in range(-(-q.shape[2] // block_m))
-    ]
-    importance = torch.stack(rows, -2)
-    return importance / importance.sum(-1, keepdim=True)
+    return _sampled_naive(q, k, q_sample, k_sample, block_m, block_n, torch.amax)
+
+
+def sampled_sum_naive(
+    q: torch.Tensor, k: torch.Tensor, q_sample: torch.Tensor, k_sample: torch.Tensor, block_m: int, block_n: int
+) -> torch.Tensor:
+    """The same with the sum in place of the maximum; of all tokens as their sample it is the mass that is estimated.
+
+    Args and result: as of :func:`sampled_max_naive`.
+    """
+    return _sampled_naive(q, k, q_sample, k_sample, block_m, block_n, torch.sum)
 
 
 def mean_naive(q: torch.Tensor, k: torch.Tensor, block_m: int, block_n: int) -> torch.Tensor:
@@ -42,3 +41,28 @@ def mean_naive(q: torch.Tensor, k: torch.Tensor, block_m: int, block_n: int) -> 
     k_mean = torch.stack([block.double().mean(2) for block in k.split(block_n, 2)], 2)
     tokens = torch.tensor([block.shape[2] for block in k.split(block_n, 2)], device=k.device)
     return (q_mean @ k_mean.mT / q.shape[-1] ** 0.5 + tokens.double().log()).softmax(-1)
+
+
+def _sampled_naive(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    q_sample: torch.Tensor,
+    k_sample: torch.Tensor,
+    block_m: int,
+    block_n: int,
+    reduce: Callable[..., torch.Tensor],
+) -> torch.Tensor:
+    logits = q[:, :, q_sample].double() @ k[:, :, k_sample].double().mT / q.shape[-1] ** 0.5
+    weights = logits.softmax(-1)
+    rows = [
+        torch.stack(
+            [
+                reduce(weights[:, :, q_sample // block_m == i][..., k_sample // block_n == j], (-2, -1))
+                for j in range(-(-k.shape[2] // block_n))
+            ],
+            -1,
+        )
+        for i in range(-(-q.shape[2] // block_m))
+    ]
+    importance = torch.stack(rows, -2)
+    return importance / importance.sum(-1, keepdim=True)

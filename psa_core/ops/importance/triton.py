@@ -1,4 +1,4 @@
-"""Sampled-max importance in Triton: two passes over the sampled keys, nothing but block maxima written."""
+"""Sampled importance in Triton: two passes over the sampled keys, nothing but a number a pair of blocks written."""
 
 from __future__ import annotations
 
@@ -56,17 +56,20 @@ def _log_sum(q, k_ptr, k_samples, scale, TILE_M: tl.constexpr, TILE_N: tl.conste
 
 # Sizes change from video to video, and nothing is gained by compiling for each.
 @triton.jit(do_not_specialize=["heads", "q_samples", "k_samples", "q_blocks", "k_blocks"])
-def _sampled_max(
+def _sampled(
     q_ptr, k_ptr, sample_ptr, scores_ptr,
     q_stride_b, q_stride_h, q_stride, q_stride_d,
     heads, q_samples, k_samples, q_blocks, k_blocks, scale,
     D: tl.constexpr, PER_M: tl.constexpr, PER_N: tl.constexpr, TILE_M: tl.constexpr, TILE_N: tl.constexpr,
+    SUM: tl.constexpr,
 ):  # fmt: skip
     """Scores of the query blocks in one tile of sampled queries; PER_M and PER_N are samples a block.
 
+    A score is the largest weight of a pair of blocks, or with SUM the sum of their weights.
+
     Rows and columns of a tile are arranged so that few threads hold the samples of a block: 16 queries of a block, as
     many as one warp holds, follow each other, and keys of one block stand N_BLOCKS apart. Slots past the end repeat
-    the last sample, which changes no maximum.
+    the last sample, which changes no maximum; in sums they count as nothing.
     """
     M_BLOCKS: tl.constexpr = TILE_M // PER_M
     N_BLOCKS: tl.constexpr = TILE_N // PER_N
@@ -76,8 +79,8 @@ def _sampled_max(
     d = tl.arange(0, D)
     row = tl.arange(0, TILE_M)
     block = tile * M_BLOCKS + row // 16 % M_BLOCKS
-    slot = tl.minimum(block * PER_M + row // (16 * M_BLOCKS) * 16 + row % 16, q_samples - 1)
-    token = tl.load(sample_ptr + slot)
+    slot = block * PER_M + row // (16 * M_BLOCKS) * 16 + row % 16
+    token = tl.load(sample_ptr + tl.minimum(slot, q_samples - 1))
     q_ptr += head // heads * q_stride_b + head % heads * q_stride_h
     q = tl.load(q_ptr + token[:, None] * q_stride + d[None, :] * q_stride_d)
     k_ptr += head * k_samples * D
@@ -90,26 +93,34 @@ def _sampled_max(
     at = scores_ptr + (head * q_blocks + i)[:, None] * k_blocks + tl.arange(0, N_BLOCKS)[None, :]
     for start in range(0, k_samples, TILE_N):
         products = _products(q, k_ptr, tl.minimum(start + key, k_samples - 1), D)
-        best = tl.max(tl.reshape(products, (TILE_M, PER_N, N_BLOCKS)), 1)
-        log_weight = tl.reshape(best * scale - log_sum[:, None], (PER_M // 16, M_BLOCKS, 16, N_BLOCKS))
-        score = tl.exp2(tl.max(tl.max(log_weight, 0), 1))
+        if SUM:
+            there = (slot < q_samples)[:, None] & (start + key < k_samples)[None, :]
+            weight = tl.where(there, tl.exp2(products * scale - log_sum[:, None]), 0.0)
+            weight = tl.sum(tl.reshape(weight, (TILE_M, PER_N, N_BLOCKS)), 1)
+            score = tl.sum(tl.sum(tl.reshape(weight, (PER_M // 16, M_BLOCKS, 16, N_BLOCKS)), 0), 1)
+        else:
+            best = tl.max(tl.reshape(products, (TILE_M, PER_N, N_BLOCKS)), 1)
+            log_weight = tl.reshape(best * scale - log_sum[:, None], (PER_M // 16, M_BLOCKS, 16, N_BLOCKS))
+            score = tl.exp2(tl.max(tl.max(log_weight, 0), 1))
         j = start // PER_N + tl.arange(0, N_BLOCKS)
         tl.store(at + start // PER_N, score, mask=(i < q_blocks)[:, None] & (j < k_blocks)[None, :])
 
 
 @on_device_of_first
-def sampled_max_triton(
+def sampled_triton(
     q: torch.Tensor,
     k: torch.Tensor,
     q_sample: torch.Tensor,
     k_sample: torch.Tensor,
     block_m: int,
     block_n: int,
+    add_up: bool,
     launch: Launch | None = None,
 ) -> torch.Tensor:
-    """Block maxima of the softmax over sampled keys, rows not yet divided by their sums.
+    """Block maxima, or block sums, of the softmax over sampled keys, rows not yet divided by their sums.
 
     Args:
+        add_up: sums, not maxima.
         q: ``[B, H, Lq, D]``; k: ``[B, H, Lk, D]``; any strides, D 64 or 128.
         q_sample, k_sample: int64, the sampled tokens in the order in which blocks are cut, a quarter of each block.
         launch: tiles and warps, for tiles that hold whole blocks of samples; None for those of the device.
@@ -124,10 +135,11 @@ def sampled_max_triton(
     scores = torch.empty((batch, heads, q_blocks, k_blocks), dtype=torch.float32, device=q.device)
     # Every tile reads the sampled keys again: gathered once, they are contiguous.
     k = gather_triton(k, k_sample)
-    _sampled_max[(triton.cdiv(len(q_sample), launch.tile_m) * batch * heads,)](
+    _sampled[(triton.cdiv(len(q_sample), launch.tile_m) * batch * heads,)](
         q, k, q_sample, scores, *q.stride(),
         heads, len(q_sample), len(k_sample), q_blocks, k_blocks, d**-0.5 * math.log2(math.e),
         D=d, PER_M=block_m // SAMPLE_STRIDE, PER_N=block_n // SAMPLE_STRIDE,
-        TILE_M=launch.tile_m, TILE_N=launch.tile_n, num_warps=launch.num_warps, num_stages=launch.num_stages,
+        TILE_M=launch.tile_m, TILE_N=launch.tile_n, SUM=add_up,
+        num_warps=launch.num_warps, num_stages=launch.num_stages,
     )  # fmt: skip
     return scores

@@ -44,6 +44,8 @@ def growth(server: ComfyServer, seed: int, patched: bool) -> float:
                 if number == SETTLED:
                     settled = server.resident_bytes()
                 client.run(single_pass(*mixed(draw, patched)), timeout=300)
+                # ComfyUI keeps the graphs of all prompts, and those with the pack have more nodes.
+                client.post("/history", {"clear": True})
             return server.resident_bytes() / settled - 1
     finally:
         server.stop()
