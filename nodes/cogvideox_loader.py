@@ -20,7 +20,7 @@ class PSACogVideoXLoader(io.ComfyNode):
                 "ComfyUI's own loader does not take, or from files with ComfyUI's names. Sets the positions and noise "
                 "levels of each, so that ComfyUI's samplers work on it."
             ),
-            search_aliases=["load cogvideox", "diffusers", "cogvideo", "unet loader", "load diffusion model"],
+            search_aliases=["load cogvideox", "diffusers", "cogvideo", "unet loader", "load diffusion model", "sparse"],
             inputs=[
                 io.Combo.Input(
                     FILE_KEY,

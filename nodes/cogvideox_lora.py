@@ -24,7 +24,7 @@ class PSACogVideoXLoRA(io.ComfyNode):
                 "Applies a LoRA to CogVideoX, whoever named its keys: diffusers, finetrainers, kohya's scripts or "
                 "ComfyUI. ComfyUI's own loader knows only the last. Shows how much of the file fitted."
             ),
-            search_aliases=["lora", "cogvideox lora", "diffusers lora", "4 steps", "few steps", "distilled"],
+            search_aliases=["lora", "cogvideox lora", "diffusers lora", "4 steps", "few steps", "distilled", "sparse"],
             inputs=[
                 io.Model.Input("model", tooltip="A CogVideoX model, before or behind a PSA Attention Patch."),
                 io.Combo.Input(

@@ -24,7 +24,7 @@ class PSACompare(io.ComfyNode):
                 "it the video of dense attention (attention: dense in a Preset Loader) and that of sparse attention, "
                 "of one seed."
             ),
-            search_aliases=["psnr", "ssim", "video quality", "difference", "compare videos", "dense baseline"],
+            search_aliases=["psnr", "ssim", "video quality", "difference", "compare videos", "dense or sparse"],
             inputs=[
                 io.Image.Input("reference", tooltip="The video to compare with: that of dense attention."),
                 io.Image.Input(

@@ -25,7 +25,7 @@ class PSAReport(io.ComfyNode):
                 "pyramid level, why calls stayed dense, and the time spent in attention. As a picture, which it also "
                 "shows on itself, and as JSON."
             ),
-            search_aliases=["psa statistics", "density heat map", "attention time", "level shares", "why dense"],
+            search_aliases=["psa statistics", "density heat map", "attention time", "level shares", "dense or sparse"],
             inputs=[
                 io.Model.Input("model", tooltip="The MODEL that comes out of PSA Attention Patch."),
                 io.AnyType.Input(

@@ -26,7 +26,7 @@ class PSASavePreset(io.ComfyNode):
                 "Writes the numbers of a Preset Loader as a preset of your own, into ComfyUI/user/psa_presets. Preset "
                 "Loaders list it after the run."
             ),
-            search_aliases=["psa save", "store preset", "export settings", "save settings"],
+            search_aliases=["psa save", "store preset", "export settings", "save settings", "sparse"],
             inputs=[
                 Preset.Input("preset", tooltip="From a Preset Loader: the settings to save."),
                 io.Combo.Input(

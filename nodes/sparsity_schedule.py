@@ -34,7 +34,7 @@ class PSASparsitySchedule(io.ComfyNode):
                 "steps. Steps are counted over the whole denoising, also when KSamplerAdvanced or Wan 2.2's two "
                 "experts each sample a part. Draws density over the steps on itself."
             ),
-            search_aliases=["psa schedule", "sparsity over steps", "dense layers", "warmup", "mask_ratios"],
+            search_aliases=["psa schedule", "sparse steps", "dense layers", "warmup", "mask_ratios"],
             inputs=[
                 *_dense_widgets(),
                 io.Combo.Input(

@@ -19,7 +19,7 @@ class PSATinyVideoModel(io.ComfyNode):
                 "trained on moving shapes. It needs no download and samples on a CPU. Its prompts come from Tiny Video "
                 "Prompt, and it has learned clips of 384 x 320 pixels and 33 frames."
             ),
-            search_aliases=["psa demo model", "tiny wan", "test model", "load tiny video", "no download"],
+            search_aliases=["psa demo model", "tiny wan", "test model", "load tiny video", "no download", "sparse"],
             inputs=[],
             outputs=[
                 io.Model.Output(tooltip="For the PSA Attention Patch or a sampler; its flow shift is set."),

@@ -19,7 +19,7 @@ class PSATinyVideoPrompt(io.ComfyNode):
                 "A prompt for the Tiny Video Model, in the few words that it knows: one or two shapes, each with a "
                 "colour and a motion, over a background. Leave it empty for the negative prompt."
             ),
-            search_aliases=["psa demo prompt", "tiny text encode", "tiny video text"],
+            search_aliases=["psa demo prompt", "tiny text encode", "tiny video text", "sparse"],
             inputs=[
                 io.String.Input(
                     "text",

@@ -7,7 +7,7 @@ import textwrap
 from collections.abc import Sequence
 from typing import Any
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 # No first-run dialog, no map and no numbers in a corner.
 _SETTINGS = {"Comfy.TutorialCompleted": True, "Comfy.Minimap.Visible": False, "Comfy.Graph.CanvasInfo": False}
@@ -35,10 +35,15 @@ _SHOW = """async ([x, y, scale]) => {
     // DOM widgets follow the canvas a frame later.
     await new Promise((done) => setTimeout(done, 400));
 }"""
+_CENTRE = """() => {
+    const node = app.graph.nodes.find((node) => node.widgets?.some((widget) => widget.name === "picture"));
+    Object.assign(app.canvas.ds, { scale: 2, offset: [-node.pos[0] + 60, -node.pos[1] - node.size[1] + 340] });
+    app.canvas.setDirty(true, true);
+}"""
 _MARGIN = 14
 # Of cards: pixels, letters in a line of the title, colours.
-_CARD, _TITLE, _LETTERS = (512, 512), 38, 24
-_PAPER, _ACCENT, _INK = "#1b1d21", "#2a6f8f", "#f2f2f2"
+_CARD, _TITLE, _TAG, _WORDS, _LETTERS = (512, 512), 38, 30, 68, 24
+_PAPER, _NODE, _INK = "#1b1d21", "#353535", "#f2f2f2"
 _LARGEST = 4000
 
 
@@ -69,17 +74,40 @@ def take(page: Any, nodes: Sequence[int] = (), scale: float = 1.0) -> Image.Imag
     return Image.open(io.BytesIO(shot)).convert("RGB")
 
 
-def thumbnail(picture: Image.Image, title: str) -> Image.Image:
-    """A card for the template browser: the upper left part of a picture, with a title below it."""
+def drawn_by_node(page: Any) -> Image.Image:
+    """What a node of the graph draws of itself, in the proportions of a card's picture."""
+    take(page, scale=1.0)
+    drawn = page.locator(".psa-picture:not(.psa-picture-old) > svg")
+    drawn.wait_for(timeout=20_000)
+    page.evaluate(_CENTRE)
+    page.wait_for_timeout(500)
+    picture = Image.open(io.BytesIO(drawn.screenshot())).convert("RGB")
+    return ImageOps.pad(picture, (2 * _CARD[0], 2 * _CARD[1] * 5 // 8), color=_NODE)
+
+
+def thumbnail(shown: Sequence[Image.Image], title: str, words: Sequence[str], colour: str) -> Image.Image:
+    """A card for the template browser: pictures side by side under a label, or large words; below them the title."""
     width, height = _CARD
-    shown = height * 5 // 8
-    part = min(picture.width, picture.height * width // shown), min(picture.height, picture.width * shown // width)
-    card = Image.new("RGB", _CARD, _PAPER)
-    card.paste(picture.crop((0, 0, *part)).resize((width, shown), Image.Resampling.LANCZOS))
-    draw, font = ImageDraw.Draw(card), ImageFont.load_default(_TITLE)
-    draw.rectangle((0, shown, width, shown + 6), fill=_ACCENT)
+    below = height * 5 // 8
+    card, font = Image.new("RGB", _CARD, _PAPER), ImageFont.load_default(_TITLE)
+    draw = ImageDraw.Draw(card)
+    for place, picture in enumerate(shown):
+        size = width // len(shown), below
+        part = (
+            ImageOps.fit(picture, size) if picture.width > picture.height else ImageOps.pad(picture, size, color=_NODE)
+        )
+        card.paste(part, (place * size[0], 0))
+    draw.rectangle((0, below if shown else 0, width, below + 6), fill=colour)
+    large = ImageFont.load_default(_TAG if shown else _WORDS)
+    text, corner = "\n".join(words), (24, below - 30)
+    if shown:
+        left, top, right, bottom = draw.textbbox(corner, text, large, anchor="ls")
+        draw.rounded_rectangle((left - 12, top - 8, right + 12, bottom + 8), 8, fill=colour)
+        draw.text(corner, text, _INK, large, anchor="ls")
+    else:
+        draw.multiline_text((24, below // 2), text, _INK, large, anchor="lm", spacing=18)
     lines = textwrap.wrap(title, _LETTERS)
-    draw.multiline_text((24, (shown + height) // 2 + 3), "\n".join(lines), _INK, font, anchor="lm", spacing=10)
+    draw.multiline_text((24, (below + height) // 2 + 3), "\n".join(lines), _INK, font, anchor="lm", spacing=10)
     return card
 
 

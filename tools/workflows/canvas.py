@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from .chinese import CHINESE, FILES, FROM, NO_FILES, NOTE_TITLE, PARTS, TO_TRY
 from .model_files import ModelFile
 
 _NAMESPACE = uuid.uuid5(uuid.NAMESPACE_URL, "pyramid-sparse-attention/workflows")
@@ -120,14 +121,17 @@ class Workflow:
         return self._canvas(presets).files
 
     def specification(self, presets: Presets) -> dict[str, Any]:
-        """Nodes, links, groups and note, for the script that puts them on the front end's canvas."""
+        """Nodes, links, groups and notes, for the script that puts them on the front end's canvas."""
         canvas = self._canvas(presets)
         return {
             "id": str(uuid.uuid5(_NAMESPACE, self.name)),
             "nodes": canvas.nodes,
             "links": canvas.links,
             "groups": [{"title": title, "colour": _colour(title)} for title in canvas.groups],
-            "note": self._note(canvas.files),
+            "notes": [
+                {"title": "Read me", "text": self._note(canvas.files)},
+                {"title": NOTE_TITLE, "text": self._chinese_note(canvas.files)},
+            ],
         }
 
     def _canvas(self, presets: Presets) -> Canvas:
@@ -136,16 +140,26 @@ class Workflow:
         return canvas
 
     def _note(self, files: Sequence[ModelFile]) -> str:
-        parts = [f"## {self.title}", self.summary]
+        listed = "**Files**: none. Model and autoencoder come with the pack."
         if files:
-            rows = [
-                f"- `{file.folder}/{file.widget}`{file.others} from [{file.repository}]({file.page})" for file in files
-            ]
-            parts.append("**Files**, in `ComfyUI/models`:\n\n" + "\n".join(rows))
-        else:
-            parts.append("**Files**: none. Model and autoencoder come with the pack.")
-        parts.append("**To try**\n\n" + "\n".join(f"- {line}" for line in self.advice))
-        return "\n\n".join(parts)
+            listed = _files("**Files**, in `ComfyUI/models`:", ", with all {parts} parts,", "from", files)
+        return _text(self.title, self.summary, listed, "**To try**", self.advice)
+
+    def _chinese_note(self, files: Sequence[ModelFile]) -> str:
+        listed = _files(FILES, PARTS, FROM, files) if files else NO_FILES
+        return _text(CHINESE[self.title], CHINESE[self.summary], listed, TO_TRY, [CHINESE[x] for x in self.advice])
+
+
+def _files(heading: str, parts: str, source: str, files: Sequence[ModelFile]) -> str:
+    rows = []
+    for file in files:
+        others = parts.format(parts=file.parts) if file.parts > 1 else ""
+        rows.append(f"- `{file.folder}/{file.widget}`{others} {source} [{file.repository}]({file.page})")
+    return "\n".join([heading, "", *rows])
+
+
+def _text(title: str, summary: str, files: str, to_try: str, advice: Sequence[str]) -> str:
+    return "\n\n".join([f"## {title}", summary, files, f"{to_try}\n\n" + "\n".join(f"- {line}" for line in advice)])
 
 
 def _colour(title: str) -> str:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 # Sizes come from the nodes themselves, so columns are laid out once all have been made.
-PUT = """async (spec) => {
+PUT = """async ([spec, heights]) => {
     const GAP = 40, TITLE = 34, HEADING = 50, NOTE_WIDTH = 430, LEAST = 300;
     await app.loadGraphData({ version: 0.4, nodes: [], links: [], groups: [], last_node_id: 0, last_link_id: 0 });
     const graph = app.graph, nodes = {};
@@ -32,16 +33,23 @@ PUT = """async (spec) => {
         if (slot < 0) throw new Error(`${target.type} has no input ${link.input}`);
         if (!nodes[link.from].connect(link.slot, target, slot)) throw new Error(`${target.type}.${link.input} refuses`);
     }
-    const note = LiteGraph.createNode("MarkdownNote");
-    graph.add(note);
-    note.widgets[0].value = spec.note;
-    note.title = "Read me";
-    note.color = "#432";
-    note.bgcolor = "#653";
-    note.pos = [0, HEADING];
-    // A line of the note holds about 60 characters.
-    const lines = spec.note.split("\\n").reduce((sum, line) => sum + 1 + Math.floor(line.length / 60), 0);
-    note.size = [NOTE_WIDTH, 120 + 17 * lines];
+    // Room for a node in both renderers: as high as in the one that needs more.
+    const room = (node) => Math.max(node.size[1], heights[node.id] ?? 0) + TITLE + GAP / 2;
+    let below = HEADING;
+    for (const each of spec.notes) {
+        const note = LiteGraph.createNode("MarkdownNote");
+        graph.add(note);
+        note.widgets[0].value = each.text;
+        note.title = each.title;
+        note.color = "#432";
+        note.bgcolor = "#653";
+        note.pos = [0, below];
+        // A line of the note holds about 60 letters, or 37 of Chinese, which are wider.
+        const width = (line) => [...line].reduce((sum, letter) => sum + (letter > "\\u2e80" ? 1.6 : 1), 0);
+        const lines = each.text.split("\\n").reduce((sum, line) => sum + 1 + Math.floor(width(line) / 60), 0);
+        note.size = [NOTE_WIDTH, 70 + 17 * lines];
+        below += room(note);
+    }
     let x = NOTE_WIDTH + 2 * GAP;
     spec.groups.forEach((heading, column) => {
         const members = spec.nodes.filter((each) => each.column === column + 1).sort((a, b) => a.last - b.last);
@@ -52,7 +60,7 @@ PUT = """async (spec) => {
             const node = nodes[id];
             node.pos = [x, y];
             node.setSize([width, sizes[i][1]]);
-            y += node.size[1] + TITLE + GAP / 2;
+            y += room(node);
         });
         const group = new LiteGraph.LGraphGroup(heading.title);
         group.color = heading.colour;
@@ -70,12 +78,34 @@ PUT = """async (spec) => {
 }"""
 
 
-def put(page: Any, specification: dict[str, Any]) -> dict[str, Any]:
+# Heights of nodes in Vue nodes, by id, each as small as its widgets let it be.
+HEIGHTS = """async () => {
+    const scale = 0.5;
+    Object.assign(app.canvas.ds, { scale, offset: [0, 50] });
+    app.canvas.setDirty(true, true);
+    await new Promise((done) => setTimeout(done, 1500));
+    const titled = (node) => document.querySelector(`.lg-node[data-node-id="${node.id}"]`).offsetHeight;
+    return Object.fromEntries(app.graph.nodes.map((node) => [node.id, titled(node) - LiteGraph.NODE_TITLE_HEIGHT]));
+}"""
+RENDER = "(vue) => app.extensionManager.setting.set('Comfy.VueNodes.Enabled', vue)"
+
+
+def put(page: Any, specification: dict[str, Any], heights: Mapping[str, float] | None = None) -> dict[str, Any]:
     """Build a workflow in the browser and return it in the front end's format.
 
     Args:
-        page: the front end, with an empty canvas or one that may go.
+        page: the front end in the classic renderer, with an empty canvas or one that may go.
         specification: of :meth:`Workflow.specification`.
+        heights: room that nodes need at least, by id.
     """
-    saved: dict[str, Any] = page.evaluate(PUT, specification)
+    saved: dict[str, Any] = page.evaluate(PUT, [specification, heights or {}])
     return saved
+
+
+def put_for_both(page: Any, specification: dict[str, Any]) -> dict[str, Any]:
+    """As :func:`put`, with room for every node in Vue nodes too, where most are higher."""
+    put(page, specification)
+    page.evaluate(RENDER, True)
+    heights = page.evaluate(HEIGHTS)
+    page.evaluate(RENDER, False)
+    return put(page, specification, heights)

@@ -32,11 +32,6 @@ class ModelFile:
         return f"{self.subfolder}/{name}" if self.subfolder else name
 
     @property
-    def others(self) -> str:
-        """What goes with it, in words for a note."""
-        return f", with all {self.parts} parts," if self.parts > 1 else ""
-
-    @property
     def url(self) -> str:
         return f"{_HUB}/{self.repository}/resolve/main/{self.path}"
 

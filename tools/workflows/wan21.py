@@ -5,6 +5,7 @@ from __future__ import annotations
 from .canvas import Canvas, Output, Workflow
 from .model_files import CLIP_VISION, UMT5, WAN21_1_3B, WAN21_14B_I2V, WAN21_14B_T2V, WAN21_VAE
 from .parts import IMAGE_PROMPT, PROMPT, empty_video, load, patch, prompts, psa, report, sample, save_video, start_image
+from .wan_negative import WAN_NEGATIVE
 
 FPS = 16
 SHIFT = 8.0
@@ -56,7 +57,7 @@ def _radial(canvas: Canvas) -> None:
 def _text_to_video(
     canvas: Canvas, patched: Output, clip: Output, vae: Output, size: tuple[int, int, int], prefix: str
 ) -> None:
-    conditioning = prompts(canvas, clip, PROMPT)
+    conditioning = prompts(canvas, clip, PROMPT, WAN_NEGATIVE)
     latent = empty_video(canvas, *size)
     canvas.group("Sample and save")
     samples = sample(canvas, patched, conditioning, latent, **SAMPLE)
@@ -68,7 +69,7 @@ def _image_to_video(canvas: Canvas) -> None:
     model, clip, vae = load(canvas, WAN21_14B_I2V, UMT5, WAN21_VAE, "wan", SHIFT)
     clip_vision = canvas.add("CLIPVisionLoader", clip_name=CLIP_VISION)
     (patched,) = psa(canvas, [model], "Wan2.1_14b", "psa_balanced", WARMUP)
-    positive, negative = prompts(canvas, clip, IMAGE_PROMPT)
+    positive, negative = prompts(canvas, clip, IMAGE_PROMPT, WAN_NEGATIVE)
     image = start_image(canvas)
     seen = canvas.add("CLIPVisionEncode", clip_vision=clip_vision, image=image, crop="none")
     width, height, length = SIZE
@@ -94,7 +95,7 @@ def _image_to_video(canvas: Canvas) -> None:
 def _compare(canvas: Canvas) -> None:
     model, clip, vae = load(canvas, WAN21_1_3B, UMT5, WAN21_VAE, "wan", SHIFT)
     (patched,) = psa(canvas, [model], "Wan2.1_1.3b", "psa_balanced", WARMUP)
-    conditioning = prompts(canvas, clip, PROMPT)
+    conditioning = prompts(canvas, clip, PROMPT, WAN_NEGATIVE)
     latent = empty_video(canvas, *SIZE)
     canvas.group("Sample twice, same seed")
     dense = sample(canvas, model, conditioning, latent, **SAMPLE, title="KSampler (dense)")

@@ -29,6 +29,7 @@ from .parts import (
     save_video,
     start_image,
 )
+from .wan_negative import WAN_NEGATIVE
 
 Experts = tuple[ModelFile, ModelFile]
 
@@ -59,7 +60,7 @@ def _a14b(files: Experts, loras: Experts | None, preset: str, prefix: str, from_
     def build(canvas: Canvas) -> None:
         models, clip, vae = _experts(canvas, files, loras)
         patched = psa(canvas, models, FAMILY, preset, None if loras else WARMUP)
-        conditioning = prompts(canvas, clip, IMAGE_PROMPT if from_image else PROMPT)
+        conditioning = prompts(canvas, clip, IMAGE_PROMPT if from_image else PROMPT, WAN_NEGATIVE)
         if from_image:
             *pair, latent = _image(canvas, conditioning, vae)
             conditioning = pair[0], pair[1]
@@ -134,7 +135,7 @@ def _two_samplers(
 def _ti2v_5b(canvas: Canvas) -> None:
     model, clip, vae = load(canvas, WAN22_5B, UMT5, WAN22_VAE, "wan", 8.0)
     (patched,) = psa(canvas, [model], "Wan2.2_5B", "psa_balanced", WARMUP)
-    conditioning = prompts(canvas, clip, PROMPT)
+    conditioning = prompts(canvas, clip, PROMPT, WAN_NEGATIVE)
     latent = canvas.add("Wan22ImageToVideoLatent", vae=vae, width=1280, height=704, length=121, batch_size=1)
     canvas.group("Sample and save")
     samples = sample(canvas, patched, conditioning, latent, steps=20, cfg=5.0, sampler="uni_pc")

@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import re
 import urllib.request
 from pathlib import Path
 from typing import Any
 
+import imageio.v3 as iio
+import numpy as np
 import pytest
 from PIL import Image
 
 from tools.workflows import WORKFLOWS
-from tools.workflows.layout import put
+from tools.workflows.cards import CARDS
+from tools.workflows.layout import put, put_for_both
 
 from .. import pictures
 from ..browser import EXPORT, LOAD
 from ..conftest import ComfyUI
+from ..level_bar import RENDERERS, rendered
+from ..pack_texts import CHINESE
 from ..server import PACK_ROOT
 from .conftest import Presets
+from .test_stock_templates import template
 
 FOLDER = PACK_ROOT / "workflows"
 EXPORTS = Path(__file__).parents[1] / "workflow_exports"
@@ -29,6 +37,21 @@ DRAWN_ONLY = {"MarkdownNote"}
 
 PROBLEMS = """() => app.graph.nodes
     .filter((node) => node.has_errors || !LiteGraph.registered_node_types[node.type]).map((node) => node.type)"""
+# What every node covers of the canvas, as [class and id, left, top, right, bottom], with all of it that is drawn.
+BOXES = """async () => {
+    Object.assign(app.canvas.ds, { scale: 1, offset: [60, 60] });
+    app.canvas.draw(true, true);
+    await new Promise((done) => setTimeout(done, 700));
+    const box = (node) => {
+        if (!LiteGraph.vueNodesMode) return node.boundingRect;
+        const { x, y, width, height } = document.querySelector(`[data-node-id="${node.id}"]`).getBoundingClientRect();
+        return [x, y, width, height];
+    };
+    return app.graph.nodes.map((node) => {
+        const [x, y, width, height] = box(node);
+        return [`${node.type} ${node.id}`, x, y, x + width, y + height];
+    });
+}"""
 BROWSE = "() => app.extensionManager.command.execute('Comfy.BrowseTemplates')"
 QUEUE = "() => app.queuePrompt(0)"
 # A clip that shows nothing, for a test that need not wait a minute.
@@ -53,11 +76,10 @@ def _written(request: pytest.FixtureRequest, presets: Presets) -> None:
         folder.mkdir(exist_ok=True)
     for name, workflow in WORKFLOWS.items():
         specification = workflow.specification(presets)
-        _write(FOLDER / f"{name}.json", put(page, specification))
+        _write(FOLDER / f"{name}.json", put_for_both(page, specification))
         _write(EXPORTS / f"{name}.json", page.evaluate(EXPORT))
-        begin = [node["id"] for node in specification["nodes"] if node["column"] <= 3]
-        card = pictures.thumbnail(pictures.take(page, begin), workflow.title)
-        card.save(FOLDER / f"{name}.jpg", quality=85, optimize=True)
+        if not workflow.runs_here:
+            _write_card(name, [pictures.drawn_by_node(page)] if CARDS[name].draws_itself else [])
 
 
 def test_every_workflow_has_its_files() -> None:
@@ -72,6 +94,33 @@ def test_loads_and_exports(name: str, front_end: Any) -> None:
     assert front_end.evaluate(PROBLEMS) == []
     assert front_end.evaluate(EXPORT) == exported(name)
     assert pictures.has_content(pictures.take(front_end, scale=0.6))
+
+
+@pytest.mark.parametrize("renderer", RENDERERS)
+def test_no_node_lies_on_another(renderer: str, front_end: Any) -> None:
+    with rendered(front_end, renderer) as page:
+        page.set_viewport_size({"width": 3600, "height": 2600})
+        for name in NAMES:
+            page.evaluate(LOAD, saved(name))
+            boxes = page.evaluate(BOXES)
+            assert len(boxes) == len(saved(name)["nodes"]), name
+            assert [pair for pair in itertools.combinations(boxes, 2) if overlap(*pair)] == [], name
+
+
+def test_every_wan_workflow_avoids_what_stock_templates_avoid(comfyui: ComfyUI) -> None:
+    stock = template(comfyui, "text_to_video_wan")
+    texts = {value for node in stock["nodes"] for value in node.get("widgets_values") or []}
+    for name in NAMES:
+        own = {node["inputs"].get("text") for node in exported(name).values() if node["class_type"] == "CLIPTextEncode"}
+        assert ("wan" in name or name.startswith("compare")) == (len(texts & own) == 1), name
+
+
+def test_cards_can_be_told_apart() -> None:
+    small = {name: Image.open(FOLDER / f"{name}.jpg").convert("L").resize((32, 32)) for name in NAMES}
+    cards = {name: np.asarray(card, float) for name, card in small.items()}
+    for (one, first), (other, second) in itertools.combinations(cards.items(), 2):
+        assert np.abs(first - second).mean() > 2, (one, other)
+    assert set(CARDS) == set(NAMES)
 
 
 @pytest.mark.usefixtures("stand_ins")
@@ -90,7 +139,7 @@ def test_is_what_its_code_builds(name: str, presets: Presets, front_end: Any) ->
 
     assert front_end.evaluate(EXPORT) == exported(name)
     assert [node["type"] for node in built["nodes"]] == [node["type"] for node in saved(name)["nodes"]]
-    assert note(built) == note(saved(name))
+    assert notes(built) == notes(saved(name))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -104,11 +153,17 @@ def test_uses_core_and_this_pack_alone(name: str, comfyui: ComfyUI) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_note_names_every_file(name: str, presets: Presets) -> None:
-    workflow, text = WORKFLOWS[name], note(saved(name))
+    workflow = WORKFLOWS[name]
+    english, chinese = notes(saved(name))
 
     for file in workflow.files(presets):
-        assert f"`{file.folder}/{file.widget}`" in text
-        assert file.page in text
+        for text in (english, chinese):
+            assert f"`{file.folder}/{file.widget}`" in text
+            assert file.page in text
+    assert not CHINESE.search(english)
+    # Sentences have been translated, and settings kept.
+    assert all(CHINESE.search(line) for line in re.split(r"\n+", chinese) if not line.startswith("- `"))
+    assert {*re.findall(r"`[a-z0-9_]+`", english)} <= {*re.findall(r"`[a-z0-9_]+`", chinese)}
     assert workflow.runs_here == (not workflow.files(presets))
 
 
@@ -144,7 +199,7 @@ def test_opens_from_the_template_browser(front_end: Any) -> None:
     dialog.locator(f"[data-testid='template-workflow-{RUN_HERE[0]}']").click()
 
     expected = exported(RUN_HERE[0])
-    front_end.wait_for_function("(count) => app.graph.nodes.length === count", arg=len(expected) + 1, timeout=20_000)
+    front_end.wait_for_function("(count) => app.graph.nodes.length === count", arg=len(expected) + 2, timeout=20_000)
     assert front_end.evaluate(EXPORT) == expected
 
 
@@ -173,6 +228,12 @@ def test_queued_from_the_front_end_it_finishes(
     assert pictures.has_content(picture)
     if keep:
         picture.save(PICTURES / f"{name}.jpg", quality=88, optimize=True)
+        _write_card(name, _frames(done, comfyui))
+
+
+def overlap(one: list[Any], other: list[Any]) -> bool:
+    (_, left, top, right, bottom), (_, x, y, to_x, to_y) = one, other
+    return max(left, x) < min(right, to_x) and max(top, y) < min(bottom, to_y)
 
 
 def saved(name: str) -> dict[str, Any]:
@@ -187,9 +248,23 @@ def exported(name: str) -> dict[str, Any]:
     return document
 
 
-def note(workflow: dict[str, Any]) -> str:
-    (text,) = [node["widgets_values"][0] for node in workflow["nodes"] if node["type"] == "MarkdownNote"]
-    return str(text)
+def notes(workflow: dict[str, Any]) -> list[str]:
+    """In English and in Chinese."""
+    return [node["widgets_values"][0] for node in workflow["nodes"] if node["type"] == "MarkdownNote"]
+
+
+def _frames(done: dict[str, Any], comfyui: ComfyUI) -> list[Image.Image]:
+    """A frame of every video of a run, but of those that show a difference."""
+    files = [shown for output in done["outputs"].values() for shown in output.get("images", [])]
+    folder = comfyui.server.base_directory / "output"
+    videos = [folder / file["subfolder"] / file["filename"] for file in files if file["filename"].endswith(".mp4")]
+    kept = sorted(video for video in videos if "difference" not in video.name)
+    return [Image.fromarray(iio.imread(video, index=20, plugin="FFMPEG")) for video in kept]
+
+
+def _write_card(name: str, shown: list[Image.Image]) -> None:
+    card = pictures.thumbnail(shown, WORKFLOWS[name].title, CARDS[name].words, CARDS[name].colour)
+    card.save(FOLDER / f"{name}.jpg", quality=85, optimize=True)
 
 
 def _write(file: Path, document: dict[str, Any]) -> None:

@@ -1,0 +1,42 @@
+"""What tells the cards of the workflows in the template browser apart."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+_TINY, _WAN21, _WAN22, _COGVIDEOX = "#c2702d", "#2a6f8f", "#6d549c", "#2f7d5b"
+
+
+class Card(NamedTuple):
+    """The look of one card.
+
+    Attributes:
+        words: a line each, large where the card has no picture, else a label on it.
+        colour: behind the words, one a family of models.
+        draws_itself: the picture is what a node of the workflow draws. Those that run anywhere show their videos.
+    """
+
+    words: tuple[str, ...]
+    colour: str
+    draws_itself: bool = False
+
+
+CARDS = {
+    "tiny_video": Card(("PSA",), _TINY),
+    "tiny_video_compare": Card(("dense | PSA",), _TINY),
+    "wan21_t2v_1_3b": Card(("Wan 2.1", "1.3B", "text"), _WAN21),
+    "wan21_t2v_14b": Card(("Wan 2.1 14B",), _WAN21, draws_itself=True),
+    "wan21_i2v_14b": Card(("Wan 2.1", "14B", "image"), _WAN21),
+    "radial_mask_wan21": Card(("Wan 2.1 1.3B",), _WAN21, draws_itself=True),
+    "compare_dense_and_psa": Card(("dense", "|", "PSA"), _WAN21),
+    "wan22_ti2v_5b": Card(("Wan 2.2", "5B", "text, image"), _WAN22),
+    "wan22_t2v_a14b": Card(("Wan 2.2", "A14B", "text"), _WAN22),
+    "wan22_t2v_a14b_4steps": Card(("Wan 2.2 A14B", "text", "4 steps"), _WAN22),
+    "wan22_i2v_a14b": Card(("Wan 2.2", "A14B", "image"), _WAN22),
+    "wan22_i2v_a14b_4steps": Card(("Wan 2.2 A14B", "image", "4 steps"), _WAN22),
+    "cogvideox_5b_t2v": Card(("CogVideoX", "5B", "text"), _COGVIDEOX),
+    "cogvideox_5b_i2v": Card(("CogVideoX", "5B", "image"), _COGVIDEOX),
+    "cogvideox_5b_psa_4steps": Card(("CogVideoX 5B", "PSA LoRA", "4 steps"), _COGVIDEOX),
+    "cogvideox15_5b_t2v": Card(("CogVideoX", "1.5", "text"), _COGVIDEOX),
+    "cogvideox15_5b_i2v": Card(("CogVideoX", "1.5", "image"), _COGVIDEOX),
+}
