@@ -37,7 +37,8 @@ _SHOW = """async ([x, y, scale]) => {
 }"""
 _CENTRE = """() => {
     const node = app.graph.nodes.find((node) => node.widgets?.some((widget) => widget.name === "picture"));
-    Object.assign(app.canvas.ds, { scale: 2, offset: [-node.pos[0] + 60, -node.pos[1] - node.size[1] + 340] });
+    // Beside the menus.
+    Object.assign(app.canvas.ds, { scale: 1.5, offset: [-node.pos[0] + 90, -node.pos[1] - node.size[1] + 440] });
     app.canvas.setDirty(true, true);
 }"""
 _MARGIN = 14

@@ -147,7 +147,8 @@ class Workflow:
 
     def _chinese_note(self, files: Sequence[ModelFile]) -> str:
         listed = _files(FILES, PARTS, FROM, files) if files else NO_FILES
-        return _text(CHINESE[self.title], CHINESE[self.summary], listed, TO_TRY, [CHINESE[x] for x in self.advice])
+        title, summary, *advice = (CHINESE.get(text, text) for text in (self.title, self.summary, *self.advice))
+        return _text(title, summary, listed, TO_TRY, advice)
 
 
 def _files(heading: str, parts: str, source: str, files: Sequence[ModelFile]) -> str:

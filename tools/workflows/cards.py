@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-_TINY, _WAN21, _WAN22, _COGVIDEOX = "#c2702d", "#2a6f8f", "#6d549c", "#2f7d5b"
+_TINY, _WAN21, _WAN22, _COGVIDEOX, _COGVIDEOX15 = "#c2702d", "#2a6f8f", "#6d549c", "#2f7d5b", "#80852c"
 
 
 class Card(NamedTuple):
@@ -37,6 +37,6 @@ CARDS = {
     "cogvideox_5b_t2v": Card(("CogVideoX", "5B", "text"), _COGVIDEOX),
     "cogvideox_5b_i2v": Card(("CogVideoX", "5B", "image"), _COGVIDEOX),
     "cogvideox_5b_psa_4steps": Card(("CogVideoX 5B", "PSA LoRA", "4 steps"), _COGVIDEOX),
-    "cogvideox15_5b_t2v": Card(("CogVideoX", "1.5", "text"), _COGVIDEOX),
-    "cogvideox15_5b_i2v": Card(("CogVideoX", "1.5", "image"), _COGVIDEOX),
+    "cogvideox15_5b_t2v": Card(("CogVideoX", "1.5", "text"), _COGVIDEOX15),
+    "cogvideox15_5b_i2v": Card(("CogVideoX", "1.5", "image"), _COGVIDEOX15),
 }

@@ -80,8 +80,7 @@ def test_advanced_inputs_come_out_at_a_click(classic: Any, node_type: str) -> No
 @NODES
 def test_no_hole_is_left_where_inputs_are_folded(classic: Any, node_type: str) -> None:
     show(classic, node_type)
-    # Behind a bar, and behind the line that tells of changes.
-    bars = {"start_1", "end_1", "level_1", "attention"}
+    bars = {"start_1", "end_1", "level_1"}
 
     rows = [(name, y) for name, _, y in classic.evaluate(DRAWN) if y is not None]
 
