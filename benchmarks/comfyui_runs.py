@@ -142,8 +142,19 @@ def measure(clip: Clip) -> list[Run]:
         lines: list[str] = []
         config = load_preset(clip.model, clip.preset).replace(min_tokens=0)
 
+        def keep(line: str, density: float | None = None) -> None:
+            lines.append(line)
+
         def patched(dense_steps: int) -> Any:
-            return patch_model(model, Patch(config.replace(warmup_steps=dense_steps), "triton", video, lines.append))
+            return patch_model(
+                model,
+                Patch(
+                    config.replace(warmup_steps=dense_steps),
+                    "triton",
+                    video,
+                    lambda line, _density=None: lines.append(line),
+                ),
+            )
 
         dense = _sample(model, clip, 1), _sample(model, clip, clip.steps)
         sparse = _sample(patched(0), clip, 1), _sample(patched(clip.dense_steps), clip, clip.steps)

@@ -11,6 +11,7 @@ from .. import psa_core as core
 from ..psa_core.hosts.comfyui import Patch, patch_model, recognise
 from ..psa_core.ops.backends import BACKENDS
 from ..psa_core.settings.presets import bundled_dir, load_preset
+from .preset_loader import widgets_from_config
 from .shared import Mask, Preset, Schedule, say
 
 log = logging.getLogger(__name__)
@@ -81,9 +82,8 @@ class PSAAttentionPatch(io.ComfyNode):
         mask: core.RadialMask | None = None,
         schedule: core.Schedule | None = None,
     ) -> io.NodeOutput:
-        announce = functools.partial(say, cls.hidden.unique_id)
         if not enabled:
-            announce("PSA: off")
+            say(cls.hidden.unique_id, "PSA: off")
             return io.NodeOutput(model)
         video_model = recognise(model.model)
         if video_model is None:
@@ -95,5 +95,11 @@ class PSAAttentionPatch(io.ComfyNode):
                 log.info("PSA: recognised %s, using its default preset", family)
         given = {"min_tokens": min_tokens or None, "radial": mask, "schedule": schedule}
         config = preset.replace(**{key: value for key, value in given.items() if value is not None})
+        announce = functools.partial(_announce, cls.hidden.unique_id, preset)
         patch = Patch(config, backend, video_model, announce)
         return io.NodeOutput(patch_model(model, patch))
+
+
+def _announce(node_id: str, preset: core.PSAConfig, line: str, density: float | None = None) -> None:
+    """Show a line, and beside the numbers of a Preset Loader the density that they came to."""
+    say(node_id, line, **({} if density is None else {"density": density, "numbers": widgets_from_config(preset)}))

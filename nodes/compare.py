@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import comfy.utils
 import torch
 from comfy_api.latest import io
+from PIL import Image
 
-from ..psa_core.settings.errors import errors_at
-from .shared import as_image, preview, require
+from ..psa_core.report.pictures.note import note_picture
+from .shared import as_image, in_words, preview, require
 
 
 class PSACompare(io.ComfyNode):
@@ -52,13 +54,23 @@ class PSACompare(io.ComfyNode):
 
     @classmethod
     def execute(cls, reference: torch.Tensor, video: torch.Tensor, gain: float) -> io.NodeOutput:
-        require("matplotlib", "skimage")
-        from ..psa_core.report.difference import compare_videos
-        from ..psa_core.report.pictures.quality import quality_picture
+        try:
+            picture, difference, numbers = _compare(reference, video, gain)
+        except Exception as error:
+            said = in_words(error, "PSA Compare")
+            picture, difference, numbers = note_picture(said), torch.zeros_like(reference[..., :3]), {"error": said}
+        document = json.dumps(numbers, indent=1, allow_nan=False)
+        return io.NodeOutput(as_image(picture), difference, document, ui=preview(picture, cls))
 
-        progress = comfy.utils.ProgressBar(len(reference))
-        with errors_at("PSA Compare"):
-            found = compare_videos(video, reference, gain, lambda: progress.update(1))
-        picture = quality_picture(found.quality)
-        numbers = json.dumps(found.quality.as_dict(), indent=1, allow_nan=False)
-        return io.NodeOutput(as_image(picture), found.video, numbers, ui=preview(picture, cls))
+
+def _compare(
+    reference: torch.Tensor, video: torch.Tensor, gain: float
+) -> tuple[Image.Image, torch.Tensor, dict[str, Any]]:
+    """The plot, the difference as a video and the numbers."""
+    require("matplotlib", "skimage")
+    from ..psa_core.report.difference import compare_videos
+    from ..psa_core.report.pictures.quality import quality_picture
+
+    progress = comfy.utils.ProgressBar(len(reference))
+    found = compare_videos(video, reference, gain, lambda: progress.update(1))
+    return quality_picture(found.quality), found.video, found.quality.as_dict()

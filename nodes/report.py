@@ -6,11 +6,14 @@ import json
 from typing import Any
 
 from comfy_api.latest import io
+from PIL import Image
 
 from ..psa_core.hosts.comfyui import reports_of
-from ..psa_core.report.report import as_document
-from ..psa_core.settings.errors import errors_at
-from .shared import as_image, preview, require
+from ..psa_core.report.pictures.note import note_picture, stacked
+from ..psa_core.report.report import Report, as_document
+from .shared import as_image, in_words, preview, require
+
+_NOTHING = "PSA: nothing to report"
 
 
 class PSAReport(io.ComfyNode):
@@ -49,11 +52,27 @@ class PSAReport(io.ComfyNode):
 
     @classmethod
     def execute(cls, model: Any, samples: Any, model_2: Any = None) -> io.NodeOutput:
-        require("matplotlib")
-        from ..psa_core.report.pictures.run_report import report_picture
+        document: dict[str, Any] = {"line": _NOTHING}
+        pictures: list[Image.Image] = []
+        notes: list[str] = []
+        try:
+            reports, without = reports_of(model=model, model_2=model_2)
+            notes += without
+            if reports:
+                document = as_document(reports)
+                pictures = [_draw(reports)]
+        except Exception as error:
+            # What was sampled may not have been saved yet.
+            notes.append(in_words(error, "PSA Report"))
+        if notes:
+            document["notes"] = notes
+            pictures.append(note_picture("\n".join(notes if pictures else [document["line"], *notes])))
+        picture = stacked(pictures)
+        return io.NodeOutput(as_image(picture), json.dumps(document, indent=2), ui=preview(picture, cls))
 
-        with errors_at("PSA Report"):
-            reports = reports_of(model=model, model_2=model_2)
-        picture = report_picture(reports)
-        document = json.dumps(as_document(reports), indent=2)
-        return io.NodeOutput(as_image(picture), document, ui=preview(picture, cls))
+
+def _draw(reports: list[Report]) -> Image.Image:
+    require("matplotlib")
+    from ..psa_core.report.pictures.run_report import report_picture
+
+    return report_picture(reports)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,9 @@ from comfy_api.latest import io, ui
 from PIL import Image
 from server import PromptServer
 
-from ..psa_core.settings.errors import errors_at
+from ..psa_core.settings.errors import ConfigError, errors_at
+
+log = logging.getLogger(__name__)
 
 Preset = io.Custom("PSA_PRESET")
 Schedule = io.Custom("PSA_SCHEDULE")
@@ -45,18 +48,21 @@ def check_before_run(node: str, kind: Callable[..., Any], **settings: Any) -> bo
     return True
 
 
-def say(node_id: str, line: str) -> None:
+def say(node_id: str, line: str, **more: Any) -> None:
     """Show lines on a node, in place of those before, in the browser that queued the prompt; "" shows none.
 
     They stay until the node is told others: ``web/status_line.js`` lists the node classes that have room for them.
 
     Args:
         node_id: as of ``io.Hidden.unique_id``.
+        more: for the front end, to be read beside the line.
     """
     server = PromptServer.instance
     # Without a client nobody's graph is known to have the node.
     if server.client_id is not None:
-        server.send_sync("psa.line", {"node": node_id, "line": line, "graph": _graph_id(server)}, server.client_id)
+        server.send_sync(
+            "psa.line", {"node": node_id, "line": line, "graph": _graph_id(server), **more}, server.client_id
+        )
 
 
 def _graph_id(server: PromptServer) -> str | None:
@@ -78,15 +84,30 @@ def as_image(picture: Image.Image) -> torch.Tensor:
     return torch.from_numpy(np.array(picture.convert("RGB")))[None].float() / 255
 
 
+def in_words(error: Exception, node: str) -> str:
+    """What a node that only reports says in place of its report; a prompt's results are worth more than that.
+
+    Args:
+        node: its name.
+    """
+    known = isinstance(error, ConfigError | MissingPackageError)
+    log.log(logging.WARNING if known else logging.ERROR, "%s: %s", node, error, exc_info=None if known else error)
+    return f"{node}: {error}" if known else f"{node}: {type(error).__name__}: {error}"
+
+
+class MissingPackageError(RuntimeError):
+    """A package that ComfyUI does not bring is not installed; the message names the command that installs it."""
+
+
 def require(*modules: str) -> None:
     """See that modules of packages that ComfyUI does not bring can be imported.
 
     Raises:
-        RuntimeError: some cannot; the message names them and the command that installs them.
+        MissingPackageError: some cannot.
     """
     missing = [module for module in modules if importlib.util.find_spec(module) is None]
     if missing:
-        raise RuntimeError(
+        raise MissingPackageError(
             f"{' and '.join(missing)} cannot be imported: run `pip install -r requirements.txt` with ComfyUI's Python "
             f"in {_PACK}, and restart ComfyUI"
         )

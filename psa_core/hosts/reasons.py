@@ -62,9 +62,17 @@ class Request(NamedTuple):
     pose: bool = False
 
 
+def _nothing() -> None:
+    pass
+
+
 @dataclass(frozen=True)
 class Call:
-    """One call within a run; attributes as of :class:`~psa_core.hosts.run.Run`, of its queries and of its place."""
+    """One call within a run; attributes as of :class:`~psa_core.hosts.run.Run`, of its queries and of its place.
+
+    Attributes:
+        before_trial: called before the kernels are asked for, which may have to be tried out.
+    """
 
     config: PSAConfig
     backend: str
@@ -74,6 +82,7 @@ class Call:
     head_dim: int
     dtype: torch.dtype
     device: torch.device
+    before_trial: Callable[[], None] = _nothing
 
     @cached_property
     def dense_places(self) -> DensePlaces:
@@ -82,6 +91,7 @@ class Call:
     @cached_property
     def refusal(self) -> str | None:
         """Why the kernels cannot take the call where they are left the choice; where they are not, it is an error."""
+        self.before_trial()
         if self.backend == "auto":
             return triton_refusal(self.device, self.dtype, self.head_dim)
         choose_backend_for(self.backend, self.device, self.dtype, self.head_dim)
@@ -125,7 +135,8 @@ UNKNOWN_MODEL = "not a Wan or CogVideoX model"
 CONTEXT_PARALLELISM = "context parallelism"
 NO_TORCH_ATTENTION = "no call of torch's attention in the layer"
 
-_CROSS = Reason("cross-attention", lambda call: call.q_tokens != call.k_tokens)
+CROSS_ATTENTION = "cross-attention"
+_CROSS = Reason(CROSS_ATTENTION, lambda call: call.q_tokens != call.k_tokens)
 _MASK = Reason("attention mask", lambda request: request.mask)
 _GRADIENTS = Reason("gradients are on (torch.no_grad turns them off)", lambda request: request.gradients)
 _MIXED = Reason(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from functools import lru_cache
 
@@ -26,12 +27,14 @@ class Run:
         config: settings.
         backend: ``"auto"`` leaves calls dense that the kernels cannot take; ``"triton"`` and ``"torch"`` insist.
         measure_errors: run every sparse call dense as well, and report how far its output is from that.
+        on_compile: called before kernels run for the first time in this process, which Triton compiles then.
     """
 
     config: PSAConfig
     backend: str = "auto"
     report: Report = field(default_factory=Report)
     measure_errors: bool = False
+    on_compile: Callable[[], None] | None = None
 
     def dense_reason(self, q: torch.Tensor, k: torch.Tensor, place: Place) -> str | None:
         """Why this call stays dense, in a few words for a user; None when it runs sparse.
@@ -44,7 +47,8 @@ class Run:
                 warm-up, rather than many steps later.
         """
         tokens, head_dim = q.shape[2:]
-        call = Call(self.config, self.backend, place, tokens, k.shape[2], head_dim, q.dtype, q.device)
+        facts = (tokens, k.shape[2], head_dim, q.dtype, q.device)
+        call = Call(self.config, self.backend, place, *facts, lambda: self._before_kernels(q, "trial"))
         return first_reason(RUN, call)
 
     def check_frames(self, frames: int, frames_per_token: int) -> None:
@@ -64,6 +68,7 @@ class Run:
         """Run one call sparse and record it. Shapes as of :func:`psa_core.pyramid_sparse_attention`."""
         references = place.reference_frames or (0, 0)
         config = _config_of_call(self.config, place.step, place.steps, place.frames_per_token, references)
+        self._before_kernels(q, _kernels_of(config))
         with self.report.time_sparse(q.device):
             out, info = pyramid_sparse_attention(
                 q,
@@ -78,6 +83,24 @@ class Run:
         error = _relative_error(out, q, k, v) if self.measure_errors else None
         self.report.add_sparse(place.step, place.layer, info.level_shares, info.levels, error)
         return out
+
+    def _before_kernels(self, q: torch.Tensor, kernels: Hashable) -> None:
+        if self.on_compile is None or self.backend == "torch" or q.device.type != "cuda":
+            return
+        key = (q.device, q.dtype, q.shape[-1], kernels)
+        if key not in _begun:
+            _begun.add(key)
+            self.on_compile()
+
+
+# Kernels that have been called in this process, by what they are compiled for.
+_begun: set[Hashable] = set()
+
+
+def _kernels_of(config: PSAConfig) -> Hashable:
+    """The settings for each of which there are other kernels."""
+    choices = (config.mask_mode, config.importance, config.use_sim_mask, config.use_rearrange)
+    return config.block_m, config.block_n, max(config.levels), *choices
 
 
 def _relative_error(out: torch.Tensor, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:

@@ -156,6 +156,11 @@ class Report:
         self.add_dense(reason, step, layer)
         return self._clock.measure((_DENSE, reason), device)
 
+    def shares_since(self, start: int) -> list[torch.Tensor]:
+        """Shares of block pairs of the sparse calls from the given one on, where they lie. Does not wait."""
+        with self._lock:
+            return [call.shares for call in self._unread[start:]]
+
     @property
     def sparse_count(self) -> int:
         return len(self._read) + len(self._unread)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import comfy.model_patcher
 import torch
@@ -20,10 +20,10 @@ from ...ops.backends import check_backend
 from ...ops.device_cache import clear_device_caches
 from ...report.report import Report
 from ...settings.config import PSAConfig
-from ...settings.errors import ConfigError
 from ...settings.schedule import Schedule
 from ...settings.sizes import Grid
 from ..noise_levels import Part, StepCounter, Window
+from ..progress import Progress
 from ..run import Run
 from .forward import Forward, under_way
 from .last_prompt import LastPrompt
@@ -40,6 +40,12 @@ PATCH_KEY = "psa"
 _RUN_KEY = "psa_run"
 
 
+class Announce(Protocol):
+    """Shows a line, and the density that a run came to with the numbers of its preset."""
+
+    def __call__(self, line: str, density: float | None = None) -> None: ...
+
+
 @dataclass(frozen=True)
 class Patch:
     """What a patched MODEL carries.
@@ -48,14 +54,15 @@ class Patch:
         config: settings.
         backend: ``"auto"``, ``"triton"`` or ``"torch"``.
         model: the video model; None leaves every call dense.
-        announce: called with one line after each sampler call.
+        announce: shows a line on the node in place of the one before, or none for "": while a sampler call goes on,
+            and what it did when it has ended, with its density if that is what the preset's ``mask_ratios`` came to.
         last_prompt: reports of the sampler calls of the last prompt; clones of the MODEL share it.
     """
 
     config: PSAConfig
     backend: str
     model: VideoModel | None
-    announce: Callable[[str], None] | None = None
+    announce: Announce | None = None
     last_prompt: LastPrompt = field(default_factory=LastPrompt, compare=False)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Patch:
@@ -70,6 +77,7 @@ class _SamplerCall:
     Attributes:
         window: noise levels at which calls may run sparse.
         leading: reference frames before the clip; None when unknown.
+        progress: says how far it is; None where nobody listens.
         seen: shapes of inputs with which a forward of it has ended.
         hooks: on a model whose forward calls its blocks without their options.
     """
@@ -79,6 +87,7 @@ class _SamplerCall:
     part: Part
     window: Window
     leading: int | None
+    progress: Progress | None = None
     seen: set[tuple[int, ...]] = field(default_factory=set)
     hooks: OptionsForBlocks | None = None
 
@@ -113,32 +122,33 @@ def _free_caches(_patcher: comfy.model_patcher.ModelPatcher, _unpatch_all: bool)
     clear_device_caches()
 
 
-def reports_of(**models: comfy.model_patcher.ModelPatcher | None) -> list[Report]:
-    """What the last prompt did that sampled with each of these MODELs, a report for each patch among them.
+def reports_of(**models: comfy.model_patcher.ModelPatcher | None) -> tuple[list[Report], list[str]]:
+    """What the last prompt did that sampled with each of these MODELs.
 
     Args:
         models: by the name of the input that they come from; None for an input that is not connected.
 
-    Raises:
-        ConfigError: a MODEL is not patched, or has not sampled yet.
+    Returns:
+        A report for each patch among them, and of each MODEL without one in words why.
     """
     found: list[LastPrompt] = []
+    missing = []
     for key, model in models.items():
         if model is None:
             continue
         patch: Patch | None = model.model_options.get("transformer_options", {}).get(PATCH_KEY)
-        name = type(model.model).__name__
+        name = f"{key} ({type(model.model).__name__})"
         if patch is None:
-            raise ConfigError(
-                key, name, "is not patched: connect the MODEL that comes out of PSA Attention Patch, with enabled on"
+            missing.append(
+                f"{name} is not patched: connect the MODEL that comes out of PSA Attention Patch, with enabled on"
             )
-        if not patch.last_prompt.reports:
-            raise ConfigError(
-                key, name, "has not sampled yet: give it to a sampler, and connect what the sampler makes to samples"
+        elif not patch.last_prompt.reports:
+            missing.append(
+                f"{name} has not sampled yet: give it to a sampler, and connect what the sampler makes to samples"
             )
-        if patch.last_prompt not in found:
+        elif patch.last_prompt not in found:
             found.append(patch.last_prompt)
-    return [Report.of(last_prompt.reports) for last_prompt in found]
+    return [Report.of(last_prompt.reports) for last_prompt in found], missing
 
 
 def _outer_sample(
@@ -152,11 +162,14 @@ def _outer_sample(
     guider.model_options["transformer_options"][_RUN_KEY] = call
     try:
         samples = executor(noise, latent_image, sampler, sigmas, *args, **kwargs)
+    except BaseException:
+        # Of a run that was broken off nothing is known for sure, and its GPU may not be asked.
+        _show(patch, "")
+        raise
     finally:
         guider.model_options = outer_options
         if call.hooks is not None:
             call.hooks.remove()
-    # Of a run that was broken off nothing is known for sure, and its GPU may not be asked.
     patch.last_prompt.add(call.run.report)
     _announce(call.run, patch)
     return samples
@@ -180,10 +193,30 @@ def _begin(patch: Patch, sigmas: list[float], grid: Grid | None, guider: Any) ->
         window = window_of(schedule, model_sampling)
     if patch.config.verbose:
         log.info("PSA: %s; %d steps from step %d of %d on", patch.config, len(sigmas) - 1, part.before, part.steps)
-    return _SamplerCall(run, StepCounter(sigmas), part, window, leading)
+    progress = None
+    if patch.announce is not None and patch.model is not None:
+        progress = Progress(patch.announce, run.report)
+        run.on_compile = progress.compiling
+    return _SamplerCall(run, StepCounter(sigmas), part, window, leading, progress)
 
 
 def _announce(run: Run, patch: Patch) -> None:
+    """Say what a run did. It asks the GPU, and must not cost the samples when that fails: then nothing is known."""
+    try:
+        line, density = _line(run), run.report.density()
+    except Exception as error:
+        log.warning("PSA: what the attention of this run did cannot be read: %s: %s", type(error).__name__, error)
+        line, density = "", None
+    schedule = patch.config.schedule
+    _show(patch, line, density if schedule is None or schedule.start is None else None)
+
+
+def _show(patch: Patch, line: str, density: float | None = None) -> None:
+    if patch.announce is not None:
+        patch.announce(line, density)
+
+
+def _line(run: Run) -> str:
     if run.report.sparse_count + run.report.dense_count:
         line = run.report.line()
         log.info("%s", line)
@@ -195,8 +228,7 @@ def _announce(run: Run, patch: Patch) -> None:
     else:
         line = "PSA: no attention call reached the pack; another node has replaced this model's attention"
         log.warning("%s", line)
-    if patch.announce is not None:
-        patch.announce(line)
+    return line
 
 
 def _apply_model(
@@ -216,6 +248,8 @@ def _apply_model(
         # The one wait for the GPU in a forward; samplers wait once a step anyway.
         sigma = float(t.max())
         step = call.part.before + call.steps.at(sigma)
+        if call.progress is not None:
+            call.progress.begin_forward(step, call.part.steps)
         text_length = 0 if c_crossattn is None else c_crossattn.shape[1]
         image_tokens = kwargs["clip_fea"].shape[-2] if kwargs.get("clip_fea") is not None else 0
         references = None if call.leading is None else (call.leading, trailing_references(kwargs))

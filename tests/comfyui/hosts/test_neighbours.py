@@ -136,8 +136,21 @@ def test_a_run_that_is_broken_off_leaves_nothing(comfyui: ComfyUI, kind: str, st
 
     assert failed.error is not None
     assert ("the test" in failed.error.get("exception_message", "")) == (kind != "interrupt")
-    assert not [text for text in failed.lines.values() if text.startswith("PSA")]
+    # Nothing stays of what was said while it went on.
+    assert all("step" in text or text == "" for _, text in failed.said)
+    assert set(failed.lines.values()) == {""}
     assert torch.equal(comfyui.client.sample(single_pass("wan_t2v", SETTINGS, psa(warmup_steps=1))), before)
+
+
+def test_numbers_that_cannot_be_read_cost_no_result(comfyui: ComfyUI) -> None:
+    wanted = comfyui.client.sample(single_pass("wan_t2v", SETTINGS, psa()))
+    graph = single_pass("wan_t2v", SETTINGS, chain(psa(), node("PSATestUnreadable")))
+
+    result = comfyui.client.run(graph)
+
+    assert set(result.lines.values()) == {""}
+    assert torch.equal(comfyui.client.latent(result), wanted)
+    assert "what the attention of this run did cannot be read: RuntimeError: CUDA" in comfyui.server.log_text()
 
 
 @pytest.mark.slow

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ..client import PromptFailedError
 from ..conftest import ComfyUI
 from ..graphs import Graph, Link
 from ..psa import picture
@@ -50,9 +49,18 @@ def test_equal_videos_are_identical_also_with_transparency(comfyui: ComfyUI) -> 
         ({"width": 40}, "PSA Compare: video = '40 x 24': the reference has 32 x 24"),
     ],
 )
-def test_videos_that_do_not_fit_are_refused(comfyui: ComfyUI, other: dict[str, int], words: str) -> None:
-    with pytest.raises(PromptFailedError, match=words):
-        comfyui.client.run(compare(DARK, LIGHT, **other))
+def test_videos_that_do_not_fit_are_said_and_cost_no_result(
+    comfyui: ComfyUI, other: dict[str, int], words: str
+) -> None:
+    graph = compare(DARK, LIGHT, **other)
+
+    result = comfyui.client.run(graph)
+
+    assert shown_numbers(result.outputs, graph)["error"].startswith(words)
+    plot, difference = (comfyui.client.frames(result, node) for node in graph.nodes_of("SaveImage"))
+    assert plot.shape[2:] == (920, 3)
+    assert difference.shape == (3, 24, 32, 3)
+    assert not difference.any()
 
 
 def compare(reference: int, video: int, *, gain: float = 4.0, transparent: bool = False, **other: int) -> Graph:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -177,6 +178,59 @@ class TestBreakOff(io.ComfyNode):
         return io.NodeOutput(patched)
 
 
+class TestSlow(io.ComfyNode):
+    """Takes time for each forward, as large models do."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """`seconds` go by before each forward."""
+        return io.Schema(
+            node_id="PSATestSlow",
+            category="psa/test",
+            inputs=[io.Model.Input("model"), io.Float.Input("seconds", default=0.3)],
+            outputs=[io.Model.Output()],
+        )
+
+    @classmethod
+    def execute(cls, model: Any, seconds: float) -> io.NodeOutput:
+        """Patch a clone."""
+
+        def apply_model(executor: Any, *args: Any, **kwargs: Any) -> Any:
+            time.sleep(seconds)
+            return executor(*args, **kwargs)
+
+        patched = model.clone()
+        patched.add_wrapper_with_key(WrappersMP.APPLY_MODEL, "psa_test_slow", apply_model)
+        return io.NodeOutput(patched)
+
+
+class TestUnreadable(io.ComfyNode):
+    """The numbers of a run cannot be read when it has ended, as after an error of a GPU that nothing has noticed."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """MODEL in, MODEL out."""
+        return _model_node("PSATestUnreadable")
+
+    @classmethod
+    def execute(cls, model: Any) -> io.NodeOutput:
+        """Patch a clone."""
+
+        def apply_model(executor: Any, *args: Any, **kwargs: Any) -> Any:
+            (options,) = [x for x in args if isinstance(x, dict) and "psa_run" in x]
+            out = executor(*args, **kwargs)
+            options["psa_run"].run.report.sparse_calls = _unreadable
+            return out
+
+        patched = model.clone()
+        patched.add_wrapper_with_key(WrappersMP.APPLY_MODEL, "psa_test_unreadable", apply_model)
+        return io.NodeOutput(patched)
+
+
+def _unreadable() -> None:
+    raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+
 def _break_off(kind: str) -> None:
     if kind == "error":
         raise RuntimeError("the test broke off")
@@ -186,7 +240,17 @@ def _break_off(kind: str) -> None:
     comfy.model_management.throw_exception_if_processing_interrupted()
 
 
-NEIGHBOURS = [TestBreakOff, TestCopy, TestOwnForward, TestOwnAttention, TestCompile, TestSparseAttention, TestTwice]
+NEIGHBOURS = [
+    TestBreakOff,
+    TestCopy,
+    TestOwnForward,
+    TestOwnAttention,
+    TestCompile,
+    TestSlow,
+    TestSparseAttention,
+    TestTwice,
+    TestUnreadable,
+]
 
 
 def _deep_copying(executor: Any, *args: Any, **kwargs: Any) -> Any:
