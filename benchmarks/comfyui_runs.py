@@ -146,15 +146,7 @@ def measure(clip: Clip) -> list[Run]:
             lines.append(line)
 
         def patched(dense_steps: int) -> Any:
-            return patch_model(
-                model,
-                Patch(
-                    config.replace(warmup_steps=dense_steps),
-                    "triton",
-                    video,
-                    lambda line, _density=None: lines.append(line),
-                ),
-            )
+            return patch_model(model, Patch(config.replace(warmup_steps=dense_steps), "triton", video, keep))
 
         dense = _sample(model, clip, 1), _sample(model, clip, clip.steps)
         sparse = _sample(patched(0), clip, 1), _sample(patched(clip.dense_steps), clip, clip.steps)

@@ -32,7 +32,7 @@ class PSASparsitySchedule(io.ComfyNode):
             description=(
                 "For the PSA Attention Patch: which steps and layers stay dense, and how mask_ratios move over the "
                 "steps. Steps are counted over the whole denoising, also when KSamplerAdvanced or Wan 2.2's two "
-                "experts each sample a part. Draws density over the steps on itself."
+                "experts each sample a part. Draws the budget of every step on itself."
             ),
             search_aliases=["psa schedule", "sparse steps", "dense layers", "warmup", "mask_ratios"],
             inputs=[

@@ -26,9 +26,15 @@ function colour(element, level) {
     element.style.setProperty("--psa-colour", LEVEL_COLOURS[level].join(" "));
 }
 
+function budgetText(budget, densities) {
+    const values = { budget: budget.toFixed(2), density: densities.map((each) => each.toFixed(2)).join(" / ") };
+    return text(densities.length ? "bar.budgetAndDensity" : "bar.budget", values);
+}
+
 export class LevelBar {
-    // label: what stands above the bar. read(): {bounds, unused}, bounds as in level_bounds.js, each with `shown`
-    // (whether a level that is left out has a handle), unused a reason or null. write([[name, bound]]): takes numbers.
+    // label: what stands above the bar. read(): {bounds, unused, densities}, bounds as in level_bounds.js, each with
+    // `shown` (whether a level that is left out has a handle), unused a reason or null, densities of runs with these
+    // numbers. write([[name, bound]]): takes numbers.
     // done(): a change is over, so that undo may take it as one.
     constructor({ label, read, write, done }) {
         style();
@@ -40,8 +46,8 @@ export class LevelBar {
         const caption = part("caption", this.element);
         this.name = part("name", caption);
         this.name.setAttribute("role", "status");
-        this.density = part("density", caption);
-        this.density.title = text("bar.densityHelp");
+        this.budget = part("budget", caption);
+        this.budget.title = text("bar.budgetHelp");
         this.track = part("track", this.element);
         this.track.title = text("bar.help");
         this.segments = part("segments", this.track);
@@ -56,15 +62,15 @@ export class LevelBar {
         const seen = JSON.stringify(state);
         if (seen === this.seen) return;
         this.seen = seen;
-        const { shares, end, density, problem } = sharesOf(state.bounds);
+        const { shares, end, budget, problem } = sharesOf(state.bounds);
         const linked = shares.filter((share) => share.linked).map((share) => share.name);
         this.name.textContent = problem ?? this.label;
         this.name.title = problem ? `${problem}: ${text("bar.rule")}` : "";
         this.element.classList.toggle("psa-level-bar-wrong", problem !== null);
         this.element.classList.toggle("psa-level-bar-unused", state.unused !== null);
-        if (state.unused !== null) this.density.textContent = state.unused;
-        else if (linked.length) this.density.textContent = text("bar.linked", { names: linked.join(", ") });
-        else this.density.textContent = text("bar.density", { density: density.toFixed(2) });
+        if (state.unused !== null) this.budget.textContent = state.unused;
+        else if (linked.length) this.budget.textContent = text("bar.linked", { names: linked.join(", ") });
+        else this.budget.textContent = budgetText(budget, state.densities ?? []);
         let parked = [];
         for (const [index, share] of shares.entries()) {
             const handle = this.handles.get(share.level) ?? this.addHandle(share);

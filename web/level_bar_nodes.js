@@ -3,6 +3,7 @@
 import { app } from "../../scripts/app.js";
 import { addElement } from "./element.js";
 import { LevelBar } from "./level_bar.js";
+import { changedNames } from "./preset_changes.js";
 import { isLinked, widget } from "./presets.js";
 import { text } from "./texts.js";
 
@@ -36,10 +37,24 @@ function unused(node, prefix) {
     return text("bar.notUsed", { curve: curve.value });
 }
 
+// What patches came to with the numbers that a Preset Loader has now, one after the other.
+function densities(node) {
+    if (node.comfyClass !== "PSAPresetLoader") return [];
+    const runs = patchesBehind(node).map((patch) => patch.psaSaid ?? {});
+    return runs.filter((run) => run.numbers && !changedNames(node, run.numbers).length).map((run) => run.density);
+}
+
+function patchesBehind(node) {
+    const next = node.getOutputNodes(0) ?? [];
+    return next.flatMap((each) => (each.type === "Reroute" ? patchesBehind(each) : [each]));
+}
+
 function addBar(node, { prefix, label }) {
     const bar = new LevelBar({
         label,
-        read: () => ({ bounds: readBounds(node, prefix), unused: unused(node, prefix) }),
+        read: () => ({
+            bounds: readBounds(node, prefix), unused: unused(node, prefix), densities: densities(node),
+        }),
         write(numbers) {
             for (const [name, bound] of numbers) {
                 const number = widget(node, name);

@@ -5,8 +5,8 @@ import { text } from "./texts.js";
 export const STEP = 0.005;
 const DIGITS = 3;
 
-// What a bar can show of the bounds, also of those that are not valid: every level's share from lo to hi, the density
-// that they stand for, null where a link decides, and in words what is wrong with them, or null.
+// What a bar can show of the bounds, also of those that are not valid: every level's share from lo to hi, the budget
+// that they are (the most of dense attention's work), null where a link decides, and in words what is wrong with them, or null.
 export function sharesOf(bounds) {
     const shares = [];
     let [end, finer, problem] = [0, null, null];
@@ -23,8 +23,8 @@ export function sharesOf(bounds) {
         end = hi;
     }
     const linked = shares.some((share) => share.linked);
-    const density = shares.reduce((sum, { level, lo, hi }) => sum + (hi - lo) / level, 0);
-    return { shares, end, density: linked ? null : density, problem };
+    const budget = shares.reduce((sum, { level, lo, hi }) => sum + (hi - lo) / level, 0);
+    return { shares, end, budget: linked ? null : budget, problem };
 }
 
 // How far the border of a level can go: to the borders of its neighbours, as [least, most].

@@ -12,7 +12,8 @@ function isSame(a, b) {
     return typeof a === "number" && typeof b === "number" ? Math.abs(a - b) < 1e-9 : String(a).trim() === String(b);
 }
 
-function changedNames(node, numbers) {
+// Those of the numbers that the node's widgets do not have.
+export function changedNames(node, numbers) {
     return Object.keys(numbers).filter((name) => !isLinked(node, name) && !isSame(widget(node, name).value, numbers[name]));
 }
 

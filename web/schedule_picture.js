@@ -1,4 +1,4 @@
-// A schedule: the density of every denoising step as bars.
+// A schedule: the budget of every denoising step as bars.
 import { LEVEL_COLOURS } from "./level_colours.js";
 import { add, below, beside, colour, legend, numbers, picture, PLOT } from "./picture.js";
 import { text } from "./texts.js";

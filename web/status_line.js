@@ -6,15 +6,23 @@ import { addElement } from "./element.js";
 
 const NODES = ["PSAAttentionPatch", "PSASavePreset", "PSACogVideoXLoRA"];
 const HREF = new URL("status_line.css", import.meta.url);
-// LiteGraph's: such a node is not part of prompts.
+const NOTHING = { line: "" };
+// LiteGraph's modes of nodes that no prompt has: muted and bypassed.
 const LEFT_OUT = [2, 4];
 
-// Lines by graph and node: undo and another tab's graph make new nodes, and a run may end while its graph is not shown.
-const lines = new Map();
+// What nodes have said, by graph and node: undo and another tab's graph make new nodes, and a run may end while its
+// graph is not shown. And what they said with the same settings before, for runs that find them in ComfyUI's cache.
+const said = new Map();
+const saidBefore = new Map();
+
+// The graph that is open, subgraphs within.
+function root() {
+    return app.rootGraph ?? app.graph;
+}
 
 // The node that a prompt calls "12:3" is node 3 in the subgraph of node 12.
 function nodeOf(id) {
-    let [node, graph] = [null, app.rootGraph ?? app.graph];
+    let [node, graph] = [null, root()];
     for (const part of String(id).split(":")) {
         node = graph?.getNodeById(part) ?? graph?.getNodeById(Number(part));
         graph = node?.subgraph;
@@ -22,22 +30,42 @@ function nodeOf(id) {
     return node;
 }
 
-// The pack's nodes in the graph that is open, as [id in prompts, node].
-function* nodesWithin(graph = app.rootGraph ?? app.graph, within = "") {
+// The nodes with a line, as [id in prompts, node].
+function* nodesWithin(graph = root(), within = "") {
     for (const node of graph?.nodes ?? []) {
-        if (node.psaShowLine) yield [`${within}${node.id}`, node];
+        if (node.psaSay) yield [`${within}${node.id}`, node];
         if (node.subgraph) yield* nodesWithin(node.subgraph, `${within}${node.id}:`);
     }
 }
 
-function keyOf(id, graph = (app.rootGraph ?? app.graph).id) {
+function keyOf(id, graph = root().id) {
     return `${graph}/${id}`;
 }
 
-function say({ node: id, line, graph }) {
+// All that decides what a node does in a run.
+function settingsOf(node) {
+    if (!node) return null;
+    const values = node.widgets?.filter((each) => each.serialize !== false).map((each) => each.value);
+    return [node.type, values, node.inputs?.map((_, slot) => settingsOf(node.getInputNode(slot)))];
+}
+
+function say({ node: id, graph, ...what }) {
     const key = keyOf(id, graph ?? undefined);
-    lines.set(key, line);
-    if (key === keyOf(id)) nodeOf(id)?.psaShowLine?.(line);
+    said.set(key, what);
+    if (key !== keyOf(id)) return;
+    const node = nodeOf(id);
+    node?.psaSay?.(what);
+    if (node?.psaSettings) saidBefore.set(`${key} ${node.psaSettings}`, what);
+}
+
+// A run begins. A node that it leaves out has nothing to say of it, and one that is found in the cache what it said then.
+function begin({ nodes: cached }) {
+    for (const [id, node] of nodesWithin()) {
+        node.psaSettings = JSON.stringify(settingsOf(node));
+        const before = saidBefore.get(`${keyOf(id)} ${node.psaSettings}`) ?? NOTHING;
+        if (LEFT_OUT.includes(node.mode)) say({ node: id, ...NOTHING });
+        else if (cached.includes(id)) say({ node: id, ...before });
+    }
 }
 
 function addLine(node) {
@@ -60,11 +88,12 @@ function addLine(node) {
     }
 
     addElement(node, "status_line", element, { height: () => height, update, own: () => false });
-    node.psaShowLine = (line) => {
-        text.textContent = line;
-        element.classList.toggle("psa-status-line-empty", !line);
+    node.psaSay = (what) => {
+        node.psaSaid = what;
+        text.textContent = what.line;
+        element.classList.toggle("psa-status-line-empty", !what.line);
     };
-    node.psaShowLine("");
+    node.psaSay(NOTHING);
 }
 
 app.registerExtension({
@@ -73,10 +102,7 @@ app.registerExtension({
     setup() {
         document.head.append(Object.assign(document.createElement("link"), { rel: "stylesheet", href: HREF }));
         api.addEventListener("psa.line", ({ detail }) => say(detail));
-        // A node that the run leaves out has nothing to say of it.
-        api.addEventListener("execution_start", () => {
-            for (const [id, node] of nodesWithin()) if (LEFT_OUT.includes(node.mode)) say({ node: id, line: "" });
-        });
+        api.addEventListener("execution_cached", ({ detail }) => begin(detail));
     },
 
     nodeCreated(node) {
@@ -84,6 +110,6 @@ app.registerExtension({
     },
 
     afterConfigureGraph() {
-        for (const [id, node] of nodesWithin()) node.psaShowLine(lines.get(keyOf(id)) ?? "");
+        for (const [id, node] of nodesWithin()) node.psaSay(said.get(keyOf(id)) ?? NOTHING);
     },
 });

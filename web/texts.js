@@ -8,10 +8,11 @@ export const TEXTS = {
         "advanced.show": "Show advanced inputs",
         "advanced.hide": "Hide advanced inputs",
         "bar.help": "Drag a border, or focus it and use the arrow keys.",
-        "bar.density": "density {density}",
-        "bar.densityHelp":
-            "Share of dense attention's work if the bounds are shares of the blocks (topk). With thresholdbound it " +
-            "depends on the content.",
+        "bar.budget": "budget {budget}",
+        "bar.budgetAndDensity": "budget {budget} · ran at {density}",
+        "bar.budgetHelp":
+            "budget: the most of dense attention's work that these bounds allow. topk spends it, in whole blocks; " +
+            "thresholdbound only what the content needs. ran at: the density of the last run with these numbers.",
         "bar.skipped": "skip",
         "bar.linked": "{names} linked",
         "bar.comesFromLink": "{name} comes from its link",
@@ -34,7 +35,7 @@ export const TEXTS = {
         "preset.reset": "reset",
         "preset.resetHelp": "Take the numbers of {preset} again",
         "presets.file": "PSA preset file",
-        "schedule.title": "Density over {steps} steps, mask_ratios: {curve}",
+        "schedule.title": "Budget over {steps} steps, mask_ratios: {curve}",
         "schedule.step": "denoising step",
         "schedule.dense": "dense",
         "schedule.sparse": "sparse",
@@ -46,8 +47,11 @@ export const TEXTS = {
         "advanced.show": "显示高级输入",
         "advanced.hide": "隐藏高级输入",
         "bar.help": "拖动边界；或选中边界后使用方向键。",
-        "bar.density": "密度 {density}",
-        "bar.densityHelp": "上界为块数份额（topk）时，占稠密注意力计算量的份额。thresholdbound 的密度取决于内容。",
+        "bar.budget": "预算 {budget}",
+        "bar.budgetAndDensity": "预算 {budget} · 实际 {density}",
+        "bar.budgetHelp":
+            "预算：这些上界最多允许的计算量，以稠密注意力为 1。topk 按整块用满预算，thresholdbound 只用内容所需的部分。" +
+            "实际：以这些数值最近一次运行的密度。",
         "bar.skipped": "跳过",
         "bar.linked": "{names} 由连线决定",
         "bar.comesFromLink": "{name} 由连线决定",
@@ -70,7 +74,7 @@ export const TEXTS = {
         "preset.reset": "还原",
         "preset.resetHelp": "恢复 {preset} 的数值",
         "presets.file": "PSA 预设文件",
-        "schedule.title": "{steps} 步的密度，mask_ratios：{curve}",
+        "schedule.title": "{steps} 步的预算，mask_ratios：{curve}",
         "schedule.step": "去噪步",
         "schedule.dense": "稠密",
         "schedule.sparse": "稀疏",

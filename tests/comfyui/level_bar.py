@@ -44,10 +44,10 @@ def handle(page: Any, level: int, bar: int = 0) -> Any:
 
 
 def caption(page: Any, bar: int = 0) -> tuple[str, str]:
-    """What stands above a bar: name or what is wrong, and density."""
+    """What stands above a bar: name or what is wrong, and budget."""
     page.evaluate(FRAME)
     bars = page.locator(".psa-level-bar").nth(bar)
-    return tuple(bars.locator(f".psa-level-bar-{part}").inner_text() for part in ("name", "density"))  # type: ignore[return-value]
+    return tuple(bars.locator(f".psa-level-bar-{part}").inner_text() for part in ("name", "budget"))  # type: ignore[return-value]
 
 
 def widths(page: Any, bar: int = 0) -> list[float]:

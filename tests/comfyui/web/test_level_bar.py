@@ -51,14 +51,14 @@ RESIZE = """(more) => {
 # Undo knows the graph only as it is when something ends.
 REMEMBER = "() => { app.canvas.emitBeforeChange(); app.canvas.emitAfterChange(); }"
 TO_SUBGRAPH = "() => { app.graph.convertToSubgraph(new Set([window.psaNode])); }"
-# Bounds of levels 1 to 8 after every move, and their density.
+# Bounds of levels 1 to 8 after every move, and their budget.
 MOVES = """async ([starts, moves]) => {
     const { moved, sharesOf } = await import("/extensions/psa/level_bounds.js");
     return starts.map((numbers, run) => {
         const bounds = numbers.map((bound, i) => ({ level: 2 ** i, name: `l${2 ** i}`, bound, linked: false }));
         return moves[run].map(([level, place]) => {
             for (const [name, bound] of moved(bounds, level, place)) bounds.find((x) => x.name === name).bound = bound;
-            return [bounds.map((x) => x.bound), sharesOf(bounds).density];
+            return [bounds.map((x) => x.bound), sharesOf(bounds).budget];
         });
     });
 }"""
@@ -83,7 +83,7 @@ def test_renderer_is_the_one_asked_for(loader: Any, request: pytest.FixtureReque
 
 def test_bar_shows_the_numbers(loader: Any) -> None:
     assert widths(loader) == [0.5, 0.1, 0.1, 0.1, 0.2]
-    assert caption(loader) == ("mask_ratios", "density 0.59")
+    assert caption(loader) == ("mask_ratios", "budget 0.59")
     assert loader.locator("[role=slider]:visible").count() == 4
     described = {
         key: handle(loader, 2).get_attribute(f"aria-{key}") for key in ("label", "valuenow", "valuemin", "valuemax")
@@ -153,9 +153,9 @@ def test_whatever_a_bar_writes_is_valid(canvas: Any) -> None:
 
     assert len(runs) == 200
     for states in runs:
-        for numbers, density in states:
+        for numbers, budget in states:
             ratios = mask_ratios_from_bounds(dict(zip((1, 2, 4, 8), numbers, strict=True)))
-            assert density == pytest.approx(quota_density(ratios))
+            assert budget == pytest.approx(quota_density(ratios))
             assert all(lo < hi for level, (lo, hi) in ratios.items() if level)
 
 
@@ -273,7 +273,7 @@ def test_nodes_do_not_share(loader: Any) -> None:
 
 def test_schedule_has_two_bars(schedule: Any) -> None:
     assert widths(schedule) == [0.4, 0.1, 0.1, 0.2, 0.2]
-    assert [caption(schedule, bar) for bar in (0, 1)] == [("start", "density 0.50"), ("end", "density 0.16")]
+    assert [caption(schedule, bar) for bar in (0, 1)] == [("start", "budget 0.50"), ("end", "budget 0.16")]
 
     drag(schedule, 8, 0.2, bar=1)
 

@@ -79,7 +79,7 @@ def test_a_fresh_schedule_is_drawn(canvas: Any) -> None:
     picture = show(canvas, "PSASparsitySchedule")
 
     texts = picture.evaluate(TEXTS)
-    assert texts[:2] == ["Density over 30 steps, mask_ratios: preset", "without the preset's warm-up"]
+    assert texts[:2] == ["Budget over 30 steps, mask_ratios: preset", "without the preset's warm-up"]
     assert {"denoising step", "0", "25", "1", "0.5", "sparse, as the preset says"} <= set(texts)
     assert "dense" not in texts
 
@@ -180,11 +180,11 @@ def test_an_answer_that_is_late_is_dropped(canvas: Any) -> None:
         canvas.evaluate(CHOOSE, ["preview_steps", 11])
         canvas.wait_for_timeout(600)
         canvas.evaluate(CHOOSE, ["preview_steps", 12])
-        assert drawn(canvas).evaluate(TEXTS)[0].startswith("Density over 12 steps")
+        assert drawn(canvas).evaluate(TEXTS)[0].startswith("Budget over 12 steps")
         with canvas.expect_response("**/psa/preview/schedule"):
             held[0].continue_()
         canvas.wait_for_timeout(300)
-        assert drawn(canvas).evaluate(TEXTS)[0].startswith("Density over 12 steps")
+        assert drawn(canvas).evaluate(TEXTS)[0].startswith("Budget over 12 steps")
     finally:
         canvas.unroute("**/psa/preview/schedule")
 
@@ -197,7 +197,7 @@ def test_many_changes_ask_once(canvas: Any) -> None:
     for steps in range(40, 60):
         canvas.evaluate(CHOOSE, ["preview_steps", steps])
 
-    assert drawn(canvas).evaluate(TEXTS)[0].startswith("Density over 59 steps")
+    assert drawn(canvas).evaluate(TEXTS)[0].startswith("Budget over 59 steps")
     assert 1 <= len(asked) <= 5
 
 
