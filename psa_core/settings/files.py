@@ -36,11 +36,18 @@ class WriteError(OSError):
 def written_whole(file: Path) -> Iterator[Path]:
     """A path beside ``file`` to write to, which takes the file's place at the end, or is gone when the block fails.
 
-    The folder is made. Of a link, what it points to is written. Drafts that killed processes have left are removed.
+    The folder is made. Of a link, what it points to is written. Drafts that killed processes have left are removed. A
+    device or a pipe is written itself.
 
     Raises:
         WriteError: the file cannot be written.
     """
+    if file.exists() and not file.is_file() and not file.is_dir():
+        try:
+            yield file
+        except OSError as error:
+            raise _write_error(file, error) from error
+        return
     target = file.resolve()
     draft = target.with_name(_DRAFTS.format(secrets.token_hex(8)))
     try:

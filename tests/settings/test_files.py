@@ -67,6 +67,17 @@ class TestWhole:
         assert file.read_text() == "old"
         assert names(tmp_path) == ["x.json"]
 
+    @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no such device")
+    def test_a_device_is_written_itself(self, tmp_path: Path) -> None:
+        # A link, so that the device is safe whatever happens to it.
+        (tmp_path / "full").symlink_to("/dev/full")
+        with pytest.raises(WriteError, match="full cannot be written: No space left on device"):
+            write_text(tmp_path / "full", "x")
+        (tmp_path / "null").symlink_to("/dev/null")
+        write_text(tmp_path / "null", "x")
+        assert names(tmp_path) == ["full", "null"]
+        assert (tmp_path / "null").is_char_device()
+
     def test_a_link_stays_one(self, tmp_path: Path) -> None:
         (tmp_path / "there").mkdir()
         link, file = tmp_path / "x.txt", tmp_path / "there" / "y.txt"

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from ...settings.errors import ConfigError
+from ...settings.files import write_text
 from .clip import DEFAULT_FAMILY, Clip
 from .diagnosis import diagnose
 from .findings import as_lines, findings
@@ -56,7 +57,7 @@ def _write(text: str, file: Path) -> None:
     if file == _STDOUT:
         sys.stdout.write(text)
     else:
-        file.write_text(text, encoding="utf-8")
+        write_text(file, text)
 
 
 def _whole(text: str) -> int:
