@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from comfy_api.latest import ComfyExtension, io
 
-from .cached import add_cached_route
 from .conditioning import TestImage, TestReference, TestText, TestVace
 from .latent import TestLatent
+from .memory import add_memory_routes
 from .model import TestModel
 from .neighbours import NEIGHBOURS
 from .network import TestForward, TestWeights
@@ -22,7 +22,7 @@ class TestExtension(ComfyExtension):
     async def on_load(self) -> None:
         """Before the server starts."""
         add_validate_route()
-        add_cached_route()
+        add_memory_routes()
         add_odd_schedulers()
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
