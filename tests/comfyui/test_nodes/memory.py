@@ -1,4 +1,4 @@
-"""``GET /psa_test/cached`` and ``/psa_test/trim``: what the pack's caches hold, and memory that malloc may give back."""
+"""``GET /psa_test/cached`` and ``trim``: what the pack's caches hold, and memory that malloc may give back."""
 
 from __future__ import annotations
 
