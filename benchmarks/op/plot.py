@@ -50,7 +50,7 @@ def draw(results: Results, file: str | Path) -> None:
     machine = results.machine
     title = f"Pyramid Sparse Attention, whole op, bf16 | {machine.gpu} | dense = {results.dense} | {machine.date}"
     figure.suptitle(title, fontsize=11)
-    save_figure(figure, file)
+    save_figure(figure, Path(file))
 
 
 def _density_lines(rows: Sequence[Row]) -> list[Line]:
