@@ -77,12 +77,15 @@ def take(page: Any, nodes: Sequence[int] = (), scale: float = 1.0) -> Image.Imag
 
 def drawn_by_node(page: Any) -> Image.Image:
     """What a node of the graph draws of itself, in the proportions of a card's picture."""
-    take(page, scale=1.0)
     drawn = page.locator(".psa-picture:not(.psa-picture-old) > svg")
-    drawn.wait_for(timeout=20_000)
-    page.evaluate(_CENTRE)
-    page.wait_for_timeout(500)
-    picture = Image.open(io.BytesIO(drawn.screenshot())).convert("RGB")
+    style = page.add_style_tag(content=_BARE)
+    try:
+        page.evaluate(_CENTRE)
+        drawn.wait_for(timeout=20_000)
+        page.wait_for_timeout(500)
+        picture = Image.open(io.BytesIO(drawn.screenshot())).convert("RGB")
+    finally:
+        style.evaluate("(element) => element.remove()")
     return ImageOps.pad(picture, (2 * _CARD[0], 2 * _CARD[1] * 5 // 8), color=_NODE)
 
 
@@ -94,10 +97,7 @@ def thumbnail(shown: Sequence[Image.Image], title: str, words: Sequence[str], co
     draw = ImageDraw.Draw(card)
     for place, picture in enumerate(shown):
         size = width // len(shown), below
-        part = (
-            ImageOps.fit(picture, size) if picture.width > picture.height else ImageOps.pad(picture, size, color=_NODE)
-        )
-        card.paste(part, (place * size[0], 0))
+        card.paste(ImageOps.fit(picture, size), (place * size[0], 0))
     draw.rectangle((0, below if shown else 0, width, below + 6), fill=colour)
     large = ImageFont.load_default(_TAG if shown else _WORDS)
     text, corner = "\n".join(words), (24, below - 30)
