@@ -20,7 +20,7 @@ def remarks(config: PSAConfig, steps: int, layers: int | None = None) -> list[st
         steps: of the whole denoising.
         layers: transformer blocks of the model; None when unknown.
     """
-    if config.type == "dense":
+    if config.type == "dense" or not steps:
         return []
     found = [*_warmup_that_holds(config, steps), *_few_sparse_steps(config, steps), *_skipped_levels(config)]
     return found if layers is None else [*found, *_layers(config, steps, layers)]
@@ -32,7 +32,7 @@ def _warmup_that_holds(config: PSAConfig, steps: int) -> list[str]:
     holding = max(counted, key=lambda source: counted[source])
     shown = {"preset": steps_of(config.warmup_steps, steps)} | counted
     others = [f"the {source}'s {count}" for source, count in shown.items() if count not in (0, counted[holding])]
-    return [f"warm-up: the {holding}'s {counted[holding]} steps hold, not {' and '.join(others)}"] if others else []
+    return [f"warm-up steps: the {holding}'s {counted[holding]}, not {' and '.join(others)}"] if others else []
 
 
 def _few_sparse_steps(config: PSAConfig, steps: int) -> list[str]:

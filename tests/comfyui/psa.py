@@ -165,9 +165,9 @@ class Line:
 
 
 def lines(result: PromptResult, graph: Graph) -> list[Line]:
-    """What the patch nodes of a graph showed during a run, in order, a line for each sampler call."""
+    """What the patch nodes of a graph showed during a run, in order, a line for each sampler call, without remarks."""
     nodes = graph.nodes_of("PSAAttentionPatch")
-    return [_read(text) for node, text in result.said if node in nodes and _ENDED.match(text)]
+    return [_read(text.partition("\n")[0]) for node, text in result.said if node in nodes and _ENDED.match(text)]
 
 
 def line(result: PromptResult, graph: Graph) -> Line:

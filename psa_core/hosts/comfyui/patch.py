@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import comfy.model_patcher
 import torch
@@ -20,11 +20,13 @@ from ...ops.backends import check_backend
 from ...ops.device_cache import clear_device_caches
 from ...report.report import Report
 from ...settings.config import PSAConfig
+from ...settings.remarks import remarks
 from ...settings.schedule import Schedule
 from ...settings.sizes import Grid
 from ..noise_levels import Part, StepCounter, Window
 from ..progress import Progress
 from ..run import Run
+from .announce import Announce, with_remarks
 from .forward import Forward, under_way
 from .last_prompt import LastPrompt
 from .model_sparse_attention import LEFT_TO_IT
@@ -38,12 +40,6 @@ log = logging.getLogger(__name__)
 
 PATCH_KEY = "psa"
 _RUN_KEY = "psa_run"
-
-
-class Announce(Protocol):
-    """Shows a line, and the density that a run came to with the numbers of its preset."""
-
-    def __call__(self, line: str, density: float | None = None) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -77,7 +73,8 @@ class _SamplerCall:
     Attributes:
         window: noise levels at which calls may run sparse.
         leading: reference frames before the clip; None when unknown.
-        progress: says how far it is; None where nobody listens.
+        announce: the patch's, with remarks on its settings in this call; None where nobody listens.
+        progress: says how far it is, likewise.
         seen: shapes of inputs with which a forward of it has ended.
         hooks: on a model whose forward calls its blocks without their options.
     """
@@ -87,6 +84,7 @@ class _SamplerCall:
     part: Part
     window: Window
     leading: int | None
+    announce: Announce | None = None
     progress: Progress | None = None
     seen: set[tuple[int, ...]] = field(default_factory=set)
     hooks: OptionsForBlocks | None = None
@@ -164,14 +162,15 @@ def _outer_sample(
         samples = executor(noise, latent_image, sampler, sigmas, *args, **kwargs)
     except BaseException:
         # Of a run that was broken off nothing is known for sure, and its GPU may not be asked.
-        _show(patch, "")
+        if patch.announce is not None:
+            patch.announce("")
         raise
     finally:
         guider.model_options = outer_options
         if call.hooks is not None:
             call.hooks.remove()
     patch.last_prompt.add(call.run.report)
-    _announce(call.run, patch)
+    _announce(call, patch.config.schedule)
     return samples
 
 
@@ -193,27 +192,28 @@ def _begin(patch: Patch, sigmas: list[float], grid: Grid | None, guider: Any) ->
         window = window_of(schedule, model_sampling)
     if patch.config.verbose:
         log.info("PSA: %s; %d steps from step %d of %d on", patch.config, len(sigmas) - 1, part.before, part.steps)
-    progress = None
-    if patch.announce is not None and patch.model is not None:
-        progress = Progress(patch.announce, run.report)
-        run.on_compile = progress.compiling
-    return _SamplerCall(run, StepCounter(sigmas), part, window, leading, progress)
+    announce, progress = patch.announce, None
+    if patch.model is not None:
+        said = remarks(patch.config, part.steps, patch.model.layers)
+        for remark in said:
+            log.warning("PSA: %s", remark)
+        if announce is not None:
+            announce = with_remarks(announce, said)
+            announce("")
+            progress = Progress(announce, run.report)
+            run.on_compile = progress.compiling
+    return _SamplerCall(run, StepCounter(sigmas), part, window, leading, announce, progress)
 
 
-def _announce(run: Run, patch: Patch) -> None:
+def _announce(call: _SamplerCall, schedule: Schedule | None) -> None:
     """Say what a run did. It asks the GPU, and must not cost the samples when that fails: then nothing is known."""
     try:
-        line, density = _line(run), run.report.density()
+        line, density = _line(call.run), call.run.report.density()
     except Exception as error:
         log.warning("PSA: what the attention of this run did cannot be read: %s: %s", type(error).__name__, error)
         line, density = "", None
-    schedule = patch.config.schedule
-    _show(patch, line, density if schedule is None or schedule.start is None else None)
-
-
-def _show(patch: Patch, line: str, density: float | None = None) -> None:
-    if patch.announce is not None:
-        patch.announce(line, density)
+    if call.announce is not None:
+        call.announce(line, density if schedule is None or schedule.start is None else None)
 
 
 def _line(run: Run) -> str:
