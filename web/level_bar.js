@@ -26,9 +26,10 @@ function colour(element, level) {
     element.style.setProperty("--psa-colour", LEVEL_COLOURS[level].join(" "));
 }
 
-function budgetText(budget, densities) {
-    const values = { budget: budget.toFixed(2), density: densities.map((each) => each.toFixed(2)).join(" / ") };
-    return text(densities.length ? "bar.budgetAndDensity" : "bar.budget", values);
+function budgetText(number, densities) {
+    const budget = number.toFixed(2);
+    if (!densities.length) return text("bar.budget", { budget });
+    return text("bar.budgetAndDensity", { budget, density: densities.map((each) => each.toFixed(2)).join(" / ") });
 }
 
 export class LevelBar {
