@@ -69,3 +69,15 @@ def test_lists_of_presets(tmp_path: Path, capsys: pytest.CaptureFixture[str], mo
     said = capsys.readouterr().err
     assert said.startswith("psa: ")
     assert said.count("\n") == 1
+
+
+@pytest.mark.parametrize("command", ["generate", "compare"])
+def test_a_prompt_that_no_file_can_hold_is_refused_before_anything_runs(
+    command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "out"
+    code = cli.main([command, "--model", "Wan2.1_1.3b", "--prompt", "bad \udcff", "--output", str(output)])
+
+    assert code == 2
+    assert "--prompt = 'bad \\udcff': must be text" in capsys.readouterr().err
+    assert not output.exists()

@@ -151,4 +151,8 @@ def _prompts(parsed: argparse.Namespace) -> tuple[str, ...]:
         except UnicodeDecodeError:
             raise ConfigError("--prompt-file", str(parsed.prompt_file), "must be a text file in UTF-8") from None
         prompts += [line.strip() for line in lines if line.strip() and not line.strip().startswith("#")]
+    for prompt in prompts:
+        # What the terminal could not decode comes as half letters, which no file can hold.
+        if prompt.encode("utf-8", "replace").decode() != prompt:
+            raise ConfigError("--prompt", prompt, "must be text; some of its bytes are no letters in this terminal")
     return tuple(prompts)
