@@ -33,6 +33,13 @@ def test_a_schedule() -> None:
     assert read("--schedule", "warmup=3")["schedule"] == Schedule(warmup=3)
 
 
+def test_dense_steps_of_a_mask_are_numbers_or_shares() -> None:
+    read_mask = read("--radial", "dense_timesteps=12.5%", "last_dense_timesteps=2")["radial"]
+    assert read_mask == RadialMask(dense_timesteps="12.5%", last_dense_timesteps=2)
+    with pytest.raises(ConfigError, match=r"--radial: dense_timesteps = 'soon': must be a number of steps such as 15"):
+        read("--radial", "dense_timesteps=soon")
+
+
 def test_a_radial_mask() -> None:
     words = ("mode=finer wins", "decay_factor=0.5", "dense_layers=2", "scene_boundaries=0,15,30,45")
     words = (*words, "scene_adjacency=1 1 0; 1 1 1; 0 1 1")
