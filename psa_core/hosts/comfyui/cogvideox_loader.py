@@ -30,8 +30,8 @@ WEIGHT_DTYPES = list(_OPTIONS)
 _PATCHES = "patch_embed.proj.weight"
 # Together no other model has them.
 _SIGNS = (_PATCHES, "patch_embed.text_proj.weight", "blocks.0.norm1.linear.weight")
-# Of the published models, by attention heads; others' number of blocks cannot be known.
-_BLOCKS = {30: 30, 48: 42}
+# Every published model of 48 heads (all but 2b) has 42 blocks; of others the number cannot be known.
+_BLOCKS = {48: 42}
 _NAMED = 3
 # Of the image-to-video models of 1.0 only the one that was published has them, and ComfyUI fills its channels.
 _LEARNED_POSITIONS = "patch_embed.pos_embedding"
