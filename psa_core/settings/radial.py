@@ -9,7 +9,7 @@ from typing import Any
 
 from .amount import Amount, read_amount
 from .errors import ConfigError
-from .scenes import FRAMES_PER_TOKEN, read_adjacency, read_boundaries
+from .scenes import FRAMES_PER_TOKEN, adjacency_matrix, read_adjacency, read_boundaries
 from .validation import check_choice, check_whole
 
 MASK_RULES = ("wan", "cogvideox")
@@ -80,6 +80,8 @@ class RadialMask:
         set_field(self, "reference_frames", tuple(self.reference_frames))
         set_field(self, "scene_boundaries", read_boundaries(self.scene_boundaries))
         set_field(self, "scene_adjacency", read_adjacency(self.scene_adjacency))
+        if self.scene_boundaries:
+            adjacency_matrix(self.scene_adjacency, len(self.scene_boundaries) - 1)
 
     @property
     def decides_alone(self) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -53,9 +54,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("presets")
 
 
-@pytest.fixture(autouse=True)
-def quiet() -> None:
-    logging.getLogger("psa_core").setLevel(logging.ERROR)
+@pytest.fixture(scope="module", autouse=True)
+def quiet() -> Iterator[None]:
+    """Thousands of odd keys are told of nowhere."""
+    logger = logging.getLogger("psa_core")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    yield
+    logger.setLevel(before)
 
 
 @hypothesis.settings(max_examples=150)
