@@ -35,6 +35,8 @@ BROKEN = {
     "nul": "a: \0",
     "tab": "a:\n\t- b",
     "list": "[1, 2]",
+    "values": f"[{'1,' * 500_000}1]",
+    "keys": "".join(f"k{i}: 1\n" for i in range(80_000)),
     "size": "a: " + "x" * (1 << 20),
 }
 
