@@ -22,7 +22,8 @@ from psa_core.ops.backends import triton_installed
 from psa_core.ops.constant import constant
 from psa_core.ops.device_cache import clear_device_caches
 from psa_core.ops.importance.sampling import sample_positions, sampled_tokens
-from psa_core.ops.reorder import reorder_index, restore_index
+from psa_core.ops.reorder import order_index, reorder_index, restore_index
+from psa_core.ops.reorder.orders import first_order, inverse
 
 CPU = torch.device("cpu")
 CONFIG = PSAConfig()
@@ -37,10 +38,18 @@ def index_of(n: int) -> torch.Tensor:
     return reorder_index(CONFIG, (1, 1, n), 0, CPU)
 
 
+def orders_of(n: int) -> torch.Tensor:
+    """The index of two orders, an object of its own."""
+    return order_index(("Raster", "Gilbert"), (1, 1, n), (2, 4, 4), 0, CPU)
+
+
 CASES: dict[str, Callable[[int], Any]] = {
     "constant": lambda n: constant((n, 2.5), torch.float32, CPU),
     "_cached_index": index_of,
     "_cached_restore": lambda n: restore_index(CONFIG, (1, 1, n), 0, CPU),
+    "_cached_orders": orders_of,
+    "inverse": lambda n: inverse(orders_of(n)),
+    "first_order": lambda n: first_order(2, n, CPU),
     "sample_positions": lambda n: sample_positions(n, CPU),
     "sampled_tokens": lambda n: sampled_tokens(index_of(n)),
     "_mask_levels": lambda n: plan.mask_levels(MASKED, (2, 1, n), 0, CPU),

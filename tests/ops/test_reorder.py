@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 
 import hypothesis
 import hypothesis.strategies as st
@@ -12,10 +13,21 @@ import torch
 
 from psa_core import PSAConfig
 from psa_core.ops import reorder
-from psa_core.ops.reorder import METHODS, gilbert, reorder_index, restore_index, tile
+from psa_core.ops.reorder import (
+    METHODS,
+    gilbert,
+    order_index,
+    reorder_index,
+    reorder_orders,
+    restore_index,
+    tile,
+)
 from psa_core.ops.reorder.gilbert import gilbert_order
+from psa_core.ops.reorder.orders import inverse
 from psa_core.ops.reorder.tile import tile_order
+from psa_core.settings.config import REORDER_METHODS
 
+from ..support.tensors import random_orders
 from ..support.windows_numpy import WindowsNumpy
 
 Grid = tuple[int, int, int]
@@ -83,7 +95,7 @@ class TestTile:
         assert np.array_equal(corners.T // tile, list(itertools.product(*map(range, tiles))))
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", REORDER_METHODS)
 @pytest.mark.parametrize("grid", [(13, 30, 45), (21, 30, 52), (17, 16, 16)])
 def test_blocks_are_more_compact_than_in_raster_order(method: str, grid: Grid) -> None:
     order = METHODS[method](grid, (2, 8, 8))
@@ -91,7 +103,7 @@ def test_blocks_are_more_compact_than_in_raster_order(method: str, grid: Grid) -
 
 
 class TestIndex:
-    @pytest.mark.parametrize("method", METHODS)
+    @pytest.mark.parametrize("method", REORDER_METHODS)
     @pytest.mark.parametrize("text", [0, 7])
     def test_text_stays_and_order_is_restored(self, method: str, text: int) -> None:
         config = PSAConfig(rearrange_method=method)
@@ -120,6 +132,54 @@ class TestIndex:
         assert reorder_index(PSAConfig(use_rearrange=False), (3, 5, 7), 2, CPU) is None
 
 
+class TestOrders:
+    @pytest.mark.parametrize("text", [0, 7])
+    def test_a_row_for_each_method(self, text: int) -> None:
+        grid, tile_size = (3, 9, 10), (2, 3, 4)
+        methods = ("Tile", "Raster", "Gilbert", "Raster")
+        index = order_index(methods, grid, tile_size, text, CPU)
+        assert index.dtype == torch.int64
+        assert index[:, :text].tolist() == [list(range(text))] * 4
+        for row, method in zip(index, methods, strict=True):
+            assert np.array_equal(row[text:].numpy() - text, METHODS[method](grid, tile_size))
+        assert index[1].tolist() == list(range(270 + text))
+
+    def test_of_a_config_all_heads_take_the_same(self) -> None:
+        config = PSAConfig(rearrange_method="Tile", tile_size=(1, 3, 3))
+        orders = reorder_orders(config, (3, 9, 10), 7, 2, 5, CPU)
+        assert orders is not None
+        assert torch.equal(orders.index, order_index(("Tile",), (3, 9, 10), (1, 3, 3), 7, CPU))
+        assert orders.of_head.dtype == torch.int32
+        assert orders.of_head.tolist() == [[0] * 5] * 2
+        assert reorder_orders(config.replace(use_rearrange=False), (3, 9, 10), 7, 2, 5, CPU) is None
+
+    def test_are_made_once(self) -> None:
+        first, second = (reorder_orders(PSAConfig(), grid, 2, 2, 3, CPU) for grid in ((3, 5, 7), [3, 5, 7]))
+        assert first is not None
+        assert second is not None
+        assert first.index is second.index
+        assert first.of_head is second.of_head
+        assert inverse(first.index) is inverse(second.index)
+
+    @pytest.mark.parametrize("n_orders", [1, 3])
+    @pytest.mark.parametrize("view", [lambda x: x, lambda x: x.mT.contiguous().mT, lambda x: x[:1].expand(x.shape)])
+    def test_each_head_takes_its_own(self, n_orders: int, view: Callable[[torch.Tensor], torch.Tensor]) -> None:
+        x = view(torch.randn(2, 3, 61, 4))
+        orders = random_orders(n_orders, 2, 3, 61, CPU)
+        taken = orders.take(x)
+        for b, h in itertools.product(range(2), range(3)):
+            assert torch.equal(taken[b, h], x[b, h, orders.index[orders.of_head[b, h]]])
+        assert torch.equal(orders.restore(taken), x)
+
+    @pytest.mark.parametrize("n_orders", [1, 3])
+    def test_gradients_go_back_to_their_tokens(self, n_orders: int) -> None:
+        x = torch.randn(2, 3, 13, 4, requires_grad=True)
+        orders = random_orders(n_orders, 2, 3, 13, CPU)
+        weights = torch.randn(2, 3, 13, 4)
+        (orders.take(x) * weights).sum().backward()
+        assert torch.equal(x.grad, orders.restore(weights))
+
+
 class TestWindows:
     """Where NumPy counts in int32."""
 
@@ -134,7 +194,7 @@ class TestWindows:
     def test_orders_are_int64(self, method: str, grid: Grid) -> None:
         assert is_permutation(METHODS[method](grid, (2, 4, 4)), grid)
 
-    @pytest.mark.parametrize("method", METHODS)
+    @pytest.mark.parametrize("method", REORDER_METHODS)
     @pytest.mark.parametrize("grid", [(1, 1, 1), (3, 5, 11)])
     def test_indices_are_int64(self, method: str, grid: Grid) -> None:
         config = PSAConfig(rearrange_method=method, tile_size=(1, 3, 3))

@@ -7,6 +7,8 @@ from typing import NamedTuple
 
 import torch
 
+from psa_core.ops.reorder import Orders
+
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
@@ -45,6 +47,12 @@ def random_levels(shape: Shape, device: torch.device = DEVICE) -> torch.Tensor:
     keep = torch.randint(shape.blocks[1], (*levels.shape[:3], 1))
     kept = choices[torch.randint(1, len(choices), keep.shape)]
     return levels.scatter(-1, keep, kept).to(device)
+
+
+def random_orders(n_orders: int, batch: int, heads: int, length: int, device: torch.device = DEVICE) -> Orders:
+    """Some orders, and one of them for each head of each batch entry."""
+    index = torch.stack([torch.randperm(length) for _ in range(n_orders)])
+    return Orders(index.to(device), torch.randint(n_orders, (batch, heads), dtype=torch.int32).to(device))
 
 
 def relative_error(actual: torch.Tensor, expected: torch.Tensor) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -11,12 +12,62 @@ from ...settings.config import PSAConfig
 from ...settings.sizes import Grid
 from ..device_cache import device_cache
 from .gilbert import gilbert_order
+from .orders import Orders, first_order
 from .tile import tile_order
 
+__all__ = ["METHODS", "Orders", "order_index", "reorder_index", "reorder_orders", "restore_index"]
+
 METHODS: dict[str, Callable[[Grid, Grid], np.ndarray]] = {
+    "Raster": lambda grid, tile_size: np.arange(math.prod(grid), dtype=np.int64),
     "Gilbert": lambda grid, tile_size: gilbert_order(grid),
     "Tile": tile_order,
 }
+
+
+def reorder_orders(
+    config: PSAConfig, grid: Grid, text_length: int, batch: int, heads: int, device: torch.device
+) -> Orders | None:
+    """The one order that a config has for all heads; None when nothing is reordered.
+
+    Args:
+        grid, text_length: as of :func:`order_index`.
+
+    Returns:
+        Orders on ``device`` for ``[B, H]``, whose tensors are cached there.
+    """
+    if not config.use_rearrange:
+        return None
+    index = order_index((config.rearrange_method,), grid, config.tile_size, text_length, device)
+    return Orders(index, first_order(batch, heads, device))
+
+
+def order_index(
+    methods: tuple[str, ...], grid: Grid, tile_size: Grid, text_length: int, device: torch.device
+) -> torch.Tensor:
+    """The index of one order after another.
+
+    Args:
+        methods: names of ``METHODS``.
+        grid: (frames, height, width) in tokens.
+        tile_size: the same of a tile, which no method but ``"Tile"`` reads.
+        text_length: tokens in front of the video; they stay where they are.
+
+    Returns:
+        int64 ``[len(methods), text_length + frames * height * width]`` on ``device``, cached there: row o is where
+        each token of order o comes from, ``reordered = tokens[index[o]]``.
+    """
+    return _cached_orders(methods, tuple(grid), tuple(tile_size), text_length, device)
+
+
+# A sampling run meets a handful of shapes (context windows, batches of prompts); 1 MB an order at 130k tokens.
+@device_cache(maxsize=16)
+def _cached_orders(
+    methods: tuple[str, ...], grid: Grid, tile_size: Grid, text_length: int, device: torch.device
+) -> torch.Tensor:
+    text = np.arange(text_length)
+    orders = [np.concatenate([text, METHODS[method](grid, tile_size) + text_length]) for method in methods]
+    # NumPy 1 counts in int32 on Windows.
+    return torch.tensor(np.stack(orders), dtype=torch.int64, device=device)
 
 
 def reorder_index(config: PSAConfig, grid: Grid, text_length: int, device: torch.device) -> torch.Tensor | None:
