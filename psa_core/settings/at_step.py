@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 from .amount import Amount, steps_of
 from .config import PSAConfig
@@ -96,21 +96,46 @@ def in_window(config: PSAConfig, step: int, steps: int | None) -> bool:
 
 
 def config_at(config: PSAConfig, step: int, steps: int | None) -> PSAConfig:
-    """The settings of one step: ``mask_ratios`` where its schedule has them by then, and no schedule.
+    """The settings of one step: ``mask_ratios`` where its schedule has them by then, or the target density that they
+    say, and no schedule.
 
     Args:
         step, steps: as of :func:`is_full_resolution`.
     """
-    schedule = config.schedule or Schedule()
-    start, mode = schedule.start or config.mask_ratios, config.mask_mode
-    end = schedule.end or config.mask_ratios
-    ratios: Mapping[int, tuple[float, float]] = start
     level = _level_of_step(config, step, steps)
     if level is not None:
-        ratios, mode = {level: (0.0, 1.0)}, "topk"
-    elif schedule.curve in ("linear", "cosine"):
-        ratios = blend_mask_ratios(start, end, _progress(config, step, steps))
-    return config.replace(mask_ratios=ratios, mask_mode=mode, schedule=None)
+        changes: dict[str, Any] = {
+            "mask_mode": "topk",
+            "mask_ratios": {level: (0.0, 1.0)},
+            "target_density": None,
+            "target_error": None,
+        }
+    elif config.mask_mode == "calibrated":
+        changes = {"target_density": _density_at(config, step, steps)}
+    else:
+        changes = {"mask_ratios": _ratios_at(config, step, steps)}
+    return config.replace(**changes, schedule=None)
+
+
+def _ratios_at(config: PSAConfig, step: int, steps: int | None) -> Mapping[int, tuple[float, float]]:
+    schedule = config.schedule or Schedule()
+    start = schedule.start or config.mask_ratios
+    if schedule.curve == "constant":
+        return start
+    return blend_mask_ratios(start, schedule.end or config.mask_ratios, _progress(config, step, steps))
+
+
+def _density_at(config: PSAConfig, step: int, steps: int | None) -> float | None:
+    """The target density, or that of the ``mask_ratios`` that a schedule has in its place; None with a target error."""
+    if config.schedule is None or not config.schedule.densities:
+        return config.target_density
+    assert config.target_density is not None
+    said = config.schedule.densities
+    start, end = said.get("start", config.target_density), said.get("end", config.target_density)
+    if config.schedule.curve == "constant" or start == end:
+        return start
+    progress = _progress(config, step, steps)
+    return (1 - progress) * start + progress * end
 
 
 def _level_of_step(config: PSAConfig, step: int, steps: int | None) -> int | None:

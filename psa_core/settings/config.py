@@ -10,17 +10,20 @@ from typing import Any, ClassVar
 from .amount import Amount, read_amount
 from .errors import ConfigError
 from .mask_ratios import DEFAULT_MASK_RATIOS, pyramid_order, read_mask_ratios
+from .mixes import levels_of_mixes
 from .radial import RadialMask
 from .schedule import Schedule
 from .sizes import BLOCK_M, BLOCK_N
-from .validation import FrozenMap, check_choice, check_whole, nested, plain, share
+from .validation import FrozenMap, above_zero, check_choice, check_whole, nested, plain, share
 
-MASK_MODES = ("thresholdbound", "topk", "timestep")
+MASK_MODES = ("thresholdbound", "topk", "timestep", "calibrated")
 REORDER_METHODS = ("Gilbert", "Tile")
 IMPORTANCE_ESTIMATORS = ("sampled_max", "sampled_sum", "mean")
 ATTN_IMPLS = ("new_mask_type", "old_mask_type")
 SIM_LEVELS = {"x2": 2, "x4": 4, "x8": 8}
 
+# What "calibrated" means without a target.
+DEFAULT_TARGET_DENSITY = 0.15
 DEFAULT_SIM_THRESHOLDS = {"x2": 0.7, "x4": 0.65, "x8": 0.6}
 
 
@@ -38,7 +41,13 @@ class PSAConfig:
         mask_mode: what the intervals are shares of: ``"thresholdbound"``, a row's importance; ``"topk"``, its blocks;
             ``"timestep"``, the whole denoising, so that all blocks of a step have one level: that of the interval
             which holds ``step / steps``. Hosts know the step; a bare call takes what
-            :func:`psa_core.settings.at_step.config_at` makes of it.
+            :func:`psa_core.settings.at_step.config_at` makes of it. ``"calibrated"``: no intervals, but for every head
+            the :class:`~.recipe.Recipe` that the error measured on a few query blocks speaks for; ``mask_ratios``,
+            ``min_full_ratio``, ``importance``, ``use_rearrange`` and ``rearrange_method`` then decide nothing.
+        target_density: ``"calibrated"``: density of every head, above 0 and at most 1; 0.15 where neither target is
+            given.
+        target_error: ``"calibrated"``, in place of it: relative error of a head's output, above 0 and at most 1; each
+            head takes the cheapest recipe that keeps to it.
         min_full_ratio: least share of a row's blocks that stays at level 1 under ``thresholdbound``.
         importance: estimator of block importance, ``"sampled_max"`` (of arXiv 2512.04025), ``"sampled_sum"`` or
             ``"mean"``.
@@ -56,6 +65,7 @@ class PSAConfig:
             fields. Hosts apply it.
         radial: a static mask, a :class:`~psa_core.settings.radial.RadialMask` or a mapping of its fields; its dense
             steps and layers are the hosts' business.
+        map_steps: steps that a layer's level map is kept for; 1 makes it anew in every step. Hosts apply it.
         verbose: log each run's settings.
         description: shown to people.
 
@@ -71,6 +81,8 @@ class PSAConfig:
         default_factory=lambda: FrozenMap(DEFAULT_MASK_RATIOS)
     )
     mask_mode: str = "thresholdbound"
+    target_density: float | None = None
+    target_error: float | None = None
     min_full_ratio: float = 0.06
     importance: str = "sampled_max"
     use_sim_mask: bool = False
@@ -86,6 +98,7 @@ class PSAConfig:
     attn_impl: str = "new_mask_type"
     schedule: Schedule | None = None
     radial: RadialMask | None = None
+    map_steps: int = 1
     verbose: bool = False
     description: str = ""
     # The settings as a Python dictionary, for compiled graphs, which carry texts and no objects. Each object has its
@@ -102,7 +115,8 @@ class PSAConfig:
         check_choice("attn_impl", self.attn_impl, ATTN_IMPLS)
         for key in ("use_sim_mask", "use_rearrange", "verbose"):
             check_choice(key, getattr(self, key), (True, False))
-        check_whole("tile_n", self.tile_n, 1)
+        for key in ("tile_n", "map_steps"):
+            check_whole(key, getattr(self, key), 1)
         for key in ("min_tokens", "text_length"):
             check_whole(key, getattr(self, key), 0)
         if not isinstance(self.description, str):
@@ -117,12 +131,42 @@ class PSAConfig:
         set_field(self, "radial", nested("radial", self.radial, RadialMask))
         if self.schedule is not None:
             self.schedule.check_levels(self.block_n)
+        self._read_targets()
         set_field(self, "as_text", repr(plain(self)))
+
+    def _read_targets(self) -> None:
+        """Check both targets, of which ``"calibrated"`` takes one and no other mode any."""
+        given = [key for key in ("target_density", "target_error") if getattr(self, key) is not None]
+        for key in given:
+            object.__setattr__(self, key, above_zero(key, getattr(self, key)))
+        if self.mask_mode != "calibrated" and given:
+            key = given[0]
+            raise ConfigError(key, getattr(self, key), f"needs mask_mode calibrated, not {self.mask_mode}")
+        if len(given) == 2:
+            allowed = f"must not stand beside target_density = {self.target_density:g}: leave one of them out"
+            raise ConfigError("target_error", self.target_error, allowed)
+        if self.mask_mode == "calibrated" and not given:
+            object.__setattr__(self, "target_density", DEFAULT_TARGET_DENSITY)
+        if self.mask_mode == "calibrated" and self.schedule is not None:
+            self._check_scheduled(self.schedule)
+
+    def _check_scheduled(self, schedule: Schedule) -> None:
+        """See that the densities of a schedule can take the place of the target."""
+        for key, density in schedule.densities.items():
+            if self.target_error is not None:
+                allowed = f"must not stand beside mask_ratios of a schedule, which say a density: leave out its {key}"
+                raise ConfigError("target_error", self.target_error, f"{allowed}, or give target_density")
+            if density == 0:
+                allowed = "skips everything; the density that it says for mask_mode calibrated must be above 0"
+                raise ConfigError(f"schedule.{key}", plain(getattr(schedule, key)), allowed)
 
     @property
     def levels(self) -> tuple[int, ...]:
         """The pyramid levels that a row may use, finest first, skipped (0) last; level 1 is always among them."""
-        used = {level for level, (lo, hi) in self.mask_ratios.items() if hi > lo}
+        if self.mask_mode == "calibrated":
+            used = levels_of_mixes(self.block_n)
+        else:
+            used = {level for level, (lo, hi) in self.mask_ratios.items() if hi > lo}
         return tuple(sorted(used | {1}, key=pyramid_order))
 
     def replace(self, **changes: Any) -> PSAConfig:

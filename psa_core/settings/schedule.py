@@ -9,7 +9,7 @@ from typing import Any
 
 from .amount import Amount, read_amount
 from .errors import ConfigError
-from .mask_ratios import read_mask_ratios
+from .mask_ratios import quota_density, read_mask_ratios
 from .validation import check_choice, check_whole, share, whole_of
 
 CURVES = ("constant", "linear", "cosine", "timestep")
@@ -30,7 +30,8 @@ class Schedule:
         curve: how ``mask_ratios`` move from ``start`` to ``end`` over the steps that run sparse: ``"constant"`` stays
             at ``start``, ``"linear"`` and ``"cosine"`` (slow, fast, slow) move every bound. ``"timestep"`` is the
             config's ``mask_mode: timestep``, with ``start`` for its ``mask_ratios``.
-        start, end: ``mask_ratios``; None for those of the config.
+        start, end: ``mask_ratios``; None for those of the config. For ``mask_mode: calibrated`` they say a density,
+            that of quotas, and None is the config's ``target_density``.
         steps: of the whole denoising, where the user says so; 0 leaves it to the host to find out. What is given wins
             over what the host would find.
         start_step: with ``steps``: how many steps of the whole come before those that the model samples here.
@@ -73,6 +74,13 @@ class Schedule:
     def has_window(self) -> bool:
         """Whether the percents leave anything out."""
         return self.start_percent > 0 or self.end_percent < 1
+
+    @property
+    def densities(self) -> dict[str, float]:
+        """The quotas that steps move between, by name (``start``, ``end``), as densities; None's are left out."""
+        used = {"constant": ("start",), "timestep": ()}.get(self.curve, ("start", "end"))
+        found = {key: getattr(self, key) for key in used}
+        return {key: min(quota_density(ratios), 1.0) for key, ratios in found.items() if ratios is not None}
 
     def check_levels(self, block_n: int) -> None:
         """See that key blocks of this size can take every level.

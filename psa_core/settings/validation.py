@@ -65,6 +65,13 @@ def share(key: str, value: Any) -> float:
     return float(value)
 
 
+def above_zero(key: str, value: Any) -> float:
+    """``value``, which must be a number above 0 and at most 1, as a float."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0.0 < value <= 1.0:
+        raise ConfigError(key, value, "must be a number above 0, and at most 1")
+    return float(value)
+
+
 def nested(key: str, value: Any, kind: type[Settings]) -> Settings | None:
     """Settings inside settings: None, an object of this dataclass, or a mapping of its fields, as files have it.
 

@@ -79,6 +79,12 @@ def test_left_out_thresholds_keep_their_defaults() -> None:
     assert dict(PSAConfig(sim_thresholds={"x4": 0.1}).sim_thresholds) == {"x2": 0.7, "x4": 0.1, "x8": 0.6}
 
 
+def test_calibrated_without_a_target_means_a_density() -> None:
+    config = PSAConfig(mask_mode="calibrated")
+    assert (config.target_density, config.target_error) == (0.15, None)
+    assert PSAConfig(mask_mode="calibrated", target_error=0.1).target_density is None
+
+
 def test_rounding_in_bounds_is_forgiven() -> None:
     config = PSAConfig(mask_ratios={1: (0, 0.1 + 0.2), 2: (0.3, 0.9999999)})
     assert config.levels == (1, 2)
@@ -93,6 +99,15 @@ REFUSED: list[tuple[dict[str, Any], str, Any, str]] = [
     ({"tile_n": 0}, "tile_n", 0, "1 or more"),
     ({"tile_n": True}, "tile_n", True, "whole number"),
     ({"mask_mode": "timestamp"}, "mask_mode", "timestamp", "thresholdbound, topk"),
+    ({"mask_mode": "calibrated", "target_density": 0}, "target_density", 0, "above 0"),
+    ({"mask_mode": "calibrated", "target_density": 1.5}, "target_density", 1.5, "at most 1"),
+    ({"mask_mode": "calibrated", "target_error": "5%"}, "target_error", "5%", "number"),
+    ({"mask_mode": "calibrated", "target_error": True}, "target_error", True, "number"),
+    ({"mask_mode": "calibrated", "target_error": 0.1, "target_density": 0.2}, "target_error", 0.1, "leave one of them"),
+    ({"target_density": 0.2}, "target_density", 0.2, "needs mask_mode calibrated, not thresholdbound"),
+    ({"target_error": 0.2, "mask_mode": "topk"}, "target_error", 0.2, "needs mask_mode calibrated, not topk"),
+    ({"map_steps": 0}, "map_steps", 0, "1 or more"),
+    ({"map_steps": 1.0}, "map_steps", 1.0, "whole number"),
     ({"min_full_ratio": 1.01}, "min_full_ratio", 1.01, "from 0 to 1"),
     ({"min_full_ratio": "0.1"}, "min_full_ratio", "0.1", "number"),
     ({"importance": "max"}, "importance", "max", "sampled_max, sampled_sum, mean"),
@@ -155,9 +170,17 @@ def test_refusals_name_key_value_and_what_is_allowed(
     assert allowed in str(error)
 
 
-@pytest.mark.parametrize("bad", [{"min_full_ratio": float("nan")}, {"mask_ratios": {1: (0, float("nan"))}}])
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"min_full_ratio": float("nan")},
+        {"mask_ratios": {1: (0, float("nan"))}},
+        {"mask_mode": "calibrated", "target_density": float("nan")},
+        {"mask_mode": "calibrated", "target_error": float("nan")},
+    ],
+)
 def test_not_a_number_is_refused(bad: Mapping[str, Any]) -> None:
-    with pytest.raises(ConfigError, match="from 0 to 1"):
+    with pytest.raises(ConfigError, match=r"from 0 to 1|above 0, and at most 1"):
         PSAConfig(**bad)
 
 

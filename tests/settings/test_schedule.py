@@ -199,7 +199,8 @@ class TestRatios:
         made = config_at(config, step, steps)
         assert made.schedule is None
         assert made.mask_mode != "timestep"
-        assert made.replace(mask_ratios=config.mask_ratios, mask_mode=config.mask_mode) == config.replace(schedule=None)
+        changed = ("mask_ratios", "mask_mode", "target_density", "target_error")
+        assert made.replace(**{key: getattr(config, key) for key in changed}) == config.replace(schedule=None)
 
     @hypothesis.given(ratio_tilings(), ratio_tilings(), st.floats(0, 1))
     def test_between_two_sets_density_lies_between(self, start: dict, end: dict, progress: float) -> None:
@@ -207,6 +208,59 @@ class TestRatios:
         ends = quota_density(start), quota_density(end)
         assert min(ends) - 1e-5 <= quota_density(blended) <= max(ends) + 1e-5
         assert quota_density(blended) == pytest.approx(ends[0] + (ends[1] - ends[0]) * progress, abs=1e-5)
+
+
+class TestCalibrated:
+    def test_mask_ratios_say_a_density(self) -> None:
+        config = PSAConfig(mask_mode="calibrated", schedule=Schedule(start=START))
+        made = config_at(config, 3, 10)
+        assert (made.mask_mode, made.target_density) == ("calibrated", pytest.approx(0.4 + 0.05 + 0.3 / 8))
+        assert made.mask_ratios == config.mask_ratios
+
+    @hypothesis.given(ratio_tilings(), ratio_tilings(), st.sampled_from(["linear", "cosine"]), step_counts, st.data())
+    def test_density_moves_as_that_of_mask_ratios(
+        self, start: dict, end: dict, curve: str, steps: int, data: st.DataObject
+    ) -> None:
+        hypothesis.assume(quota_density(start) > 0 and quota_density(end) > 0)
+        step = data.draw(st.integers(0, steps - 1))
+        config = PSAConfig(mask_mode="topk", schedule=Schedule(curve=curve, start=start, end=end))
+        density = config_at(config.replace(mask_mode="calibrated"), step, steps).target_density
+        assert density == pytest.approx(quota_density(config_at(config, step, steps).mask_ratios), abs=1e-5)
+
+    def test_what_a_schedule_leaves_out_is_the_target(self) -> None:
+        config = PSAConfig(mask_mode="calibrated", target_density=0.3, schedule=Schedule(curve="linear", end=END))
+        assert config_at(config, 0, 5).target_density == 0.3
+        assert config_at(config, 4, 5).target_density == pytest.approx(0.15)
+        both = config.replace(schedule=Schedule(curve="cosine"))
+        assert {config_at(both, step, 5).target_density for step in range(5)} == {0.3}
+
+    @pytest.mark.parametrize("target", [{"target_density": 0.2}, {"target_error": 0.1}])
+    def test_a_level_for_a_whole_step_needs_no_recipe(self, target: dict[str, float]) -> None:
+        config = PSAConfig(mask_mode="calibrated", schedule=Schedule(curve="timestep", start=START), **target)
+        made = [config_at(config, step, 10) for step in range(10)]
+        assert [next(iter(each.mask_ratios)) for each in made] == [1, 1, 1, 1, 2, 8, 8, 8, 0, 0]
+        assert {each.mask_mode for each in made} == {"topk"}
+        assert reasons(config, 10)[:5] == ["full-resolution step"] * 4 + [None]
+
+    def test_dense_steps_and_layers_leave_the_target_alone(self) -> None:
+        schedule = Schedule(warmup=2, last_dense=1, dense_layers="3", start_percent=0.1)
+        config = PSAConfig(mask_mode="calibrated", target_error=0.1, schedule=schedule)
+        assert config_at(config, 4, 10) == config.replace(schedule=None)
+
+    @pytest.mark.parametrize(
+        "schedule", [Schedule(start=START), Schedule(curve="linear", end=END), Schedule(curve="cosine", start=START)]
+    )
+    def test_an_error_and_a_schedule_of_densities_are_refused(self, schedule: Schedule) -> None:
+        with pytest.raises(
+            ConfigError, match=r"target_error = 0\.1: .*leave out its (start|end), or give target_density"
+        ):
+            PSAConfig(mask_mode="calibrated", target_error=0.1, schedule=schedule)
+
+    def test_a_schedule_that_skips_everything_is_refused(self) -> None:
+        with pytest.raises(ConfigError, match=r"schedule\.end = .* must be above 0"):
+            PSAConfig(mask_mode="calibrated", schedule=Schedule(curve="linear", end={0: (0, 1)}))
+        # Of a constant one the end is not used.
+        PSAConfig(mask_mode="calibrated", schedule=Schedule(end={0: (0, 1)}))
 
 
 class TestPictureData:

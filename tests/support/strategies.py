@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import hypothesis.strategies as st
 
 from psa_core import PSAConfig, RadialMask, Schedule
-from psa_core.settings.config import IMPORTANCE_ESTIMATORS
+from psa_core.settings.config import IMPORTANCE_ESTIMATORS, MASK_MODES
 from psa_core.settings.mask_ratios import allowed_levels
+from psa_core.settings.recipe import MIXES, ORDERS, Recipe
 
 
 @st.composite
@@ -64,18 +67,44 @@ def radial_masks(draw: st.DrawFn) -> RadialMask:
     )
 
 
+def recipes() -> st.SearchStrategy[Recipe]:
+    """Any recipe that is allowed."""
+    return st.builds(
+        Recipe,
+        order=st.sampled_from(ORDERS),
+        estimator=st.sampled_from(IMPORTANCE_ESTIMATORS),
+        mix=st.sampled_from(MIXES),
+        density=st.floats(0, 1, exclude_min=True),
+    )
+
+
+def targets(mask_mode: str) -> st.SearchStrategy[dict[str, float]]:
+    """Any targets that a ``mask_mode`` allows, as settings of a config."""
+    if mask_mode != "calibrated":
+        return st.just({})
+    names = st.sampled_from(["target_density", "target_error"])
+    return st.dictionaries(names, st.floats(0, 1, exclude_min=True), max_size=1)
+
+
 @st.composite
 def configs(draw: st.DrawFn) -> PSAConfig:
     """Any settings that are allowed."""
     block_n = draw(st.sampled_from([32, 64, 128]))
     shares, similarities, counts = st.floats(0, 1), st.floats(-1, 1), st.integers(0, 10_000)
+    mask_mode = draw(st.sampled_from(MASK_MODES))
+    aims = draw(targets(mask_mode))
+    schedule = draw(st.none() | schedules(block_n))
+    if schedule is not None and mask_mode == "calibrated":
+        allowed = "target_error" not in aims and 0 not in schedule.densities.values()
+        schedule = schedule if allowed else dataclasses.replace(schedule, start=None, end=None)
     return PSAConfig(
         type=draw(st.sampled_from(["psa", "dense"])),
         block_m=draw(st.sampled_from([64, 128])),
         block_n=block_n,
         tile_n=draw(st.integers(1, 256)),
         mask_ratios=draw(ratio_tilings(block_n)),
-        mask_mode=draw(st.sampled_from(["thresholdbound", "topk", "timestep"])),
+        mask_mode=mask_mode,
+        **aims,
         min_full_ratio=draw(shares),
         importance=draw(st.sampled_from(IMPORTANCE_ESTIMATORS)),
         use_sim_mask=draw(st.booleans()),
@@ -87,8 +116,9 @@ def configs(draw: st.DrawFn) -> PSAConfig:
         min_tokens=draw(counts),
         text_length=draw(counts),
         attn_impl=draw(st.sampled_from(["new_mask_type", "old_mask_type"])),
-        schedule=draw(st.none() | schedules(block_n)),
+        schedule=schedule,
         radial=draw(st.none() | radial_masks()),
+        map_steps=draw(st.integers(1, 60)),
         verbose=draw(st.booleans()),
         # PyYAML reads a next-line character back as a space.
         description=draw(st.text(st.characters(exclude_characters="\x85", codec="utf-8"))),
