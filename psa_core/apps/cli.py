@@ -13,6 +13,7 @@ from pathlib import Path
 from .. import __version__
 from ..ops.backends import BackendError
 from ..settings.errors import ConfigError
+from ..settings.words import one_line
 from .bench.checks import WrongResultError
 from .bench.command import add_options as add_bench_options
 from .compare.command import add_options as add_compare_options
@@ -35,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         try:
             parsed.run(parsed)
         except (ConfigError, BackendError, OSError, ImportError) as error:
-            print(f"psa: {error}", file=sys.stderr)
+            print(f"psa: {one_line(str(error))}", file=sys.stderr)
             return 2
         except (WrongResultError, FailedPromptsError) as error:
             print(f"psa: {error}", file=sys.stderr)

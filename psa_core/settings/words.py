@@ -42,7 +42,10 @@ def shown(value: Any) -> str:
 
 
 def cut(text: str, length: int) -> str:
-    """A text of at most ``length`` characters, with dots for what is left out; halves of letters are escaped."""
-    if len(text) > length:
-        text = text[: length - len(_DOTS)] + _DOTS
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+    """:func:`one_line` of a text's first ``length`` characters at most, with dots for what is left out."""
+    return one_line(text if len(text) <= length else text[: length - len(_DOTS)] + _DOTS)
+
+
+def one_line(text: str) -> str:
+    """A text with what would end its line, or steer a terminal, escaped as in Python, and so are halves of letters."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)

@@ -101,6 +101,12 @@ def test_what_a_user_can_set_right_is_one_line_and_exit_code_2(capsys, arguments
     assert err.count("\n") == 1
 
 
+def test_a_path_of_several_lines_is_named_in_one(capsys, tmp_path: Path) -> None:
+    assert main(["presets", f"--path={tmp_path}/a\nb\x1b[2Jc"]) == 2
+
+    assert capsys.readouterr().err == f"psa: no preset file or folder at {tmp_path}/a\\nb\\x1b[2Jc\n"
+
+
 def test_a_preset_file_with_a_wrong_value_names_it(capsys, tmp_path: Path) -> None:
     file = write_preset(tmp_path, "warmup_steps: -1")
     assert main(["presets", "--path", str(file)]) == 2

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import time
-
 import pytest
 import yaml
 
 from psa_core.settings.errors import ConfigError
 from psa_core.settings.words import cut, shown
+
+from ..support.little_work import little_work
 
 ALIASES = "a: &a [1, 1, 1, 1, 1, 1, 1, 1, 1]\n" + "".join(
     f"{this}: &{this} [{', '.join([f'*{last}'] * 9)}]\n" for last, this in zip("abcdefghi", "bcdefghij", strict=True)
@@ -28,20 +28,18 @@ ALIASES = "a: &a [1, 1, 1, 1, 1, 1, 1, 1, 1]\n" + "".join(
     ids=["text", "list", "integer", "dictionary", "halves of letters", "bytes"],
 )
 def test_what_a_stranger_wrote_takes_a_line(value: object) -> None:
-    start = time.process_time()
-    error = ConfigError("key", value, "must be less")
+    with little_work():
+        error = ConfigError("key", value, "must be less")
 
-    assert time.process_time() - start < 1
     assert len(str(error)) < 200
     str(error).encode()
     assert error.at("file").value is value
 
 
 def test_aliases_that_multiply_are_not_written_out() -> None:
-    start = time.process_time()
-    text = shown(yaml.safe_load(ALIASES))
+    with little_work():
+        text = shown(yaml.safe_load(ALIASES))
 
-    assert time.process_time() - start < 1
     assert len(text) <= 160
 
 
@@ -55,3 +53,9 @@ def test_keys_and_sources_are_cut_as_well() -> None:
 
     assert len(str(error)) < 2000
     assert cut("abcdef", 5) == "ab..."
+
+
+def test_what_would_end_the_line_is_escaped() -> None:
+    assert str(ConfigError("a\nb", "c\nd", "must be less", "x\r\x1b[2J.yaml")) == (
+        r"x\r\x1b[2J.yaml: a\nb = 'c\nd': must be less"
+    )
