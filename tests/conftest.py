@@ -21,8 +21,8 @@ import torch
 
 ROOT = Path(__file__).parent.parent
 COMFYUI = "tests/comfyui/"
-# Minutes each, so that they start first.
-LONGEST = (COMFYUI, "tests/benchmarks/test_quality.py")
+# Minutes each, so that they start first, and none of them is last and alone.
+LONGEST = (f"{COMFYUI}web/", f"{COMFYUI}nodes/", f"{COMFYUI}hosts/", COMFYUI, "tests/benchmarks/test_quality.py")
 # The checkout goes before an installed copy.
 sys.path.insert(0, str(ROOT))
 if not torch.cuda.is_available():
@@ -61,12 +61,16 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """With ``-n``, what tests share is made once: a file's tests stay in one process, and all that need ComfyUI too."""
+    """With ``-n``, what tests share is made once: a file's tests stay in one process, and a folder's that need ComfyUI.
+
+    So ComfyUI and the browser are started once a process, and no process has all of their tests.
+    """
     from xdist.scheduler import LoadFileScheduling
 
     class Scheduling(LoadFileScheduling):
         def _split_scope(self, nodeid: str) -> str:
-            return COMFYUI if nodeid.startswith(COMFYUI) else super()._split_scope(nodeid)
+            folder = nodeid.removeprefix(COMFYUI).split("/", 1)[0]
+            return folder if nodeid.startswith(COMFYUI) else super()._split_scope(nodeid)
 
     # Else those with the most tests go first, and a long one may be last and alone.
     config.option.loadscopereorder = False
@@ -79,7 +83,9 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    items.sort(key=lambda item: not item.nodeid.startswith(LONGEST))
+    items.sort(
+        key=lambda item: next((i for i, path in enumerate(LONGEST) if item.nodeid.startswith(path)), len(LONGEST))
+    )
     skipped = {"gpu": "no NVIDIA GPU"} if not torch.cuda.is_available() else {}
     if not config.option.slow:
         skipped["slow"] = "slow; --slow runs them"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import time
 
 import pytest
 import torch
@@ -12,6 +11,7 @@ import torch
 from psa_core import ConfigError
 from psa_core.models.cogvideox.lora import map_lora
 
+from ..support.little_work import little_work
 from .test_cogvideox_lora import DIM, QUERY, SHAPES, pair
 
 
@@ -43,10 +43,9 @@ def test_broken_metadata_are_an_error(text: str) -> None:
 
 @pytest.mark.parametrize("key", ["model_" * 30_000 + "proj_out.lora_A.weight", "a" * 170_000, ".lora_A" * 25_000])
 def test_a_key_that_no_trainer_writes_takes_no_longer_than_others(key: str) -> None:
-    start = time.process_time()
-    mapped = map_lora(pair(QUERY) | {key: torch.zeros(2, DIM)}, None, SHAPES)
+    with little_work():
+        mapped = map_lora(pair(QUERY) | {key: torch.zeros(2, DIM)}, None, SHAPES)
 
-    assert time.process_time() - start < 1
     assert mapped.unused == {key: "no part of a LoRA"}
     assert len(mapped.line()) < 400
 

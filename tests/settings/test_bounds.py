@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import time
-
 import pytest
 
 from psa_core import ConfigError, PSAConfig, RadialMask, Schedule
+
+from ..support.little_work import little_work
 
 HUGE = "9" * 5000
 NUMBER = 10**5000
@@ -46,12 +46,9 @@ NUMBER = 10**5000
     ],
 )
 def test_what_no_model_has_is_refused_at_once(kind: type, settings: dict) -> None:
-    start = time.process_time()
-
-    with pytest.raises(ConfigError) as caught:
+    with little_work(), pytest.raises(ConfigError) as caught:
         kind(**settings)
 
-    assert time.process_time() - start < 1
     assert len(str(caught.value)) < 400
 
 

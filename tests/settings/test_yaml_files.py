@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import time
 from pathlib import Path
 
 import pytest
@@ -13,12 +12,15 @@ from psa_core.settings.errors import ConfigError
 from psa_core.settings.presets import load_families
 from psa_core.settings.yaml_files import fingerprint, read_yaml, yaml_files
 
+from ..support.little_work import little_work
 from .test_words import ALIASES
 
 GOOD = "Mine:\n  attention_configs:\n    dense: {type: dense}\n"
 MERGED = "a: &a {x: 1}\nb: &b\n  <<: *a\n  <<: *a\n" + "\n".join(
     f"k{i}: &k{i} {{<<: [{', '.join([f'*k{i - 1}' if i else '*b'] * 9)}]}}" for i in range(9)
 )
+
+
 BROKEN = {
     "word for a bool": "a: !!bool maybe",
     "date": "a: 2025-99-99",
@@ -46,11 +48,10 @@ def test_what_is_wrong_is_one_short_error_of_its_file(tmp_path: Path, text: str)
     (tmp_path / "bad.yaml").write_text(text)
     (tmp_path / "good.yaml").write_text(GOOD)
     errors: list[ConfigError] = []
-    start = time.process_time()
 
-    families = load_families(tmp_path, errors=errors)
+    with little_work():
+        families = load_families(tmp_path, errors=errors)
 
-    assert time.process_time() - start < 1
     assert list(families) == ["Mine"]
     (error,) = errors
     assert "bad.yaml" in str(error)
@@ -126,12 +127,10 @@ def test_many_unknown_keys_take_a_few_lines(tmp_path: Path, caplog: pytest.LogCa
     (tmp_path / "good.yaml").write_text(
         GOOD.replace("  attention_configs", more.replace("    ", "  ") + "  attention_configs")
     )
-    start = time.process_time()
 
-    with caplog.at_level(logging.WARNING):
+    with little_work(3), caplog.at_level(logging.WARNING):
         load_families(tmp_path)
 
-    assert time.process_time() - start < 3
     assert "1,990 more unknown keys are ignored" in caplog.text
     assert len(caplog.text) < 5000
 
