@@ -30,6 +30,7 @@ KERNELS = {
     "gather",
     "similarity",
     "levels",
+    "levels by quota",
     "block list",
 }
 KERNELS |= {"order by size"}

@@ -11,6 +11,8 @@ from psa_core import PSAConfig, attention_from_levels, compose, pyramid_sparse_a
 from psa_core.attention.plan import plan_levels
 from psa_core.ops.attention import dispatch
 from psa_core.ops.importance.estimators import ESTIMATORS, Estimator, sampled_max
+from psa_core.ops.levels.bounds import Quotas
+from psa_core.ops.levels.rules import levels_from_importance
 from psa_core.ops.pyramid.triton import block_means_triton
 from psa_core.ops.reorder import reorder_index
 
@@ -175,6 +177,15 @@ def test_static_levels() -> None:
     out, info = pyramid_sparse_attention(q, k, v, settings(shape), static_levels=static, return_info=True)
     assert (compose(info.levels, static) == info.levels).all()
     assert relative_error(out, reference(q, k, v, info.levels, shape)) < BOUND[torch.bfloat16]
+
+
+def test_levels_by_quotas_equal_torch() -> None:
+    importance = torch.randn(2, 12, 256, 1000, device=CUDA).softmax(-1)
+    ends = torch.randint(1001, (2, 12, 3), device=CUDA).sort(-1).values
+    ends[0, 0], ends[0, 1] = 0, 1000
+    quotas, config = Quotas((1, 2, 8, 0), ends.int()), PSAConfig()
+    levels = levels_from_importance(importance, config, backend="triton", quotas=quotas)
+    assert torch.equal(levels, levels_from_importance(importance, config, backend="torch", quotas=quotas))
 
 
 def test_float32_runs_in_torch() -> None:

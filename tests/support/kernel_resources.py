@@ -92,10 +92,10 @@ def measure(case: Case) -> dict[str, Any]:
     elif case.kernel in ("importance", "importance sum"):
         launch, kernel = importance_launch(case.capability), _sampled
         constants = {"SUM": case.kernel == "importance sum", "PER_M": case.block_m // 4, "PER_N": case.block_n // 4}
-    elif case.kernel == "levels":
+    elif case.kernel in ("levels", "levels by quota"):
         block, num_warps = launch_for(case.k_blocks)
         launch, kernel = Launch(1, block, num_warps, 1), _select_levels
-        constants = {"BY_MASS": True, "CAP": True, "STATIC": True, "INTERSECT": True, "BLOCK": block}
+        constants = {"BY_MASS": case.kernel == "levels", "CAP": True, "STATIC": True, "INTERSECT": True, "BLOCK": block}
     elif case.kernel == "block list":
         launch, kernel = Launch(1, RUN * LANES, 1, 1), _list_blocks
         constants = {"N_LEVELS": 8, "LOG_BLOCK_N": 7, "RUN": RUN, "LANES": LANES}
@@ -126,7 +126,8 @@ def _source(kernel: Any, constants: dict[str, int], pointer: str) -> ASTSource:
     """The kernel specialised as for a model's tensors: aligned, the head dimension innermost."""
     others = {"blocks_ptr": "*i32", "spans_ptr": "*i32", "order_ptr": "*i32", "sizes_ptr": "*i8", "scores_ptr": "*fp32"}
     others |= {"counter_ptr": "*i32"}
-    others |= {"importance_ptr": "*fp32", "bounds_ptr": "*fp32", "choices_ptr": "*i32"}
+    bounds = "*fp32" if constants.get("BY_MASS") else "*i32"
+    others |= {"importance_ptr": "*fp32", "bounds_ptr": bounds, "choices_ptr": "*i32"}
     others |= {"static_ptr": "*u8", "levels_ptr": "*u8"}
     others |= {"index_ptr": "*i64", "sample_ptr": "*i64", "cap_ptr": "*u8"}
     others |= dict.fromkeys(("scale", "x2", "x4", "x8"), "fp32")
@@ -177,7 +178,8 @@ def _cases(architectures: list[int | str]) -> Iterator[Case]:
             for kernel in ("pyramid", "block means", "gather", "similarity"):
                 yield from (Case(kernel, architecture, d, *variant) for variant in VARIANTS[: 2 if thorough else 1])
         for k_blocks in (512, 4096) if thorough else (4096,):
-            yield Case("levels", architecture, 128, *VARIANTS[0], k_blocks)
+            for kernel in ("levels", "levels by quota"):
+                yield Case(kernel, architecture, 128, *VARIANTS[0], k_blocks)
         yield from (Case(kernel, architecture, 128, *VARIANTS[0]) for kernel in ("block list", "order by size"))
     for d in (64, 128):
         yield from (Case("hopper attention", 90, d, dtype, 128, block_n) for dtype, _, block_n in VARIANTS)

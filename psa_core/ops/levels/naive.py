@@ -9,6 +9,7 @@ import torch
 
 from ...settings.config import PSAConfig
 from ...settings.mask_ratios import pyramid_order
+from .bounds import Quotas
 
 
 def levels_from_importance_naive(
@@ -18,9 +19,13 @@ def levels_from_importance_naive(
     static_levels: torch.Tensor | None = None,
     static_rule: str = "intersect",
     text_length: int = 0,
+    quotas: Quotas | None = None,
 ) -> torch.Tensor:
     """The level map that runs; arguments and result as of ``psa_core.ops.levels.rules.levels_from_importance``."""
-    levels = select_levels_naive(importance, config.mask_ratios, config.mask_mode, config.min_full_ratio)
+    if quotas is None:
+        levels = select_levels_naive(importance, config.mask_ratios, config.mask_mode, config.min_full_ratio)
+    else:
+        levels = select_quotas_naive(importance, quotas)
     static = torch.ones_like(levels) if static_levels is None else static_levels.expand(levels.shape)
     caps = torch.full_like(levels, 255) if cap is None else cap.expand(levels.shape)
     text_rows, text_columns = math.ceil(text_length / config.block_m), math.ceil(text_length / config.block_n)
@@ -49,12 +54,23 @@ def select_levels_naive(
     return torch.tensor(levels, dtype=torch.uint8).reshape(importance.shape)
 
 
+def select_quotas_naive(importance: torch.Tensor, quotas: Quotas) -> torch.Tensor:
+    """The level of every block pair, uint8 of the importance's shape, by each head's own quotas."""
+    levels = torch.zeros(importance.shape, dtype=torch.uint8)
+    batch, heads, q_blocks, _ = importance.shape
+    for b, h, i in ((b, h, i) for b in range(batch) for h in range(heads) for i in range(q_blocks)):
+        bounds = quotas.bounds[b, h].tolist()
+        for rank, block in enumerate(_ranked(importance[b, h, i].tolist())):
+            levels[b, h, i, block] = quotas.levels[sum(bound <= rank for bound in bounds)]
+    return levels
+
+
 def _select_row(
     row: list[float], mask_ratios: Mapping[int, tuple[float, float]], mask_mode: str, min_full_ratio: float
 ) -> list[int]:
     levels = [0] * len(row)
     mass = 0.0
-    for rank, block in enumerate(sorted(range(len(row)), key=lambda block: -row[block])):
+    for rank, block in enumerate(_ranked(row)):
         position = rank / len(row) if mask_mode == "topk" else mass
         for level, (lo, hi) in mask_ratios.items():
             # With all importance spent (1.0, or a last bit more) a block belongs to the last level in use.
@@ -64,3 +80,8 @@ def _select_row(
             levels[block] = 1
         mass += row[block]
     return levels
+
+
+def _ranked(row: list[float]) -> list[int]:
+    """Blocks by importance, the most important first; equal ones in their order."""
+    return sorted(range(len(row)), key=lambda block: -row[block])

@@ -9,7 +9,7 @@ import torch
 from ...settings.config import PSAConfig
 from ...settings.errors import ConfigError
 from ..constant import constant
-from .bounds import level_bounds
+from .bounds import Quotas, level_bounds
 
 COMPOSITIONS = ("intersect", "finer wins")
 
@@ -22,6 +22,7 @@ def levels_from_importance(
     static_rule: str = "intersect",
     text_length: int = 0,
     backend: str = "torch",
+    quotas: Quotas | None = None,
 ) -> torch.Tensor:
     """The level map that runs: levels by importance, the static map, the cosine cap, text, and no row left empty.
 
@@ -34,6 +35,7 @@ def levels_from_importance(
         static_rule: ``"intersect"`` or ``"finer wins"``.
         text_length: tokens in front whose blocks are at full resolution.
         backend: ``"triton"`` (one launch) or ``"torch"``.
+        quotas: each head's own, in place of the config's ``mask_ratios``, ``mask_mode`` and ``min_full_ratio``.
 
     Returns:
         uint8 ``[B, H, q_blocks, k_blocks]`` in which every row keeps at least one block.
@@ -41,8 +43,8 @@ def levels_from_importance(
     if backend == "triton":
         from .triton import select_levels_triton
 
-        return select_levels_triton(importance, config, cap, static_levels, static_rule, text_length)
-    levels = select_levels(importance, config)
+        return select_levels_triton(importance, config, cap, static_levels, static_rule, text_length, quotas)
+    levels = select_levels(importance, config, quotas)
     if static_levels is not None:
         levels = compose(levels, static_levels, static_rule)
         importance = importance - 2.0 * (static_levels == 0)
@@ -52,12 +54,13 @@ def levels_from_importance(
     return repair_empty_rows(levels, importance)
 
 
-def select_levels(importance: torch.Tensor, config: PSAConfig) -> torch.Tensor:
+def select_levels(importance: torch.Tensor, config: PSAConfig, quotas: Quotas | None = None) -> torch.Tensor:
     """Choose a level for every block pair (arXiv 2512.04025, section 3.3).
 
     Args:
         importance: float ``[B, H, q_blocks, k_blocks]``, rows summing to 1.
         config: ``mask_ratios``, ``mask_mode`` and, for ``thresholdbound``, ``min_full_ratio``.
+        quotas: each head's own, in place of these.
 
     Returns:
         uint8 of the same shape. Equal importances rank in the order of their blocks.
@@ -65,18 +68,24 @@ def select_levels(importance: torch.Tensor, config: PSAConfig) -> torch.Tensor:
     k_blocks = importance.shape[-1]
     ranked = importance.sort(dim=-1, descending=True, stable=True)
     levels, bounds, full_quota = level_bounds(config, k_blocks)
-    choice = constant(levels, torch.uint8, importance.device)
-    if config.mask_mode == "topk":
-        rank = torch.arange(k_blocks, device=importance.device)
-        edges = constant(bounds, rank.dtype, importance.device)
-        by_rank = choice[torch.bucketize(rank, edges, right=True)].expand(importance.shape)
+    if quotas is None and config.mask_mode == "topk":
+        quotas = Quotas(levels, constant(bounds, torch.int32, importance.device).expand(1, 1, -1))
+    if quotas is not None:
+        by_rank = _by_rank(quotas, k_blocks).expand(importance.shape)
     else:
         mass = ranked.values.cumsum(-1)
         before = torch.nn.functional.pad(mass[..., :-1], (1, 0))
         edges = constant(bounds, before.dtype, before.device)
-        by_rank = choice[torch.bucketize(before, edges, right=True)]
+        by_rank = constant(levels, torch.uint8, importance.device)[torch.bucketize(before, edges, right=True)]
         by_rank[..., :full_quota] = 1
     return torch.empty_like(by_rank, memory_format=torch.contiguous_format).scatter_(-1, ranked.indices, by_rank)
+
+
+def _by_rank(quotas: Quotas, k_blocks: int) -> torch.Tensor:
+    """The level of the block that has so many ranked before it: uint8 ``[B, H, 1, k_blocks]``."""
+    bounds = quotas.bounds[:, :, None, None]
+    rank = torch.arange(k_blocks, device=bounds.device)[:, None]
+    return constant(quotas.levels, torch.uint8, bounds.device)[(bounds <= rank).sum(-1)]
 
 
 def compose(levels: torch.Tensor, other: torch.Tensor, rule: str = "intersect") -> torch.Tensor:

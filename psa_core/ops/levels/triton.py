@@ -11,7 +11,7 @@ import triton.language as tl
 from ...settings.config import PSAConfig
 from ..constant import constant
 from ..current_device import on_device_of_first
-from .bounds import level_bounds
+from .bounds import Quotas, level_bounds
 
 # Importances that a thread holds in registers; twice as many spill.
 _A_THREAD = 16
@@ -76,7 +76,10 @@ def _rank(bits, j, bounds_ptr, choices_ptr, n_bounds, full_quota, BY_MASS: tl.co
     high, above_high = largest, nothing
     levels = tl.zeros(bits.shape, tl.int32) + tl.load(choices_ptr)
     for i in range(n_bounds):
-        within, high, above_high = _within(bits, j, least, total, high, above_high, tl.load(bounds_ptr + i), BY_MASS)
+        bound = tl.load(bounds_ptr + i).to(tl.float32)
+        # Without a quota not even the first block is inside, which bisection takes for granted.
+        low = tl.where(bound > 0, least, high)
+        within, high, above_high = _within(bits, j, low, total, high, above_high, bound, BY_MASS)
         levels = tl.where(within, levels, tl.load(choices_ptr + i + 1))
     if full_quota > 0:
         n_blocks = _weight_above(bits, -1, False)
@@ -96,13 +99,13 @@ def _repair(levels, score, j):
 # Sizes change from video to video, and nothing is gained by compiling for each.
 @triton.jit(
     do_not_specialize=[
-        "static_stride_b", "static_stride_h",
+        "bounds_stride", "static_stride_b", "static_stride_h",
         "heads", "q_blocks", "k_blocks", "n_bounds", "full_quota", "text_rows", "text_columns",
     ]
 )  # fmt: skip
 def _select_levels(
     importance_ptr, bounds_ptr, choices_ptr, cap_ptr, static_ptr, levels_ptr,
-    static_stride_b, static_stride_h,
+    bounds_stride, static_stride_b, static_stride_h,
     heads, q_blocks, k_blocks, n_bounds, full_quota, text_rows, text_columns,
     BY_MASS: tl.constexpr, CAP: tl.constexpr, STATIC: tl.constexpr, INTERSECT: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
@@ -117,7 +120,7 @@ def _select_levels(
     importance = tl.where(importance > 0.0, importance, 0.0)
     # Floats that are not negative compare as their bits do.
     bits = tl.where(real, importance.to(tl.int32, bitcast=True), -1)
-    levels = _rank(bits, j, bounds_ptr, choices_ptr, n_bounds, full_quota, BY_MASS)
+    levels = _rank(bits, j, bounds_ptr + head * bounds_stride, choices_ptr, n_bounds, full_quota, BY_MASS)
     levels = tl.where(real, levels, 0)
 
     score = tl.where(bits >= 0, bits.to(tl.float32, bitcast=True), float("-inf"))
@@ -151,6 +154,7 @@ def select_levels_triton(
     static_levels: torch.Tensor | None = None,
     static_rule: str = "intersect",
     text_length: int = 0,
+    quotas: Quotas | None = None,
 ) -> torch.Tensor:
     """Everything between importance and the level map that runs, in one launch.
 
@@ -159,13 +163,19 @@ def select_levels_triton(
 
     Args:
         importance: ``[B, H, q_blocks, k_blocks]``, any floating dtype, not negative, rows summing to 1.
-        config, cap, static_levels, static_rule, text_length: as of ``levels_from_importance``.
+        config, cap, static_levels, static_rule, text_length, quotas: as of ``levels_from_importance``.
 
     Returns:
         uint8 ``[B, H, q_blocks, k_blocks]``, contiguous, in which every row keeps at least one block.
     """
     batch, heads, q_blocks, k_blocks = importance.shape
-    choices, bounds, full_quota = level_bounds(config, k_blocks)
+    by_mass = quotas is None and config.mask_mode == "thresholdbound"
+    if quotas is None:
+        choices, shared, full_quota = level_bounds(config, k_blocks)
+        bounds = constant(shared, torch.float32 if by_mass else torch.int32, importance.device)
+    else:
+        choices, bounds, full_quota = quotas.levels, quotas.bounds.contiguous(), 0
+    n_bounds = len(choices) - 1
     importance = importance.contiguous()
     levels = torch.empty(importance.shape, dtype=torch.uint8, device=importance.device)
     # Stand-ins for what is absent; the kernel does not read them.
@@ -173,12 +183,11 @@ def select_levels_triton(
     static_rows = levels if static_levels is None else static_levels.contiguous().expand(batch, heads, -1, -1)
     block, num_warps = launch_for(k_blocks)
     _select_levels[(batch * heads * q_blocks,)](
-        importance,
-        constant(bounds, torch.float32, importance.device), constant(choices, torch.int32, importance.device),
-        cap_rows, static_rows, levels, *static_rows.stride()[:2],
-        heads, q_blocks, k_blocks, len(bounds), full_quota,
+        importance, bounds, constant(choices, torch.int32, importance.device), cap_rows, static_rows, levels,
+        0 if quotas is None else n_bounds, *static_rows.stride()[:2],
+        heads, q_blocks, k_blocks, n_bounds, full_quota,
         math.ceil(text_length / config.block_m), math.ceil(text_length / config.block_n),
-        BY_MASS=config.mask_mode == "thresholdbound", CAP=cap is not None, STATIC=static_levels is not None,
+        BY_MASS=by_mass, CAP=cap is not None, STATIC=static_levels is not None,
         INTERSECT=static_rule == "intersect", BLOCK=block, num_warps=num_warps,
     )  # fmt: skip
     return levels
