@@ -6,10 +6,12 @@ from .masks.radial import radial_levels
 from .masks.scene import scene_levels
 from .ops.backends import BackendError
 from .ops.levels.rules import compose
+from .settings.calibration import Calibration
 from .settings.config import PSAConfig
 from .settings.errors import ConfigError
 from .settings.presets import load_preset, load_presets, save_preset
 from .settings.radial import RadialMask
+from .settings.recipe import Recipe
 from .settings.schedule import Schedule
 
 __version__ = "0.1.0"
@@ -17,10 +19,12 @@ __version__ = "0.1.0"
 __all__ = [
     "AttentionInfo",
     "BackendError",
+    "Calibration",
     "ConfigError",
     "PSAAttention",
     "PSAConfig",
     "RadialMask",
+    "Recipe",
     "Schedule",
     "attention_from_levels",
     "compose",

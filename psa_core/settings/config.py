@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -14,7 +14,8 @@ from .mixes import levels_of_mixes
 from .radial import RadialMask
 from .schedule import Schedule
 from .sizes import BLOCK_M, BLOCK_N
-from .validation import FrozenMap, above_zero, check_choice, check_whole, nested, plain, share
+from .targets import read_targets
+from .validation import FrozenMap, check_choice, check_text, check_whole, extents, nested, plain, share
 
 MASK_MODES = ("thresholdbound", "topk", "timestep", "calibrated")
 REORDER_METHODS = ("Gilbert", "Tile")
@@ -119,14 +120,13 @@ class PSAConfig:
             check_whole(key, getattr(self, key), 1)
         for key in ("min_tokens", "text_length"):
             check_whole(key, getattr(self, key), 0)
-        if not isinstance(self.description, str):
-            raise ConfigError("description", self.description, "must be a text")
+        check_text("description", self.description)
         set_field = object.__setattr__
         set_field(self, "warmup_steps", read_amount("warmup_steps", self.warmup_steps))
         set_field(self, "min_full_ratio", share("min_full_ratio", self.min_full_ratio))
         set_field(self, "mask_ratios", read_mask_ratios(self.mask_ratios, self.block_n))
         set_field(self, "sim_thresholds", _sim_thresholds(self.sim_thresholds))
-        set_field(self, "tile_size", _tile_size(self.tile_size))
+        set_field(self, "tile_size", extents("tile_size", self.tile_size))
         set_field(self, "schedule", nested("schedule", self.schedule, Schedule))
         set_field(self, "radial", nested("radial", self.radial, RadialMask))
         if self.schedule is not None:
@@ -136,17 +136,14 @@ class PSAConfig:
 
     def _read_targets(self) -> None:
         """Check both targets, of which ``"calibrated"`` takes one and no other mode any."""
-        given = [key for key in ("target_density", "target_error") if getattr(self, key) is not None]
-        for key in given:
-            object.__setattr__(self, key, above_zero(key, getattr(self, key)))
-        if self.mask_mode != "calibrated" and given:
-            key = given[0]
+        density, error = read_targets(self.target_density, self.target_error)
+        if self.mask_mode == "calibrated":
+            density = DEFAULT_TARGET_DENSITY if density is None and error is None else density
+        elif density is not None or error is not None:
+            key = "target_error" if density is None else "target_density"
             raise ConfigError(key, getattr(self, key), f"needs mask_mode calibrated, not {self.mask_mode}")
-        if len(given) == 2:
-            allowed = f"must not stand beside target_density = {self.target_density:g}: leave one of them out"
-            raise ConfigError("target_error", self.target_error, allowed)
-        if self.mask_mode == "calibrated" and not given:
-            object.__setattr__(self, "target_density", DEFAULT_TARGET_DENSITY)
+        object.__setattr__(self, "target_density", density)
+        object.__setattr__(self, "target_error", error)
         if self.mask_mode == "calibrated" and self.schedule is not None:
             self._check_scheduled(self.schedule)
 
@@ -187,12 +184,3 @@ def _sim_thresholds(thresholds: Any) -> FrozenMap:
             raise ConfigError(f"sim_thresholds.{key}", value, "must be a cosine similarity from -1 to 1")
         values[key] = float(value)
     return FrozenMap(values)
-
-
-def _tile_size(size: Any) -> tuple[int, int, int]:
-    if not isinstance(size, Sequence) or isinstance(size, str) or len(size) != 3:
-        raise ConfigError("tile_size", size, "must be three whole numbers: frames, height, width")
-    for extent in size:
-        check_whole("tile_size", extent, 1)
-    frames, height, width = size
-    return frames, height, width

@@ -10,11 +10,12 @@ from typing import Any
 from .amount import Amount, read_amount
 from .errors import ConfigError
 from .mask_ratios import quota_density, read_mask_ratios
+from .sizes import MOST_LAYERS
 from .validation import check_choice, check_whole, share, whole_of
 
 CURVES = ("constant", "linear", "cosine", "timestep")
-# No model has as many; as many letters name each of them.
-_MOST_LAYERS, _LONGEST_TEXT = 1000, 8192
+# Names each of as many layers as there may be.
+_LONGEST_TEXT = 8192
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,12 +116,12 @@ def _read_layers(value: Any) -> tuple[int, ...]:
             low, high = whole_of(first), whole_of(last if dash else first)
             if low is None or high is None:
                 raise ConfigError("dense_layers", word, allowed)
-            if not low <= high < _MOST_LAYERS:
-                raise ConfigError("dense_layers", word, f"{allowed}, below {_MOST_LAYERS} and from low to high")
+            if not low <= high < MOST_LAYERS:
+                raise ConfigError("dense_layers", word, f"{allowed}, below {MOST_LAYERS} and from low to high")
             layers.update(range(low, high + 1))
         return tuple(sorted(layers))
     if not isinstance(value, Sequence):
         raise ConfigError("dense_layers", value, allowed)
     for layer in value:
-        check_whole("dense_layers", layer, 0, _MOST_LAYERS - 1)
+        check_whole("dense_layers", layer, 0, MOST_LAYERS - 1)
     return tuple(sorted(set(value)))

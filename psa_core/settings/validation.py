@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 from .errors import ConfigError
@@ -53,6 +53,12 @@ def check_whole(key: str, value: Any, least: int, most: int = _MOST) -> None:
         raise ConfigError(key, value, f"must be a whole number from {least} to {most:,}")
 
 
+def check_text(key: str, value: Any) -> None:
+    """``value`` is a text."""
+    if not isinstance(value, str):
+        raise ConfigError(key, value, "must be a text")
+
+
 def whole_of(word: str) -> int | None:
     """The whole number that a word is, of at most 15 digits; None for any other word."""
     return int(word) if re.fullmatch(r"-?[0-9]{1,15}", word) else None
@@ -72,6 +78,16 @@ def above_zero(key: str, value: Any) -> float:
     return float(value)
 
 
+def extents(key: str, value: Any) -> tuple[int, int, int]:
+    """``value``, which must be three whole numbers from 1 on, as a tuple."""
+    if not isinstance(value, Sequence) or isinstance(value, str) or len(value) != 3:
+        raise ConfigError(key, value, "must be three whole numbers: frames, height, width")
+    for extent in value:
+        check_whole(key, extent, 1)
+    frames, height, width = value
+    return frames, height, width
+
+
 def nested(key: str, value: Any, kind: type[Settings]) -> Settings | None:
     """Settings inside settings: None, an object of this dataclass, or a mapping of its fields, as files have it.
 
@@ -82,14 +98,27 @@ def nested(key: str, value: Any, kind: type[Settings]) -> Settings | None:
         return value
     if not isinstance(value, Mapping):
         raise ConfigError(key, value, f"must be a mapping of {kind.__name__}'s settings")
-    names = [field.name for field in dataclasses.fields(kind)]  # type: ignore[arg-type]
-    for name in value:
-        if name not in names:
-            raise ConfigError(f"{key}.{name}", value[name], "is unknown; there are " + ", ".join(names))
+    check_names(kind, value, f"{key}.")
     try:
         return kind(**value)
     except ConfigError as error:
         raise ConfigError(f"{key}.{error.key}", error.value, error.allowed) from None
+
+
+def check_names(kind: type, settings: Mapping[Any, Any], prefix: str = "") -> None:
+    """``settings`` name nothing but fields of a dataclass, and all of those that have no default.
+
+    Args:
+        prefix: what errors put in front of a name.
+    """
+    fields = dataclasses.fields(kind)
+    names = [field.name for field in fields]
+    for name in settings:
+        if name not in names:
+            raise ConfigError(f"{prefix}{name}", settings[name], "is unknown; there are " + ", ".join(names))
+    for field in fields:
+        if field.name not in settings and field.default is field.default_factory is dataclasses.MISSING:
+            raise ConfigError(f"{prefix}{field.name}", None, "is missing")
 
 
 def plain(value: Any) -> Any:

@@ -18,10 +18,10 @@ from .words import shown
 log = logging.getLogger(__name__)
 
 _ENDINGS = (".yaml", ".yml")
-# A file of presets has some kilobytes.
+# Files of settings have some kilobytes.
 _MOST_BYTES = 1 << 20
 # With every alias written out.
-_MOST_NODES = 10_000
+MOST_VALUES = 10_000
 
 
 def yaml_files(folder: Path) -> list[Path]:
@@ -70,7 +70,7 @@ def read_yaml(file: Path) -> tuple[Any, list[str]]:
     """What a YAML file holds, and notes on what is odd in it: keys that stand twice, of which the last one holds.
 
     Raises:
-        ConfigError: it cannot be read, is no YAML, or is larger than files of presets are.
+        ConfigError: it cannot be read, is no YAML, or is larger than settings are.
     """
     try:
         # Before it is opened: opening a pipe would wait for its other end.
@@ -78,7 +78,7 @@ def read_yaml(file: Path) -> tuple[Any, list[str]]:
             raise ConfigError("file", file.name, "is no file that can be read")
         size = file.stat().st_size
         if size > _MOST_BYTES:
-            raise ConfigError("file", file.name, f"has {size:,} bytes; a file of presets has {_MOST_BYTES:,} at most")
+            raise ConfigError("file", file.name, f"has {size:,} bytes; at most {_MOST_BYTES:,} are read")
         text = file.read_text(encoding="utf-8")
     except OSError as error:
         raise ConfigError("file", file.name, f"cannot be read: {error.strerror}") from error
@@ -88,14 +88,14 @@ def read_yaml(file: Path) -> tuple[Any, list[str]]:
 
 
 class _Loader(yaml.SafeLoader):
-    """PyYAML's, but for files of more values than presets have, which would keep it busy for seconds."""
+    """PyYAML's, but for files of more values than settings have, which would keep it busy for seconds."""
 
     composed = 0
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         self.composed += 1
-        if self.composed > _MOST_NODES:
-            raise ValueError(f"it has more than {_MOST_NODES:,} values")
+        if self.composed > MOST_VALUES:
+            raise ValueError(f"it has more than {MOST_VALUES:,} values")
         return super().compose_node(parent, index)
 
 
@@ -107,8 +107,8 @@ def _parse(text: str, name: str) -> tuple[Any, list[str]]:
         if node is None:
             return None, []
         nodes = _written_out(node, {}, [])
-        if nodes > _MOST_NODES:
-            raise ValueError(f"it has more than {_MOST_NODES:,} values with its aliases written out")
+        if nodes > MOST_VALUES:
+            raise ValueError(f"it has more than {MOST_VALUES:,} values with its aliases written out")
         # First: merged keys (``<<``) become keys of a mapping when it is made.
         notes = list(_twice(node, name))
         return loader.construct_document(node), notes

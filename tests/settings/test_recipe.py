@@ -8,9 +8,9 @@ import hypothesis
 import hypothesis.strategies as st
 import pytest
 
-from psa_core import ConfigError, PSAConfig
+from psa_core import ConfigError, PSAConfig, Recipe
 from psa_core.settings.mask_ratios import quota_density
-from psa_core.settings.recipe import MIXES, Recipe
+from psa_core.settings.recipe import MIXES
 
 from ..support.strategies import configs, recipes
 

@@ -6,10 +6,10 @@ import dataclasses
 
 import hypothesis.strategies as st
 
-from psa_core import PSAConfig, RadialMask, Schedule
+from psa_core import Calibration, PSAConfig, RadialMask, Recipe, Schedule
 from psa_core.settings.config import IMPORTANCE_ESTIMATORS, MASK_MODES
 from psa_core.settings.mask_ratios import allowed_levels
-from psa_core.settings.recipe import MIXES, ORDERS, Recipe
+from psa_core.settings.recipe import MIXES, ORDERS
 
 
 @st.composite
@@ -78,6 +78,28 @@ def recipes() -> st.SearchStrategy[Recipe]:
     )
 
 
+# PyYAML reads a next-line character back as a space.
+WRITTEN_TEXT = st.text(st.characters(exclude_characters="\x85", codec="utf-8"))
+
+
+@st.composite
+def calibrations(draw: st.DrawFn) -> Calibration:
+    """Any calibration that is allowed."""
+    layers, heads = draw(st.sets(st.integers(0, 999), min_size=1, max_size=4)), draw(st.integers(1, 5))
+    some = draw(st.lists(recipes(), min_size=1, max_size=4))
+    return Calibration(
+        block_m=draw(st.sampled_from([64, 128])),
+        block_n=draw(st.sampled_from([32, 64, 128])),
+        recipes={layer: [draw(st.sampled_from(some)) for _ in range(heads)] for layer in layers},
+        errors={layer: [draw(st.floats(0, allow_infinity=False)) for _ in range(heads)] for layer in layers},
+        **draw(targets("calibrated")),
+        model=draw(WRITTEN_TEXT),
+        grid=draw(st.none() | st.tuples(*[st.integers(1, 200)] * 3)),
+        text_length=draw(st.integers(0, 10_000)),
+        description=draw(WRITTEN_TEXT),
+    )
+
+
 def targets(mask_mode: str) -> st.SearchStrategy[dict[str, float]]:
     """Any targets that a ``mask_mode`` allows, as settings of a config."""
     if mask_mode != "calibrated":
@@ -120,6 +142,5 @@ def configs(draw: st.DrawFn) -> PSAConfig:
         radial=draw(st.none() | radial_masks()),
         map_steps=draw(st.integers(1, 60)),
         verbose=draw(st.booleans()),
-        # PyYAML reads a next-line character back as a space.
-        description=draw(st.text(st.characters(exclude_characters="\x85", codec="utf-8"))),
+        description=draw(WRITTEN_TEXT),
     )
