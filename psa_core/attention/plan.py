@@ -13,6 +13,7 @@ from ..ops.device_cache import device_cache
 from ..ops.importance.estimators import ESTIMATORS
 from ..ops.levels.bounds import level_bounds
 from ..ops.levels.rules import full_resolution_text, level_shares, levels_from_importance
+from ..ops.reorder import Orders
 from ..ops.similarity.cap import similarity_cap
 from ..settings.config import PSAConfig
 from ..settings.errors import ConfigError
@@ -30,27 +31,27 @@ def plan_levels(
     text_length: int = 0,
     static: torch.Tensor | None = None,
     backend: str = "torch",
-    index: torch.Tensor | None = None,
+    orders: Orders | None = None,
     static_rule: str = "intersect",
 ) -> torch.Tensor:
     """The level map of one call that chooses by content.
 
     Args:
-        q: ``[B, H, Lq, D]``; k: ``[B, H, Lk, D]``; in the order in which blocks are cut, or with an index.
+        q: ``[B, H, Lq, D]``; k: ``[B, H, Lk, D]``; in the order in which blocks are cut, or with orders.
         config, text_length: as of :func:`psa_core.pyramid_sparse_attention`.
         static: uint8 ``[B | 1, H | 1, q_blocks, k_blocks]``, combined with what is chosen.
         backend: ``"triton"`` or ``"torch"``.
-        index: with ``"triton"``, int64 ``[L]``: blocks are cut from ``q[:, :, index]`` and ``k[:, :, index]``.
+        orders: with ``"triton"``, those in which blocks are cut from q and k.
         static_rule: how they combine (:func:`psa_core.ops.levels.rules.compose`).
 
     Returns:
         uint8 ``[B, H, q_blocks, k_blocks]`` in which every row keeps at least one block.
     """
-    cap = similarity_cap(k, config, backend, index) if config.use_sim_mask else None
+    cap = similarity_cap(k, config, backend, orders) if config.use_sim_mask else None
     only = _only_level(config, math.ceil(k.shape[2] / config.block_n))
     if only and static is None:
         return _one_level(only, q, k, config, cap, text_length)
-    importance = ESTIMATORS[config.importance](q, k, config.block_m, config.block_n, backend, index)
+    importance = ESTIMATORS[config.importance](q, k, config.block_m, config.block_n, backend, orders)
     return levels_from_importance(importance, config, cap, static, static_rule, text_length, backend)
 
 

@@ -13,7 +13,7 @@ from ..ops.backends import choose_backend
 from ..ops.block_list.build import BlockList, build_block_list
 from ..ops.levels.rules import level_shares
 from ..ops.pyramid.rows import build_pyramid
-from ..ops.reorder import reorder_index, restore_index
+from ..ops.reorder import Orders, reorder_orders
 from ..settings.config import PSAConfig
 from ..settings.sizes import Grid
 from .plan import (
@@ -65,17 +65,17 @@ def sparse_attention(
     if config.radial is not None and grid is not None:
         out, levels, shares = _attend_masked(q, k, v, config, grid, text_length, backend)
         return _heads_inside(out), lambda: AttentionInfo(levels, shares(), backend)
-    index = None if grid is None else reorder_index(config, grid, text_length, q.device)
-    restore = None
-    if index is not None and grid is not None and backend == "torch":
-        # Kernels read tokens through the index instead.
-        q, k, v = (x.index_select(2, index) for x in (q, k, v))
-        index, restore = None, restore_index(config, grid, text_length, q.device)
-    levels = plan_levels(q, k, config, text_length, static_levels, backend, index)
+    orders = None if grid is None else reorder_orders(config, grid, text_length, q.shape[0], q.shape[1], q.device)
+    taken = None
+    if backend == "torch" and orders is not None:
+        # Kernels read tokens in their order instead.
+        q, k, v = (orders.take(x) for x in (q, k, v))
+        orders, taken = None, orders
+    levels = plan_levels(q, k, config, text_length, static_levels, backend, orders)
     max_level = coarsest_level(config, any_level=static_levels is not None)
-    out, shares = attend(q, k, v, levels, config.block_m, config.block_n, max_level, backend, index)
-    if restore is not None:
-        out = out.index_select(2, restore)
+    out, shares = attend(q, k, v, levels, config.block_m, config.block_n, max_level, backend, orders)
+    if taken is not None:
+        out = taken.restore(out)
     return _heads_inside(out), lambda: AttentionInfo(levels, shares(), backend)
 
 
@@ -111,11 +111,11 @@ def attend(
     block_n: int,
     max_level: int,
     backend: str,
-    index: torch.Tensor | None = None,
+    orders: Orders | None = None,
     block_list: BlockList | None = None,
 ) -> tuple[torch.Tensor, Callable[[], torch.Tensor]]:
     """The output, and what tells the shares of levels in the map, whose block list may be there already."""
-    pyramid = build_pyramid(k, v, max_level, backend, index)
+    pyramid = build_pyramid(k, v, max_level, backend, orders)
     if backend == "torch":
         out = pyramid_attention_torch(q, k, v, levels, pyramid, block_m, block_n)
         return out, partial(level_shares, levels, max_level)
@@ -123,4 +123,4 @@ def attend(
 
     if block_list is None:
         block_list = build_block_list(levels, max_level, block_n, k.shape[2], backend)
-    return pyramid_attention(q, k, v, block_list, pyramid, block_m, block_n, index), block_list.level_shares
+    return pyramid_attention(q, k, v, block_list, pyramid, block_m, block_n, orders), block_list.level_shares

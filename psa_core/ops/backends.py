@@ -126,15 +126,16 @@ def _trial(device: torch.device, dtype: torch.dtype, head_dim: int) -> None:
     from .importance.estimators import ESTIMATORS
     from .levels.rules import levels_from_importance
     from .pyramid.rows import build_pyramid
+    from .reorder.orders import Orders, first_order
     from .similarity.cap import similarity_cap
 
     config = PSAConfig(use_sim_mask=True)
     block_m, block_n, max_level = config.block_m, config.block_n, max(config.levels)
     x = torch.ones(1, 1, 2 * block_m, head_dim, device=device, dtype=dtype)
-    index = torch.arange(x.shape[2], device=device)
-    importance = ESTIMATORS[config.importance](x, x, block_m, block_n, "triton", index)
-    cap = similarity_cap(x, config, "triton", index)
+    orders = Orders(torch.arange(x.shape[2], device=device)[None], first_order(1, 1, device))
+    importance = ESTIMATORS[config.importance](x, x, block_m, block_n, "triton", orders)
+    cap = similarity_cap(x, config, "triton", orders)
     levels = levels_from_importance(importance, config, cap, backend="triton")
     block_list = build_block_list(levels, max_level, block_n, x.shape[2], "triton")
-    pyramid = build_pyramid(x, x, max_level, "triton", index)
-    pyramid_attention_triton(x, x, x, block_list, pyramid, block_m, block_n, index)
+    pyramid = build_pyramid(x, x, max_level, "triton", orders)
+    pyramid_attention_triton(x, x, x, block_list, pyramid, block_m, block_n, orders)

@@ -16,8 +16,18 @@ from psa_core.ops.block_list.build import build_block_list
 from psa_core.ops.importance.naive import mean_naive
 from psa_core.ops.launch import Launch
 from psa_core.ops.pyramid.rows import build_pyramid
+from psa_core.ops.reorder import Orders
 
-from ..support.tensors import DEVICE, Shape, random_levels, random_qkv, relative_error, softmax_attention
+from ..support.tensors import (
+    DEVICE,
+    Shape,
+    heads_alone,
+    random_levels,
+    random_orders,
+    random_qkv,
+    relative_error,
+    softmax_attention,
+)
 
 pytestmark = pytest.mark.usefixtures("poisoned_memory")
 
@@ -143,7 +153,8 @@ class TestAttentionFromLevels:
     @needs_triton
     @pytest.mark.parametrize("max_level", [1, 8, 0])
     @pytest.mark.parametrize("shape", SELF_SHAPES)
-    def test_through_an_index_equals_reordering_first(self, shape: Shape, max_level: int) -> None:
+    @pytest.mark.parametrize("n_orders", [1, 3])
+    def test_in_orders_equals_reordering_first(self, n_orders: int, shape: Shape, max_level: int) -> None:
         from psa_core.ops.attention.triton import pyramid_attention_triton
 
         max_level = max_level or shape.block_n
@@ -151,16 +162,34 @@ class TestAttentionFromLevels:
         k, v = k.mT.contiguous().mT, v.transpose(1, 2).contiguous().transpose(1, 2)
         levels = random_levels(shape)
         levels[levels > max_level] = 0
-        index = torch.randperm(shape.q_tokens, device=DEVICE)
+        orders = random_orders(n_orders, shape.batch, shape.heads, shape.q_tokens)
         block_list = build_block_list(levels, max_level, shape.block_n, shape.k_tokens, "triton")
-        pyramid = build_pyramid(k, v, max_level, "triton", index)
-        out = pyramid_attention_triton(q, k, v, block_list, pyramid, shape.block_m, shape.block_n, index)
-        reordered = (x[:, :, index] for x in (q, k, v))
-        expected = torch.empty_like(q, dtype=torch.float64)
-        expected[:, :, index] = pyramid_attention_naive(*reordered, levels, shape.block_m, shape.block_n)
+        pyramid = build_pyramid(k, v, max_level, "triton", orders)
+        out = pyramid_attention_triton(q, k, v, block_list, pyramid, shape.block_m, shape.block_n, orders)
+        reordered = (orders.take(x) for x in (q, k, v))
+        expected = orders.restore(pyramid_attention_naive(*reordered, levels, shape.block_m, shape.block_n))
         assert out.isfinite().all()
         # All is skipped where the whole map had coarser levels.
         assert (out.double() - expected).norm() <= bound(torch.float16) * expected.norm()
+
+    @needs_triton
+    @pytest.mark.parametrize("shape", [Shape(2, 3, 333, 333, 64, 128, 32), Shape(2, 2, 200, 200, 128, 64, 64)])
+    def test_each_head_in_its_order_as_alone(self, shape: Shape) -> None:
+        from psa_core.ops.attention.triton import pyramid_attention_triton
+
+        q, k, v = random_qkv(shape, torch.float16)
+        q, v = q.transpose(1, 2).contiguous().transpose(1, 2), v.mT.contiguous().mT
+        levels, orders = random_levels(shape), random_orders(3, shape.batch, shape.heads, shape.q_tokens)
+
+        def attend(head: tuple[slice, ...], orders: Orders) -> torch.Tensor:
+            block_list = build_block_list(levels[head], shape.block_n, shape.block_n, shape.k_tokens, "triton")
+            pyramid = build_pyramid(k[head], v[head], shape.block_n, "triton", orders)
+            arguments = block_list, pyramid, shape.block_m, shape.block_n, orders
+            return pyramid_attention_triton(q[head], k[head], v[head], *arguments)
+
+        out = attend((), orders)
+        for head, order in heads_alone(orders):
+            assert torch.equal(out[head], attend(head, order))
 
     @needs_triton
     @pytest.mark.parametrize("reorder", [False, True])
@@ -171,14 +200,14 @@ class TestAttentionFromLevels:
         q, k, v = random_qkv(shape, torch.float16)
         levels = random_levels(shape)
         levels[:, :, 1:] = 0
-        index = torch.randperm(150, device=DEVICE) if reorder else None
-        order = torch.arange(150, device=DEVICE) if index is None else index
+        orders = random_orders(2, 1, 2, 150) if reorder else None
         block_list = build_block_list(levels, 32, 32, 150, "triton")
-        pyramid = build_pyramid(k, v, 32, "triton", index)
-        out = pyramid_attention_triton(q, k, v, block_list, pyramid, 64, 32, index)[:, :, order]
+        pyramid = build_pyramid(k, v, 32, "triton", orders)
+        out = pyramid_attention_triton(q, k, v, block_list, pyramid, 64, 32, orders)
+        if orders is not None:
+            q, k, v, out = (orders.take(x) for x in (q, k, v, out))
         assert (out[:, :, 64:] == 0).all()
-        expected = pyramid_attention_naive(*(x[:, :, order] for x in (q, k, v)), levels, 64, 32)
-        assert relative_error(out, expected) < bound(torch.float16)
+        assert relative_error(out, pyramid_attention_naive(q, k, v, levels, 64, 32)) < bound(torch.float16)
 
     @pytest.mark.parametrize("backend", BACKENDS)
     @pytest.mark.parametrize("level", [2, 8, 32])

@@ -51,7 +51,7 @@ CASES: dict[str, Callable[[int], Any]] = {
     "inverse": lambda n: inverse(orders_of(n)),
     "first_order": lambda n: first_order(2, n, CPU),
     "sample_positions": lambda n: sample_positions(n, CPU),
-    "sampled_tokens": lambda n: sampled_tokens(index_of(n)),
+    "sampled_tokens": lambda n: sampled_tokens(orders_of(n)),
     "_mask_levels": lambda n: plan.mask_levels(MASKED, (2, 1, n), 0, CPU),
     "_mask_level_shares": lambda n: plan.mask_level_shares(MASKED, (2, 1, n), 0, CPU),
     "_mask_block_list": lambda n: plan.mask_block_list(MASKED, (2, 1, n), 0, 8, CPU),

@@ -93,12 +93,12 @@ class TestChoice:
     ARGUMENTS = ("k", "v", "block list", "pyramid")
 
     @pytest.mark.parametrize("head_dim", [64, 128])
-    @pytest.mark.parametrize("index", [None, "index"])
+    @pytest.mark.parametrize("orders", [None, "orders"])
     @pytest.mark.parametrize("block_n", [32, 128])
-    def test_hopper_where_it_can(self, runs: list[Run], head_dim: int, index: str | None, block_n: int) -> None:
+    def test_hopper_where_it_can(self, runs: list[Run], head_dim: int, orders: str | None, block_n: int) -> None:
         q = OnHopper(head_dim)
-        pyramid_attention(q, *self.ARGUMENTS, 128, block_n, index)
-        assert runs == [("hopper", (q, *self.ARGUMENTS, block_n, index))]
+        pyramid_attention(q, *self.ARGUMENTS, 128, block_n, orders)
+        assert runs == [("hopper", (q, *self.ARGUMENTS, block_n, orders))]
 
     def test_half_query_blocks_go_portable(self, runs: list[Run]) -> None:
         q = OnHopper()
@@ -108,8 +108,8 @@ class TestChoice:
     def test_other_gpus_go_portable(self, runs: list[Run], gpu: pytest.MonkeyPatch) -> None:
         gpu.setattr(torch.cuda, "get_device_capability", lambda device: (8, 9))
         q = OnHopper()
-        pyramid_attention(q, *self.ARGUMENTS, 128, 128, "index")
-        assert runs == [("portable", (q, *self.ARGUMENTS, 128, 128, "index"))]
+        pyramid_attention(q, *self.ARGUMENTS, 128, 128, "orders")
+        assert runs == [("portable", (q, *self.ARGUMENTS, 128, 128, "orders"))]
 
     def test_a_trial_that_fails_is_asked_once_and_goes_portable(
         self, runs: list[Run], gpu: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
@@ -146,22 +146,22 @@ class TestChoice:
 
 
 def test_the_trial_is_a_call_like_any_other(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With and without an index, on arguments that the portable kernel takes as well."""
+    """With and without orders, on arguments that the portable kernel takes as well."""
     from psa_core.ops.attention import hopper
     from psa_core.ops.attention.triton import pyramid_attention_triton
 
-    indices = []
+    met = []
 
-    def stand_in(q: Any, k: Any, v: Any, block_list: Any, pyramid: Any, block_n: int, index: Any) -> torch.Tensor:
-        indices.append(index)
-        out = pyramid_attention_triton(q, k, v, block_list, pyramid, 128, block_n, index)
+    def stand_in(q: Any, k: Any, v: Any, block_list: Any, pyramid: Any, block_n: int, orders: Any) -> torch.Tensor:
+        met.append(orders)
+        out = pyramid_attention_triton(q, k, v, block_list, pyramid, 128, block_n, orders)
         assert torch.equal(out, torch.ones_like(q))
         return out
 
     monkeypatch.setattr(hopper, "pyramid_attention_hopper", stand_in)
     dispatch._trial(CPU, torch.float16, 64)
-    assert len(indices) == 2
-    assert (indices[0] is None) != (indices[1] is None)
+    assert len(met) == 2
+    assert (met[0] is None) != (met[1] is None)
 
 
 def test_the_whole_op_asks(monkeypatch: pytest.MonkeyPatch) -> None:

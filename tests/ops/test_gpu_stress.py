@@ -27,7 +27,7 @@ from psa_core.ops.pyramid.rows import build_pyramid
 from psa_core.ops.pyramid.triton import block_means_triton
 from psa_core.ops.similarity.cap import similarity_cap
 
-from ..support.tensors import DEVICE, Shape, random_levels, random_qkv
+from ..support.tensors import DEVICE, Shape, random_levels, random_orders, random_qkv
 from .test_levels_from_importance import random_importance, random_map, tied_importance
 from .test_similarity import keys_of_all_kinds
 
@@ -149,15 +149,15 @@ class Case(NamedTuple):
         placed = [laid_out(x, at) for x, at in zip(random_qkv(shape, dtype), self.layouts, strict=True)]
         before = [bits(buffer).clone() for buffer, _ in placed]
         q, k, v = (view for _, view in placed)
-        index = torch.randperm(shape.k_tokens, device=DEVICE) if self.reorder else None
+        orders = random_orders(3, shape.batch, shape.heads, shape.k_tokens) if self.reorder else None
         levels = varied_levels(*self.map_shape, shape.blocks, self.max_level)
         block_list = build_block_list(levels, self.max_level, shape.block_n, shape.k_tokens, "triton")
-        pyramid = build_pyramid(k, v, self.max_level, "triton", index)
-        arguments = q, k, v, block_list, pyramid, shape.block_m, shape.block_n, index
+        pyramid = build_pyramid(k, v, self.max_level, "triton", orders)
+        arguments = q, k, v, block_list, pyramid, shape.block_m, shape.block_n, orders
         outs = [kernel(*arguments) for kernel in (pyramid_attention, pyramid_attention_triton)]
         changed = torch.stack([(bits(x) != y).any() for (x, _), y in zip(placed, before, strict=True)]).any()
-        if index is not None:
-            q, k, v, *outs = (x[:, :, index] for x in (q, k, v, *outs))
+        if orders is not None:
+            q, k, v, *outs = (orders.take(x) for x in (q, k, v, *outs))
         expected = pyramid_attention_naive(q, k, v, levels, shape.block_m, shape.block_n)
         return torch.stack([*(shortfall(out, expected, BOUND[dtype]) for out in outs), changed.double()])
 
@@ -305,11 +305,11 @@ def test_pooling_and_cosine_cap(dtype: torch.dtype, rng: random.Random, stress: 
             keys = keys_of_all_kinds(2, tokens, d, block_n, dtype)
             _, k = laid_out(keys, layout)
             _, v = laid_out(torch.randn_like(keys), layout)
-            index = torch.randperm(tokens, device=DEVICE) if reorder else None
-            pyramid = build_pyramid(k, v, block_n, "triton", index)
-            means = block_means_triton(v, block_n, index)
-            cap = similarity_cap(k, similar, "triton", index)
-            k, v = (x if index is None else x[:, :, index] for x in (k, v))
+            orders = random_orders(3, *keys.shape[:3]) if reorder else None
+            pyramid = build_pyramid(k, v, block_n, "triton", orders)
+            means = block_means_triton(v, block_n, orders)
+            cap = similarity_cap(k, similar, "triton", orders)
+            k, v = (x if orders is None else orders.take(x) for x in (k, v))
             wrong = [((means - pooled_rows(v.double(), block_n)[0]).norm() / means.double().norm()) / 1e-5]
             for rows, x in ((pyramid.k, k), (pyramid.v, v)):
                 exact = torch.cat([pooled_rows(x.double(), 1 << i)[0] for i in range(1, block_n.bit_length())], 2)

@@ -15,11 +15,11 @@ from psa_core.ops.backends import triton_installed
 from psa_core.ops.importance import estimators as importance
 from psa_core.ops.importance.estimators import ESTIMATORS, mean, sampled_max, sampled_sum
 from psa_core.ops.importance.naive import mean_naive, sampled_max_naive, sampled_sum_naive
-from psa_core.ops.importance.sampling import sample_positions
+from psa_core.ops.importance.sampling import sample_of_heads, sample_positions
 from psa_core.ops.launch import Launch
 from psa_core.ops.pyramid.naive import pooled_rows
 
-from ..support.tensors import DEVICE, Shape, random_qkv, relative_error
+from ..support.tensors import DEVICE, Shape, heads_alone, random_orders, random_qkv, relative_error
 
 CPU = torch.device("cpu")
 SAMPLED_NAIVE = {"sampled_max": sampled_max_naive, "sampled_sum": sampled_sum_naive}
@@ -154,13 +154,13 @@ class TestSampled:
 
         shape = Shape(2, 1, 300, 500, 64, 128, block_n)
         q, k, _ = random_qkv(shape, torch.float16)
-        samples = sample_positions(300, q.device), sample_positions(500, k.device)
+        samples = sample_of_heads(q, None), sample_of_heads(k, None)
         scores = sampled_triton(q, k, *samples, 128, block_n, name == "sampled_sum", launch)
         assert relative_error(scores / scores.sum(-1, keepdim=True), by_definition(q, k, shape, name)) < 1e-5
 
 
-class TestThroughAnIndex:
-    """Blocks of the reordered sequence, from tensors in the order they have."""
+class TestInOrders:
+    """Blocks of each head's order of the tokens, from tensors in the order they have."""
 
     @pytest.mark.parametrize("shape", [shape._replace(k_tokens=shape.q_tokens) for shape in SHAPES])
     @pytest.mark.parametrize(
@@ -171,12 +171,13 @@ class TestThroughAnIndex:
             *(pytest.param(name, "triton", marks=needs_triton) for name in ESTIMATORS),
         ],
     )
-    def test_equals_reordering_first(self, shape: Shape, estimator: str, backend: str) -> None:
+    @pytest.mark.parametrize("n_orders", [1, 3])
+    def test_equals_reordering_first(self, n_orders: int, shape: Shape, estimator: str, backend: str) -> None:
         q, k, _ = random_qkv(shape, torch.float16)
-        index = torch.randperm(shape.q_tokens, device=DEVICE)
-        out = ESTIMATORS[estimator](q, k, shape.block_m, shape.block_n, backend, index)
+        orders = random_orders(n_orders, shape.batch, shape.heads, shape.q_tokens)
+        out = ESTIMATORS[estimator](q, k, shape.block_m, shape.block_n, backend, orders)
         definition = DEFINITIONS[estimator]
-        assert relative_error(out, definition(q[:, :, index], k[:, :, index], shape)) < 1e-5
+        assert relative_error(out, definition(orders.take(q), orders.take(k), shape)) < 1e-5
 
     @needs_triton
     @any_view
@@ -184,18 +185,30 @@ class TestThroughAnIndex:
     def test_any_strides(self, view: Callable[[torch.Tensor], torch.Tensor], estimator: str) -> None:
         shape = Shape(2, 3, 133, 133, 64, 64, 32)
         q, k, _ = random_qkv(shape, torch.float16)
-        index = torch.randperm(133, device=DEVICE)
+        orders = random_orders(3, 2, 3, 133)
         definition = DEFINITIONS[estimator]
         for strided_q, strided_k in ((view(q), k), (q, view(k))):
-            out = ESTIMATORS[estimator](strided_q, strided_k, 64, 32, "triton", index)
-            assert relative_error(out, definition(strided_q[:, :, index], strided_k[:, :, index], shape)) < 1e-5
+            out = ESTIMATORS[estimator](strided_q, strided_k, 64, 32, "triton", orders)
+            assert relative_error(out, definition(orders.take(strided_q), orders.take(strided_k), shape)) < 1e-5
+
+    @needs_triton
+    @pytest.mark.parametrize("d", [64, 128])
+    @pytest.mark.parametrize("estimator", ["sampled_max", "sampled_sum"])
+    def test_each_head_as_alone(self, estimator: str, d: int) -> None:
+        q, k, _ = random_qkv(Shape(2, 3, 333, 333, d), torch.float16)
+        q = q.transpose(1, 2).contiguous().transpose(1, 2)
+        orders = random_orders(3, 2, 3, 333)
+        estimate = ESTIMATORS[estimator]
+        out = estimate(q, k, 128, 32, "triton", orders)
+        for head, order in heads_alone(orders):
+            assert torch.equal(out[head], estimate(q[head], k[head], 128, 32, "triton", order))
 
     def test_an_index_tells_itself_from_another_as_long(self) -> None:
         q, k, _ = random_qkv(Shape(1, 1, 300, 300, 64, 64, 32), torch.float16)
         for _ in range(3):
-            index = torch.randperm(300, device=DEVICE)
-            expected = sampled_max(q[:, :, index], k[:, :, index], 64, 32)
-            assert relative_error(sampled_max(q, k, 64, 32, index=index), expected) < 1e-6
+            orders = random_orders(1, 1, 1, 300)
+            expected = sampled_max(orders.take(q), orders.take(k), 64, 32)
+            assert relative_error(sampled_max(q, k, 64, 32, orders=orders), expected) < 1e-6
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -225,12 +238,14 @@ def test_block_means_equal_their_definition(block: int, tokens: int) -> None:
     from psa_core.ops.pyramid.triton import block_means_triton
 
     x = torch.randn(2, 3, tokens, 128, device=DEVICE).half().transpose(1, 2).contiguous().transpose(1, 2)
-    index = torch.randperm(tokens, device=DEVICE)
-    for order, reordered in ((None, x), (index, x[:, :, index])):
-        means = block_means_triton(x, block, order)
+    several = random_orders(3, 2, 3, tokens)
+    for orders, reordered in ((None, x), (several, several.take(x))):
+        means = block_means_triton(x, block, orders)
         assert means.dtype == torch.float32
         assert means.is_contiguous()
         assert relative_error(means, pooled_rows(reordered.double(), block)[0]) < 1e-6
+    for head, order in heads_alone(several):
+        assert torch.equal(means[head], block_means_triton(x[head], block, order))
 
 
 @pytest.mark.parametrize(

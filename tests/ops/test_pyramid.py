@@ -11,7 +11,7 @@ from psa_core.ops.backends import triton_installed
 from psa_core.ops.pyramid.naive import pooled_rows
 from psa_core.ops.pyramid.rows import build_pyramid
 
-from ..support.tensors import DEVICE, Shape, random_qkv, relative_error
+from ..support.tensors import DEVICE, Shape, heads_alone, random_orders, random_qkv, relative_error
 
 needs_triton = pytest.mark.skipif(not triton_installed(), reason="Triton is not installed")
 BACKENDS = ["torch", pytest.param("triton", marks=needs_triton)]
@@ -69,15 +69,20 @@ def test_any_strides_make_contiguous_rows(view: Callable[[], torch.Tensor], max_
 @needs_triton
 @pytest.mark.parametrize("tokens", [1, 61, 300])
 @pytest.mark.parametrize(("max_level", "d"), [(2, 64), (8, 128), (128, 64)])
-def test_through_an_index_equals_reordering_first(tokens: int, max_level: int, d: int) -> None:
+@pytest.mark.parametrize("n_orders", [1, 3])
+def test_in_orders_equals_reordering_first(n_orders: int, tokens: int, max_level: int, d: int) -> None:
     _, k, v = random_qkv(Shape(2, 3, 1, tokens, d), torch.float16)
     k, v = k.mT.contiguous().mT, v.transpose(1, 2).contiguous().transpose(1, 2)
-    index = torch.randperm(tokens, device=DEVICE)
-    pyramid = build_pyramid(k, v, max_level, "triton", index)
+    orders = random_orders(n_orders, 2, 3, tokens)
+    pyramid = build_pyramid(k, v, max_level, "triton", orders)
     for pooled, x in ((pyramid.k, k), (pyramid.v, v)):
-        rows = [pooled_rows(x[:, :, index].double(), 1 << i)[0] for i in range(1, max_level.bit_length())]
+        rows = [pooled_rows(orders.take(x).double(), 1 << i)[0] for i in range(1, max_level.bit_length())]
         assert pooled.is_contiguous()
         assert relative_error(pooled, torch.cat(rows, 2)) < 1e-3
+    for head, order in heads_alone(orders):
+        alone = build_pyramid(k[head], v[head], max_level, "triton", order)
+        assert torch.equal(pyramid.k[head], alone.k)
+        assert torch.equal(pyramid.v[head], alone.v)
 
 
 @needs_triton
@@ -94,7 +99,8 @@ def test_tokens_are_gathered_bit_for_bit(
     from psa_core.ops.pyramid.triton import gather_triton
 
     x = view(torch.randn(2, 3, 270, d, device=DEVICE, dtype=dtype))
-    index = torch.randperm(270, device=DEVICE)[:taken]
-    gathered = gather_triton(x, index)
+    orders = random_orders(3, 2, 3, 270)
+    some = orders._replace(index=orders.index[:, :taken])
+    gathered = gather_triton(x, some)
     assert gathered.is_contiguous()
-    assert torch.equal(gathered, x[:, :, index])
+    assert torch.equal(gathered, some.take(x))

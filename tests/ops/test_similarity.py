@@ -13,7 +13,7 @@ from psa_core.ops.backends import triton_installed
 from psa_core.ops.similarity.cap import similarity_cap
 from psa_core.ops.similarity.naive import similarity_cap_naive
 
-from ..support.tensors import DEVICE
+from ..support.tensors import DEVICE, heads_alone, random_orders
 
 needs_triton = pytest.mark.skipif(not triton_installed(), reason="Triton is not installed")
 BACKENDS = ["torch", pytest.param("triton", marks=needs_triton)]
@@ -56,13 +56,17 @@ def test_equals_its_definition(block_n: int, tokens: int, d: int, dtype: torch.d
     ],
     ids=["contiguous", "heads after tokens", "tokens innermost", "every second number"],
 )
-@pytest.mark.parametrize("block_n", [32, 128])
-def test_reads_through_an_index(view: Callable[[torch.Tensor], torch.Tensor], block_n: int) -> None:
-    reordered = keys_of_all_kinds(2, 301, 64, block_n, torch.float16)
-    index = torch.randperm(301, device=DEVICE)
-    k = view(reordered[:, :, index.argsort()])
+@pytest.mark.parametrize(("block_n", "d"), [(32, 64), (32, 128), (128, 64)])
+@pytest.mark.parametrize("n_orders", [1, 3])
+def test_reads_in_orders(view: Callable[[torch.Tensor], torch.Tensor], n_orders: int, block_n: int, d: int) -> None:
+    reordered = keys_of_all_kinds(2, 301, d, block_n, torch.float16)
+    orders = random_orders(n_orders, 2, 3, 301)
+    k = view(orders.restore(reordered))
     config = PSAConfig(block_n=block_n, sim_thresholds={"x2": 0.7, "x4": 0.8, "x8": 0.9})
-    assert torch.equal(similarity_cap(k, config, "triton", index), similarity_cap_naive(reordered, block_n, THRESHOLDS))
+    cap = similarity_cap(k, config, "triton", orders)
+    assert torch.equal(cap, similarity_cap_naive(reordered, block_n, THRESHOLDS))
+    for head, order in heads_alone(orders):
+        assert torch.equal(cap[head], similarity_cap(k[head], config, "triton", order))
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

@@ -125,7 +125,7 @@ def measure(case: Case) -> dict[str, Any]:
 def _source(kernel: Any, constants: dict[str, int], pointer: str) -> ASTSource:
     """The kernel specialised as for a model's tensors: aligned, the head dimension innermost."""
     others = {"blocks_ptr": "*i32", "spans_ptr": "*i32", "order_ptr": "*i32", "sizes_ptr": "*i8", "scores_ptr": "*fp32"}
-    others |= {"counter_ptr": "*i32"}
+    others |= {"counter_ptr": "*i32", "of_head_ptr": "*i32"}
     bounds = "*fp32" if constants.get("BY_MASS") else "*i32"
     others |= {"importance_ptr": "*fp32", "bounds_ptr": bounds, "choices_ptr": "*i32"}
     others |= {"static_ptr": "*u8", "levels_ptr": "*u8"}

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
@@ -53,6 +55,13 @@ def random_orders(n_orders: int, batch: int, heads: int, length: int, device: to
     """Some orders, and one of them for each head of each batch entry."""
     index = torch.stack([torch.randperm(length) for _ in range(n_orders)])
     return Orders(index.to(device), torch.randint(n_orders, (batch, heads), dtype=torch.int32).to(device))
+
+
+def heads_alone(orders: Orders) -> Iterator[tuple[tuple[slice, slice], Orders]]:
+    """Where each head lies in ``[B, H, ...]``, and the one order that it takes."""
+    for b, h in itertools.product(*map(range, orders.of_head.shape)):
+        order = orders.index[orders.of_head[b, h]]
+        yield (slice(b, b + 1), slice(h, h + 1)), Orders(order[None], torch.zeros_like(orders.of_head[:1, :1]))
 
 
 def relative_error(actual: torch.Tensor, expected: torch.Tensor) -> float:

@@ -8,6 +8,7 @@ from ..block_list.build import BlockList
 from ..kernel_table import HOPPER
 from ..pyramid.rows import Pyramid
 from ..refusals import refusal
+from ..reorder.orders import Orders, first_order
 from .triton import pyramid_attention_triton
 
 
@@ -19,14 +20,14 @@ def pyramid_attention(
     pyramid: Pyramid,
     block_m: int,
     block_n: int,
-    index: torch.Tensor | None = None,
+    orders: Orders | None = None,
 ) -> torch.Tensor:
     """Attention of each query block over the rows it keeps; arguments as of :func:`pyramid_attention_triton`."""
     if block_m in HOPPER.block_m and hopper_refusal(q.device, q.dtype, q.shape[-1]) is None:
         from .hopper import pyramid_attention_hopper
 
-        return pyramid_attention_hopper(q, k, v, block_list, pyramid, block_n, index)
-    return pyramid_attention_triton(q, k, v, block_list, pyramid, block_m, block_n, index)
+        return pyramid_attention_hopper(q, k, v, block_list, pyramid, block_n, orders)
+    return pyramid_attention_triton(q, k, v, block_list, pyramid, block_m, block_n, orders)
 
 
 def hopper_refusal(device: torch.device, dtype: torch.dtype, head_dim: int) -> str | None:
@@ -35,12 +36,12 @@ def hopper_refusal(device: torch.device, dtype: torch.dtype, head_dim: int) -> s
 
 
 def _trial(device: torch.device, dtype: torch.dtype, head_dim: int) -> None:
-    """Run the kernel for Hopper once, with and without an index."""
+    """Run the kernel for Hopper once, with and without orders."""
     from ..block_list.build import build_block_list
     from ..pyramid.rows import build_pyramid
     from .hopper import pyramid_attention_hopper
 
     x = torch.ones(1, 1, 256, head_dim, device=device, dtype=dtype)
     block_list = build_block_list(torch.ones(1, 1, 2, 2, dtype=torch.uint8, device=device), 8, 128, 256, "triton")
-    for index in (None, torch.arange(256, device=device)):
-        pyramid_attention_hopper(x, x, x, block_list, build_pyramid(x, x, 8, "triton", index), 128, index)
+    for orders in (None, Orders(torch.arange(256, device=device)[None], first_order(1, 1, device))):
+        pyramid_attention_hopper(x, x, x, block_list, build_pyramid(x, x, 8, "triton", orders), 128, orders)

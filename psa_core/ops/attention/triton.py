@@ -13,6 +13,8 @@ from ..block_list.triton import TOKEN_BITS, TOKEN_MASK
 from ..current_device import on_device_of_first
 from ..launch import Launch, attention_launch, capability_of
 from ..pyramid.rows import Pyramid
+from ..reorder.orders import Orders, order_tensors
+from ..reorder.triton import index_of_head
 
 
 @triton.jit
@@ -88,7 +90,7 @@ def _attend(
     ]
 )  # fmt: skip
 def _pyramid_attention(
-    q_ptr, k_ptr, v_ptr, pooled_k_ptr, pooled_v_ptr, out_ptr, index_ptr, blocks_ptr, spans_ptr, order_ptr,
+    q_ptr, k_ptr, v_ptr, pooled_k_ptr, pooled_v_ptr, out_ptr, index_ptr, of_head_ptr, blocks_ptr, spans_ptr, order_ptr,
     q_stride_b, q_stride_h, q_stride, k_stride_b, k_stride_h, k_stride, v_stride_b, v_stride_h, v_stride,
     out_stride_b, out_stride_h, out_stride, blocks_stride_b, blocks_stride_h, spans_stride_b, spans_stride_h,
     heads, q_tokens, k_tokens, k_blocks, pooled_rows, scale,
@@ -110,6 +112,7 @@ def _pyramid_attention(
     d = tl.arange(0, D)[None, :]
     token = tl.minimum(first + slot, q_tokens - 1)
     if REORDER:
+        index_ptr = index_of_head(index_ptr, of_head_ptr, b * heads + h, q_tokens)
         token = tl.load(index_ptr + token)
     q = tl.load(q_ptr + b * q_stride_b + h * q_stride_h + token.to(tl.int64)[:, None] * q_stride + d)
 
@@ -160,7 +163,7 @@ def pyramid_attention_triton(
     pyramid: Pyramid,
     block_m: int,
     block_n: int,
-    index: torch.Tensor | None = None,
+    orders: Orders | None = None,
     launch: Launch | None = None,
 ) -> torch.Tensor:
     """Attention of each query block over the rows it keeps.
@@ -168,11 +171,11 @@ def pyramid_attention_triton(
     Args:
         q: ``[B, H, Lq, D]``; k, v: ``[B, H, Lk, D]``, D 64 or 128, float16 or bfloat16, any strides.
         block_list: of the level map, for as many levels as the pyramid has or fewer; its B and H may be 1.
-        pyramid: pooled rows of k and v, in the order in which blocks are cut.
+        pyramid: pooled rows of k and v, in the orders in which blocks are cut.
         block_m: tokens of a query block, which a tile of queries divides.
         block_n: tokens of a key block.
-        index: int64 ``[L]`` when that order is not the tokens' own: place p holds token ``index[p]`` of q, k and v,
-            which then have as many tokens. None when it is.
+        orders: those orders, for q, k and v, which then have as many tokens. None when blocks are cut from tokens as
+            they lie.
         launch: tiles and warps; None for those of the device.
 
     Returns:
@@ -183,17 +186,18 @@ def pyramid_attention_triton(
     if launch is None:
         launch = attention_launch(capability_of(q.device), d, block_m)
     q, k, v = (x if x.stride(3) == 1 else x.contiguous() for x in (q, k, v))
+    index, of_head = order_tensors(orders, q)
     blocks, spans, order = block_list.expand(batch, heads)
     # In memory [B, L, H, D], which models reshape to [B, L, H * D] without a copy.
     out = torch.empty((batch, q_tokens, heads, d), dtype=q.dtype, device=q.device).transpose(1, 2)
     _pyramid_attention[(batch * heads * triton.cdiv(q_tokens, block_m) * (block_m // launch.tile_m),)](
-        q, k, v, pyramid.k, pyramid.v, out, q if index is None else index, blocks, spans,
+        q, k, v, pyramid.k, pyramid.v, out, index, of_head, blocks, spans,
         spans if order is None else order,
         *q.stride()[:3], *k.stride()[:3], *v.stride()[:3], *out.stride()[:3],
         *blocks.stride()[:2], *spans.stride()[:2],
         heads, q_tokens, k.shape[2], blocks.shape[3], pyramid.k.shape[2], d**-0.5 * math.log2(math.e),
         D=d, BLOCK_M=block_m, LOG_BLOCK_N=block_n.bit_length() - 1, N_LEVELS=spans.shape[3],
-        TILE_M=launch.tile_m, TILE_N=launch.tile_n, REORDER=index is not None,
+        TILE_M=launch.tile_m, TILE_N=launch.tile_n, REORDER=orders is not None,
         ORDERED=order is not None, num_warps=launch.num_warps, num_stages=launch.num_stages,
     )  # fmt: skip
     return out

@@ -7,10 +7,11 @@ from collections.abc import Callable
 
 import torch
 
-from .sampling import SAMPLE_STRIDE, sample_positions, sampled_tokens
+from ..reorder.orders import Orders
+from .sampling import SAMPLE_STRIDE, sample_of_heads
 
-# q, k, block_m, block_n, backend, index
-Estimator = Callable[[torch.Tensor, torch.Tensor, int, int, str, torch.Tensor | None], torch.Tensor]
+# q, k, block_m, block_n, backend, orders
+Estimator = Callable[[torch.Tensor, torch.Tensor, int, int, str, Orders | None], torch.Tensor]
 
 # Sampled logits that exist at once; 256 MB in float32.
 _CHUNK_NUMBERS = 1 << 26
@@ -22,7 +23,7 @@ def sampled_max(
     block_m: int,
     block_n: int,
     backend: str = "torch",
-    index: torch.Tensor | None = None,
+    orders: Orders | None = None,
 ) -> torch.Tensor:
     """Largest softmax weight between sampled queries and keys of two blocks (arXiv 2512.04025, section 3.3).
 
@@ -32,13 +33,13 @@ def sampled_max(
         q: ``[B, H, Lq, D]``; k: ``[B, H, Lk, D]``; any strides.
         block_m, block_n: tokens a query block and a key block.
         backend: ``"triton"`` or ``"torch"``; the latter holds at most 2**26 logits at a time (or one query block's).
-        index: int64 ``[L]`` on the device: blocks are cut from ``q[:, :, index]`` and ``k[:, :, index]``, without a
-            copy of them; Lq and Lk are L then. None for the order they have.
+        orders: of q and k, whose Lq and Lk are L then: blocks of a head are cut from its tokens in its order, without a
+            copy of them. None for the order they have.
 
     Returns:
         float32 ``[B, H, q_blocks, k_blocks]``; each row sums to 1.
     """
-    return _sampled(q, k, block_m, block_n, backend, index, add_up=False)
+    return _sampled(q, k, block_m, block_n, backend, orders, add_up=False)
 
 
 def sampled_sum(
@@ -47,13 +48,13 @@ def sampled_sum(
     block_m: int,
     block_n: int,
     backend: str = "torch",
-    index: torch.Tensor | None = None,
+    orders: Orders | None = None,
 ) -> torch.Tensor:
     """Sum of the softmax weights between sampled queries and keys of two blocks: nearer to the mass than the maximum.
 
     Args and result: as of :func:`sampled_max`.
     """
-    return _sampled(q, k, block_m, block_n, backend, index, add_up=True)
+    return _sampled(q, k, block_m, block_n, backend, orders, add_up=True)
 
 
 def mean(
@@ -62,19 +63,19 @@ def mean(
     block_m: int,
     block_n: int,
     backend: str = "torch",
-    index: torch.Tensor | None = None,
+    orders: Orders | None = None,
 ) -> torch.Tensor:
     """Softmax over key blocks of block-mean query times block-mean key: a cheap estimator.
 
     A key block's logit gets the logarithm of its token count, as every pooled row does.
-    Args and result: as of :func:`sampled_max`, but ``"torch"`` takes no index.
+    Args and result: as of :func:`sampled_max`, but ``"torch"`` takes no orders.
     """
     if backend == "triton":
         from ..pyramid.triton import block_means_triton
 
-        q_mean, k_mean = block_means_triton(q, block_m, index), block_means_triton(k, block_n, index)
+        q_mean, k_mean = block_means_triton(q, block_m, orders), block_means_triton(k, block_n, orders)
     else:
-        assert index is None, "torch cuts blocks from the order that tokens have"
+        assert orders is None, "torch cuts blocks from the order that tokens have"
         q_mean, k_mean = _block_means(q, block_m), _block_means(k, block_n)
     logits = (q_mean * q.shape[-1] ** -0.5) @ k_mean.mT
     tail = k.shape[2] % block_n
@@ -93,14 +94,11 @@ def _sampled(
     block_m: int,
     block_n: int,
     backend: str,
-    index: torch.Tensor | None,
+    orders: Orders | None,
     *,
     add_up: bool,
 ) -> torch.Tensor:
-    if index is None:
-        q_sample, k_sample = (sample_positions(x.shape[2], x.device) for x in (q, k))
-    else:
-        q_sample = k_sample = sampled_tokens(index)
+    q_sample, k_sample = sample_of_heads(q, orders), sample_of_heads(k, orders)
     if backend == "triton":
         from .triton import sampled_triton
 
@@ -113,18 +111,19 @@ def _sampled(
 def _sampled_torch(
     q: torch.Tensor,
     k: torch.Tensor,
-    q_sample: torch.Tensor,
-    k_sample: torch.Tensor,
+    q_sample: Orders,
+    k_sample: Orders,
     block_m: int,
     block_n: int,
     reduce: Callable[..., torch.Tensor],
 ) -> torch.Tensor:
-    keys = k[:, :, k_sample].float().mT
+    keys = k_sample.take(k).float().mT
     per_block = block_m // SAMPLE_STRIDE
-    per_chunk = max(1, _CHUNK_NUMBERS // (q.shape[0] * q.shape[1] * len(k_sample) * per_block)) * per_block
+    per_chunk = max(1, _CHUNK_NUMBERS // (q.shape[0] * q.shape[1] * keys.shape[3] * per_block)) * per_block
     chunks = []
-    for positions in q_sample.split(per_chunk):
-        weights = (q[:, :, positions].float() @ keys * q.shape[-1] ** -0.5).softmax(-1)
+    for chunk in q_sample.index.split(per_chunk, 1):
+        queries = q_sample._replace(index=chunk).take(q)
+        weights = (queries.float() @ keys * q.shape[-1] ** -0.5).softmax(-1)
         by_query_block = _by_blocks(weights.transpose(2, 3), per_block, reduce)
         chunks.append(_by_blocks(by_query_block.transpose(2, 3), block_n // SAMPLE_STRIDE, reduce))
     return torch.cat(chunks, 2)

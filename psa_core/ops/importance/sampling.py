@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from ..device_cache import device_cache
+from ..reorder.orders import Orders, first_order
 
 SAMPLE_STRIDE = 4
 
@@ -23,8 +24,15 @@ def sample_positions(length: int, device: torch.device) -> torch.Tensor:
     return (starts + draws % (length - starts).clamp(max=SAMPLE_STRIDE)).to(device)
 
 
-# A reorder index is cached and so the same object from call to call.
+def sample_of_heads(x: torch.Tensor, orders: Orders | None) -> Orders:
+    """Orders of a quarter of the tokens: those sampled of each head of ``[B, H, L, D]``, in its order."""
+    if orders is None:
+        return Orders(sample_positions(x.shape[2], x.device)[None], first_order(x.shape[0], x.shape[1], x.device))
+    return Orders(sampled_tokens(orders.index), orders.of_head)
+
+
+# An index is cached and so the same object from call to call.
 @device_cache(maxsize=16)
 def sampled_tokens(index: torch.Tensor) -> torch.Tensor:
-    """The sampled tokens of the sequence ``tokens[index]``."""
-    return index[sample_positions(len(index), index.device)]
+    """The sampled tokens of each order of an index, int64 ``[n_orders, ceil(L / 4)]``."""
+    return index[:, sample_positions(index.shape[1], index.device)]

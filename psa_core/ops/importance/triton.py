@@ -11,6 +11,8 @@ import triton.language as tl
 from ..current_device import on_device_of_first
 from ..launch import Launch, capability_of, importance_launch
 from ..pyramid.triton import gather_triton
+from ..reorder.orders import Orders, order_tensors
+from ..reorder.triton import index_of_head
 from .sampling import SAMPLE_STRIDE
 
 
@@ -57,7 +59,7 @@ def _log_sum(q, k_ptr, k_samples, scale, TILE_M: tl.constexpr, TILE_N: tl.conste
 # Sizes change from video to video, and nothing is gained by compiling for each.
 @triton.jit(do_not_specialize=["heads", "q_samples", "k_samples", "q_blocks", "k_blocks"])
 def _sampled(
-    q_ptr, k_ptr, sample_ptr, scores_ptr,
+    q_ptr, k_ptr, sample_ptr, of_head_ptr, scores_ptr,
     q_stride_b, q_stride_h, q_stride, q_stride_d,
     heads, q_samples, k_samples, q_blocks, k_blocks, scale,
     D: tl.constexpr, PER_M: tl.constexpr, PER_N: tl.constexpr, TILE_M: tl.constexpr, TILE_N: tl.constexpr,
@@ -80,6 +82,7 @@ def _sampled(
     row = tl.arange(0, TILE_M)
     block = tile * M_BLOCKS + row // 16 % M_BLOCKS
     slot = block * PER_M + row // (16 * M_BLOCKS) * 16 + row % 16
+    sample_ptr = index_of_head(sample_ptr, of_head_ptr, head, q_samples)
     token = tl.load(sample_ptr + tl.minimum(slot, q_samples - 1))
     q_ptr += head // heads * q_stride_b + head % heads * q_stride_h
     q = tl.load(q_ptr + token[:, None] * q_stride + d[None, :] * q_stride_d)
@@ -110,8 +113,8 @@ def _sampled(
 def sampled_triton(
     q: torch.Tensor,
     k: torch.Tensor,
-    q_sample: torch.Tensor,
-    k_sample: torch.Tensor,
+    q_sample: Orders,
+    k_sample: Orders,
     block_m: int,
     block_n: int,
     add_up: bool,
@@ -122,7 +125,7 @@ def sampled_triton(
     Args:
         add_up: sums, not maxima.
         q: ``[B, H, Lq, D]``; k: ``[B, H, Lk, D]``; any strides, D 64 or 128.
-        q_sample, k_sample: int64, the sampled tokens in the order in which blocks are cut, a quarter of each block.
+        q_sample, k_sample: the sampled tokens of each head in the order of its blocks, a quarter of each block.
         launch: tiles and warps, for tiles that hold whole blocks of samples; None for those of the device.
 
     Returns:
@@ -132,12 +135,14 @@ def sampled_triton(
     if launch is None:
         launch = importance_launch(capability_of(q.device))
     q_blocks, k_blocks = triton.cdiv(q_tokens, block_m), triton.cdiv(k.shape[2], block_n)
+    sample, of_head = order_tensors(q_sample, q)
+    q_samples, k_samples = sample.shape[1], k_sample.index.shape[1]
     scores = torch.empty((batch, heads, q_blocks, k_blocks), dtype=torch.float32, device=q.device)
     # Every tile reads the sampled keys again: gathered once, they are contiguous.
     k = gather_triton(k, k_sample)
-    _sampled[(triton.cdiv(len(q_sample), launch.tile_m) * batch * heads,)](
-        q, k, q_sample, scores, *q.stride(),
-        heads, len(q_sample), len(k_sample), q_blocks, k_blocks, d**-0.5 * math.log2(math.e),
+    _sampled[(triton.cdiv(q_samples, launch.tile_m) * batch * heads,)](
+        q, k, sample, of_head, scores, *q.stride(),
+        heads, q_samples, k_samples, q_blocks, k_blocks, d**-0.5 * math.log2(math.e),
         D=d, PER_M=block_m // SAMPLE_STRIDE, PER_N=block_n // SAMPLE_STRIDE,
         TILE_M=launch.tile_m, TILE_N=launch.tile_n, SUM=add_up,
         num_warps=launch.num_warps, num_stages=launch.num_stages,

@@ -6,6 +6,8 @@ from typing import NamedTuple
 
 import torch
 
+from ..reorder.orders import Orders
+
 
 class Pyramid(NamedTuple):
     """Pooled rows of one tensor pair, level after level: those of level 2 first, then 4, and so on.
@@ -24,7 +26,7 @@ class Pyramid(NamedTuple):
 
 
 def build_pyramid(
-    k: torch.Tensor, v: torch.Tensor, max_level: int, backend: str = "torch", index: torch.Tensor | None = None
+    k: torch.Tensor, v: torch.Tensor, max_level: int, backend: str = "torch", orders: Orders | None = None
 ) -> Pyramid:
     """Pool keys and values (arXiv 2512.04025, section 3.2).
 
@@ -34,14 +36,14 @@ def build_pyramid(
         k, v: ``[B, H, L, D]``, any strides.
         max_level: a power of two up to 128; every level from 2 up to it is built. 1 builds none.
         backend: ``"triton"`` or ``"torch"``.
-        index: int64 ``[L]`` on the device: the pyramid is that of ``k[:, :, index]`` and ``v[:, :, index]``, without
-            a copy of them. None for the order they have; ``"torch"`` takes no other.
+        orders: the pyramid is that of the tokens of each head in its order, without a copy of them. None for the order
+            they have; ``"torch"`` takes no other.
     """
     if backend == "triton" and max_level > 1:
         from .triton import pool_triton
 
-        return Pyramid(*pool_triton(k, v, max_level, index), max_level)
-    assert index is None or max_level == 1, "torch pools tokens in the order they have"
+        return Pyramid(*pool_triton(k, v, max_level, orders), max_level)
+    assert orders is None or max_level == 1, "torch pools tokens in the order they have"
     return Pyramid(_pool(k, max_level), _pool(v, max_level), max_level)
 
 

@@ -1,4 +1,4 @@
-"""Reordering and pooling in Triton: each token is read once, through the reorder index, and every row written once."""
+"""Reordering and pooling in Triton: each token is read once, in the order of its head, and every row written once."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import triton
 import triton.language as tl
 
 from ..current_device import on_device_of_first
+from ..reorder.orders import Orders, order_tensors
+from ..reorder.triton import index_of_head
 
 # Tokens that one thread adds up by itself (a group), and groups of a program.
 GROUP = 8
@@ -87,7 +89,7 @@ def _pool_span(
 # Sizes change from video to video, and nothing is gained by compiling for each.
 @triton.jit(do_not_specialize=["heads", "n_tokens", "rows_a_head"])
 def _pool(
-    x_ptr, y_ptr, index_ptr, x_rows_ptr, y_rows_ptr,
+    x_ptr, y_ptr, index_ptr, of_head_ptr, x_rows_ptr, y_rows_ptr,
     x_stride_b, x_stride_h, x_stride, x_stride_d,
     y_stride_b, y_stride_h, y_stride, y_stride_d,
     heads, n_tokens, rows_a_head,
@@ -99,6 +101,8 @@ def _pool(
     head = tl.program_id(0) % heads
     span = tl.program_id(0) // heads % n_spans
     b = (tl.program_id(0) // heads // n_spans).to(tl.int64)
+    if REORDER:
+        index_ptr = index_of_head(index_ptr, of_head_ptr, b * heads + head, n_tokens)
     first_row = (b * heads + head) * rows_a_head * D
     if tl.program_id(1) == 0:
         _pool_span(
@@ -114,7 +118,7 @@ def _pool(
 
 @triton.jit(do_not_specialize=["heads", "n_tokens"])
 def _gather(
-    x_ptr, index_ptr, out_ptr, stride_b, stride_h, stride, stride_d, heads, n_tokens,
+    x_ptr, index_ptr, of_head_ptr, out_ptr, stride_b, stride_h, stride, stride_d, heads, n_tokens,
     D: tl.constexpr, SPAN: tl.constexpr,
 ):  # fmt: skip
     """One span of the tokens taken, of one head."""
@@ -125,6 +129,7 @@ def _gather(
     d = tl.arange(0, D)[None, :]
     position = span * SPAN + tl.arange(0, SPAN)
     inside = position < n_tokens
+    index_ptr = index_of_head(index_ptr, of_head_ptr, b * heads + head, n_tokens)
     token = tl.load(index_ptr + position, mask=inside, other=0)
     x_at = x_ptr + b * stride_b + head.to(tl.int64) * stride_h + token[:, None] * stride + d * stride_d
     out_at = out_ptr + (b * heads + head) * n_tokens * D + position.to(tl.int64)[:, None] * D + d
@@ -132,60 +137,66 @@ def _gather(
 
 
 @on_device_of_first
-def gather_triton(x: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
-    """``x[:, :, index]``, contiguous, from ``[B, H, L, D]`` of any strides; D is 64 or 128."""
+def gather_triton(x: torch.Tensor, orders: Orders) -> torch.Tensor:
+    """The tokens of each head in its order, or a part of them, contiguous, from ``[B, H, L, D]`` of any strides.
+
+    D is 64 or 128.
+    """
     batch, heads, _, d = x.shape
-    out = torch.empty((batch, heads, len(index), d), dtype=x.dtype, device=x.device)
+    index, of_head = order_tensors(orders, x)
+    taken = index.shape[1]
+    out = torch.empty((batch, heads, taken, d), dtype=x.dtype, device=x.device)
     span = GROUP * GROUPS
-    _gather[(triton.cdiv(len(index), span) * batch * heads,)](
-        x, index, out, *x.stride(), heads, len(index), D=d, SPAN=span, num_warps=8
+    _gather[(triton.cdiv(taken, span) * batch * heads,)](
+        x, index, of_head, out, *x.stride(), heads, taken, D=d, SPAN=span, num_warps=8
     )
     return out
 
 
 @on_device_of_first
 def pool_triton(
-    k: torch.Tensor, v: torch.Tensor, max_level: int, index: torch.Tensor | None = None
+    k: torch.Tensor, v: torch.Tensor, max_level: int, orders: Orders | None = None
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Pooled rows of the levels 2, 4 ... ``max_level`` (128 at most), level after level, of keys and values.
 
     Args:
         k, v: ``[B, H, L, D]``, any strides, one dtype; D is 64 or 128.
-        index: int64 ``[L]``; tokens are pooled in the order ``k[:, :, index]``. None for the order they have.
+        orders: in which the tokens of each head are pooled. None for the order they have.
 
     Returns:
         Two of ``[B, H, rows, D]``, contiguous, in the dtype of k.
     """
-    k_rows, v_rows = _run((k, v), index, 1, max_level.bit_length() - 1, k.dtype)
+    k_rows, v_rows = _run((k, v), orders, 1, max_level.bit_length() - 1, k.dtype)
     return k_rows, v_rows
 
 
 @on_device_of_first
-def block_means_triton(x: torch.Tensor, block: int, index: torch.Tensor | None = None) -> torch.Tensor:
+def block_means_triton(x: torch.Tensor, block: int, orders: Orders | None = None) -> torch.Tensor:
     """Mean of each block of tokens; a ragged last block averages those that exist.
 
     Args:
         x: ``[B, H, L, D]``, any strides; D is 64 or 128.
         block: a power of two, 8 to 128.
-        index: as of :func:`pool_triton`.
+        orders: as of :func:`pool_triton`.
 
     Returns:
         float32 ``[B, H, ceil(L / block), D]``, contiguous.
     """
     log_block = block.bit_length() - 1
-    return _run((x,), index, log_block, log_block, torch.float32)[0]
+    return _run((x,), orders, log_block, log_block, torch.float32)[0]
 
 
 def _run(
-    tensors: tuple[torch.Tensor, ...], index: torch.Tensor | None, first: int, last: int, dtype: torch.dtype
+    tensors: tuple[torch.Tensor, ...], orders: Orders | None, first: int, last: int, dtype: torch.dtype
 ) -> list[torch.Tensor]:
     x, y = tensors[0], tensors[-1]
     batch, heads, tokens, d = x.shape
     n_rows = sum(triton.cdiv(tokens, 1 << level) for level in range(first, last + 1))
+    index, of_head = order_tensors(orders, x)
     rows = [torch.empty((batch, heads, n_rows, d), dtype=dtype, device=x.device) for _ in tensors]
     _pool[(triton.cdiv(tokens, GROUP * GROUPS) * batch * heads, len(tensors))](
-        x, y, x if index is None else index, rows[0], rows[-1], *x.stride(), *y.stride(), heads, tokens, n_rows,
-        D=d, GROUPS=GROUPS, FIRST=first, LAST=last, REORDER=index is not None, num_warps=warps(d),
+        x, y, index, of_head, rows[0], rows[-1], *x.stride(), *y.stride(), heads, tokens, n_rows,
+        D=d, GROUPS=GROUPS, FIRST=first, LAST=last, REORDER=orders is not None, num_warps=warps(d),
     )  # fmt: skip
     return rows
 

@@ -42,3 +42,10 @@ def inverse(index: torch.Tensor) -> torch.Tensor:
 def first_order(batch: int, heads: int, device: torch.device) -> torch.Tensor:
     """The numbers of heads that all take the first order: zeros, int32 ``[B, H]``."""
     return torch.zeros((batch, heads), dtype=torch.int32, device=device)
+
+
+def order_tensors(orders: Orders | None, stand_in: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """``index`` and ``of_head`` as kernels read them; ``stand_in`` for both where there are none to read."""
+    if orders is None:
+        return stand_in, stand_in
+    return orders.index.contiguous(), orders.of_head.contiguous()

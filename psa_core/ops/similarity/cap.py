@@ -5,11 +5,12 @@ from __future__ import annotations
 import torch
 
 from ...settings.config import SIM_LEVELS, PSAConfig
+from ..reorder.orders import Orders
 from .torch import similarity_cap_torch
 
 
 def similarity_cap(
-    k: torch.Tensor, config: PSAConfig, backend: str = "torch", index: torch.Tensor | None = None
+    k: torch.Tensor, config: PSAConfig, backend: str = "torch", orders: Orders | None = None
 ) -> torch.Tensor:
     """The coarsest level each key block may take by the likeness of its keys (``use_sim_mask``).
 
@@ -20,8 +21,8 @@ def similarity_cap(
         k: ``[B, H, L, D]``, any strides.
         config: ``block_n`` and ``sim_thresholds``.
         backend: ``"triton"`` or ``"torch"``.
-        index: int64 ``[L]`` on the device: blocks are cut from ``k[:, :, index]``, without a copy of it. None for the
-            order that keys have; ``"torch"`` takes no other.
+        orders: blocks of a head are cut from its keys in its order, without a copy of them. None for the order that
+            they have; ``"torch"`` takes no other.
 
     Returns:
         uint8 ``[B, H, 1, k_blocks]``.
@@ -30,6 +31,6 @@ def similarity_cap(
     if backend == "triton":
         from .triton import similarity_cap_triton
 
-        return similarity_cap_triton(k, config.block_n, thresholds, index)
-    assert index is None, "torch cuts blocks from the order that keys have"
+        return similarity_cap_triton(k, config.block_n, thresholds, orders)
+    assert orders is None, "torch cuts blocks from the order that keys have"
     return similarity_cap_torch(k, config.block_n, thresholds)

@@ -1,4 +1,4 @@
-"""The cosine cap in Triton: one launch, keys read through the reorder index."""
+"""The cosine cap in Triton: one launch, keys read in the order of their head."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import triton
 import triton.language as tl
 
 from ..current_device import on_device_of_first
+from ..reorder.orders import Orders, order_tensors
+from ..reorder.triton import index_of_head
 
 
 @triton.jit
@@ -43,7 +45,7 @@ def _similarity(
 # Sizes change from video to video, and nothing is gained by compiling for each.
 @triton.jit(do_not_specialize=["heads", "n_tokens"])
 def _similarity_cap(
-    k_ptr, index_ptr, cap_ptr, stride_b, stride_h, stride, stride_d, heads, n_tokens, x2, x4, x8,
+    k_ptr, index_ptr, of_head_ptr, cap_ptr, stride_b, stride_h, stride, stride_d, heads, n_tokens, x2, x4, x8,
     D: tl.constexpr, BLOCK_N: tl.constexpr, REORDER: tl.constexpr,
 ):  # fmt: skip
     """The cap of one key block of one head. The coarser levels find its keys in the cache."""
@@ -51,6 +53,8 @@ def _similarity_cap(
     start = tl.program_id(0) % k_blocks * BLOCK_N
     head = tl.program_id(0) // k_blocks
     k_ptr += (head // heads).to(tl.int64) * stride_b + (head % heads).to(tl.int64) * stride_h
+    if REORDER:
+        index_ptr = index_of_head(index_ptr, of_head_ptr, head, n_tokens)
     cap = tl.full([], 1, tl.int32)
     for log_level in tl.static_range(1, 4):
         threshold = x2 if log_level == 1 else (x4 if log_level == 2 else x8)
@@ -63,20 +67,21 @@ def _similarity_cap(
 
 @on_device_of_first
 def similarity_cap_triton(
-    k: torch.Tensor, block_n: int, thresholds: Mapping[int, float], index: torch.Tensor | None = None
+    k: torch.Tensor, block_n: int, thresholds: Mapping[int, float], orders: Orders | None = None
 ) -> torch.Tensor:
     """The coarsest level of every key block; arguments and result as of the oracle.
 
     Args:
         k: any strides; D is 64 or 128.
-        index: int64 ``[L]``; blocks are cut from ``k[:, :, index]``. None for the order that keys have.
+        orders: blocks of a head are cut from its keys in its order. None for the order that they have.
     """
     batch, heads, tokens, d = k.shape
     k_blocks = triton.cdiv(tokens, block_n)
     cap = torch.empty((batch, heads, 1, k_blocks), dtype=torch.uint8, device=k.device)
+    index, of_head = order_tensors(orders, k)
     _similarity_cap[(k_blocks * batch * heads,)](
-        k, k if index is None else index, cap, *k.stride(), heads, tokens,
+        k, index, of_head, cap, *k.stride(), heads, tokens,
         thresholds[2], thresholds[4], thresholds[8],
-        D=d, BLOCK_N=block_n, REORDER=index is not None, num_warps=4,
+        D=d, BLOCK_N=block_n, REORDER=orders is not None, num_warps=4,
     )  # fmt: skip
     return cap

@@ -32,6 +32,7 @@ import triton
 from ...block_list.build import BlockList
 from ...current_device import on_device_of_first
 from ...pyramid.rows import Pyramid
+from ...reorder.orders import Orders, order_tensors
 from .kernel import pyramid_attention_kernel
 from .kv_tiles import BLOCK_M
 
@@ -56,7 +57,7 @@ def pyramid_attention_hopper(
     block_list: BlockList,
     pyramid: Pyramid,
     block_n: int,
-    index: torch.Tensor | None = None,
+    orders: Orders | None = None,
 ) -> torch.Tensor:
     """Attention of each block of 128 queries over the rows it keeps.
 
@@ -68,18 +69,19 @@ def pyramid_attention_hopper(
     q, k, v = (x if x.stride(3) == 1 and _aligned(x) else x.contiguous() for x in (q, k, v))
     # In memory [B, L, H, D], which models reshape to [B, L, H * D] without a copy.
     out = q.new_empty((batch, q_tokens, heads, d)).transpose(1, 2)
+    index, of_head = order_tensors(orders, q)
     blocks, spans, order = block_list.expand(batch, heads)
     counter = torch.zeros(1, dtype=torch.int32, device=q.device)
     n_work_tiles = triton.cdiv(q_tokens, BLOCK_M.value) * heads * batch
     n_programs = min(n_work_tiles, torch.cuda.get_device_properties(q.device).multi_processor_count)
     pyramid_attention_kernel[(n_programs,)](
-        q, k, v, pyramid.k, pyramid.v, out, q if index is None else index, blocks, spans,
+        q, k, v, pyramid.k, pyramid.v, out, index, of_head, blocks, spans,
         spans if order is None else order, counter,
         *q.stride()[:3], *k.stride()[:3], *v.stride()[:3], *out.stride()[:3],
         *blocks.stride()[:2], *spans.stride()[:2],
         batch, heads, q_tokens, k.shape[2], blocks.shape[3], pyramid.k.shape[2], d**-0.5 * math.log2(math.e),
         D=d, LOG_BLOCK_N=block_n.bit_length() - 1, N_LEVELS=spans.shape[3], TILE_N=launch.tile_n,
-        STAGES=launch.stages, REORDER=index is not None, ORDERED=order is not None,
+        STAGES=launch.stages, REORDER=orders is not None, ORDERED=order is not None,
         PRODUCER_REGISTERS=launch.producer_registers, CONSUMER_REGISTERS=launch.consumer_registers, num_warps=4,
     )  # fmt: skip
     return out

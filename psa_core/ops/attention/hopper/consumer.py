@@ -11,13 +11,13 @@ from triton.experimental.gluon.language.nvidia.hopper import (
     warpgroup_mma_wait,
 )
 
-from .kv_tiles import BLOCK_M, count_kv_tiles, first_kv_tile, locate_work_tile, next_kv_tile
+from .kv_tiles import BLOCK_M, count_kv_tiles, first_kv_tile, index_of_head, locate_work_tile, next_kv_tile
 from .producer import WARPGROUP_M
 
 
 @gluon.jit
 def consume(
-    CONSUMER: gl.constexpr, out, index_ptr, scale, lists, sizes, smem, barriers,
+    CONSUMER: gl.constexpr, out, orders, scale, lists, sizes, smem, barriers,
     D: gl.constexpr, LOG_BLOCK_N: gl.constexpr, N_LEVELS: gl.constexpr, TILE_N: gl.constexpr, STAGES: gl.constexpr,
     REORDER: gl.constexpr,
 ):  # fmt: skip
@@ -36,6 +36,7 @@ def consume(
     work_tile = _await_work_tile(work_smem, q_full, work_count)
     while work_tile < n_work_tiles:
         query_block, b, h, blocks_ptr, spans_ptr = locate_work_tile(work_tile, lists, sizes, N_LEVELS)
+        index_ptr = index_of_head(orders, b, h, sizes) if REORDER else orders[0]
         n_tiles = count_kv_tiles(spans_ptr, TILE_N, N_LEVELS)
         o = gl.zeros([WARPGROUP_M, D], gl.float32, o_layout)
         row_max = gl.full([WARPGROUP_M], float("-inf"), gl.float32, gl.SliceLayout(1, s_layout))

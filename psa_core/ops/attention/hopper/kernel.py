@@ -18,7 +18,8 @@ from .producer import WARPGROUP_M, produce
     ]
 )  # fmt: skip
 def pyramid_attention_kernel(
-    q_ptr, k_ptr, v_ptr, pooled_k_ptr, pooled_v_ptr, out_ptr, index_ptr, blocks_ptr, spans_ptr, order_ptr, counter_ptr,
+    q_ptr, k_ptr, v_ptr, pooled_k_ptr, pooled_v_ptr, out_ptr, index_ptr, of_head_ptr, blocks_ptr, spans_ptr, order_ptr,
+    counter_ptr,
     q_stride_b, q_stride_h, q_stride, k_stride_b, k_stride_h, k_stride, v_stride_b, v_stride_h, v_stride,
     out_stride_b, out_stride_h, out_stride, blocks_stride_b, blocks_stride_h, spans_stride_b, spans_stride_h,
     batch, heads, q_tokens, k_tokens, k_blocks, pooled_rows, scale,
@@ -57,17 +58,18 @@ def pyramid_attention_kernel(
     k = (k_ptr, k_stride_b, k_stride_h, k_stride)
     v = (v_ptr, v_stride_b, v_stride_h, v_stride)
     out = (out_ptr, out_stride_b, out_stride_h, out_stride)
+    orders = (index_ptr, of_head_ptr)
     lists = (blocks_ptr, spans_ptr, blocks_stride_b, blocks_stride_h, spans_stride_b, spans_stride_h)
     sizes = (batch, heads, q_tokens, k_tokens, k_blocks, pooled_rows)
     smem = (work_smem, q_smem, k_smem, v_smem)
     barriers = (q_full, q_empty, k_full, k_empty, v_full, v_empty)
     gl.warp_specialize(
         [
-            (consume, (gl.constexpr(0), out, index_ptr, scale, lists, sizes, smem, barriers,
+            (consume, (gl.constexpr(0), out, orders, scale, lists, sizes, smem, barriers,
                        D, LOG_BLOCK_N, N_LEVELS, TILE_N, STAGES, REORDER)),
-            (consume, (gl.constexpr(1), out, index_ptr, scale, lists, sizes, smem, barriers,
+            (consume, (gl.constexpr(1), out, orders, scale, lists, sizes, smem, barriers,
                        D, LOG_BLOCK_N, N_LEVELS, TILE_N, STAGES, REORDER)),
-            (produce, (q, k, v, pooled_k_ptr, pooled_v_ptr, index_ptr, order_ptr, counter_ptr, lists, sizes, smem,
+            (produce, (q, k, v, pooled_k_ptr, pooled_v_ptr, orders, order_ptr, counter_ptr, lists, sizes, smem,
                        barriers, D, LOG_BLOCK_N, N_LEVELS, TILE_N, STAGES, REORDER, ORDERED)),
         ],
         [4, 4],

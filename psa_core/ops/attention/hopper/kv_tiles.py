@@ -30,6 +30,14 @@ def locate_work_tile(work_tile, lists, sizes, N_LEVELS: gl.constexpr):
 
 
 @gluon.jit
+def index_of_head(orders, b, h, sizes):
+    """The row of the index that a head takes."""
+    index_ptr, of_head_ptr = orders
+    batch, heads, q_tokens, k_tokens, k_blocks, pooled_rows = sizes
+    return index_ptr + gl.load(of_head_ptr + b * heads + h).to(gl.int64) * q_tokens
+
+
+@gluon.jit
 def count_kv_tiles(spans_ptr, TILE_N: gl.constexpr, N_LEVELS: gl.constexpr):
     """KV tiles of a query block; every level begins a new one."""
     n_tiles = gl.to_tensor(0)

@@ -7,7 +7,7 @@ from triton.experimental.gluon import language as gl
 from triton.experimental.gluon.language.nvidia.ampere import async_copy
 from triton.experimental.gluon.language.nvidia.hopper import mbarrier
 
-from .kv_tiles import BLOCK_M, count_kv_tiles, first_kv_tile, locate_work_tile, next_kv_tile
+from .kv_tiles import BLOCK_M, count_kv_tiles, first_kv_tile, index_of_head, locate_work_tile, next_kv_tile
 
 WARPGROUP_M = gl.constexpr(64)
 # Its name from Triton 3.9 on, and before.
@@ -16,7 +16,7 @@ _copy_async = getattr(async_copy, "async_load", None) or async_copy.async_copy_g
 
 @gluon.jit
 def produce(
-    q, k, v, pooled_k_ptr, pooled_v_ptr, index_ptr, order_ptr, counter_ptr, lists, sizes, smem, barriers,
+    q, k, v, pooled_k_ptr, pooled_v_ptr, orders, order_ptr, counter_ptr, lists, sizes, smem, barriers,
     D: gl.constexpr, LOG_BLOCK_N: gl.constexpr, N_LEVELS: gl.constexpr, TILE_N: gl.constexpr, STAGES: gl.constexpr,
     REORDER: gl.constexpr, ORDERED: gl.constexpr,
 ):  # fmt: skip
@@ -44,6 +44,7 @@ def produce(
         # The longest first, so that the last programs to finish have little left to do.
         work_tile = gl.load(order_ptr + scheduled) if ORDERED else scheduled
         query_block, b, h, blocks_ptr, spans_ptr = locate_work_tile(work_tile, lists, sizes, N_LEVELS)
+        index_ptr = index_of_head(orders, b, h, sizes) if REORDER else orders[0]
         n_tiles = count_kv_tiles(spans_ptr, TILE_N, N_LEVELS)
         scheduled = gl.atomic_add(counter_ptr, 1)
         # The rows of a tile are looked up one tile ahead and their blocks two, so that no copy waits for its address.
