@@ -8,7 +8,8 @@ from pathlib import Path
 import folder_paths
 
 from ..psa_core.settings.errors import ConfigError
-from ..psa_core.settings.presets import ModelFamily, load_families
+from ..psa_core.settings.preset_schema import ModelFamily
+from ..psa_core.settings.presets import load_families
 from ..psa_core.settings.yaml_files import fingerprint
 
 DEFAULT_FAMILY = "Wan2.1_1.3b"

@@ -11,7 +11,7 @@ from ..psa_core.settings.amount import Amount
 from ..psa_core.settings.config import IMPORTANCE_ESTIMATORS, MASK_MODES, REORDER_METHODS, SIM_LEVELS, PSAConfig
 from ..psa_core.settings.errors import ConfigError, errors_at
 from ..psa_core.settings.mask_ratios import bounds_from_mask_ratios, mask_ratios_from_bounds
-from ..psa_core.settings.presets import ModelFamily
+from ..psa_core.settings.preset_schema import ModelFamily
 from ..psa_core.settings.sizes import BLOCK_M, BLOCK_N
 from .preset_files import DEFAULT_FAMILY, families
 from .shared import AMOUNT, Preset, amount, check_before_run

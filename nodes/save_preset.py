@@ -6,7 +6,8 @@ from comfy_api.latest import io
 
 from ..psa_core.settings.config import PSAConfig
 from ..psa_core.settings.errors import ConfigError, errors_at
-from ..psa_core.settings.presets import ModelFamily, check_name, read_preset_file, save_preset
+from ..psa_core.settings.preset_schema import ModelFamily, read_preset_file
+from ..psa_core.settings.user_presets import check_name, save_preset
 from .preset_files import DEFAULT_FAMILY, families, user_presets_dir
 from .preset_loader import widgets_from_config
 from .shared import Preset, say

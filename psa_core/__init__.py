@@ -9,10 +9,11 @@ from .ops.levels.rules import compose
 from .settings.calibration import Calibration
 from .settings.config import PSAConfig
 from .settings.errors import ConfigError
-from .settings.presets import load_preset, load_presets, save_preset
+from .settings.presets import load_preset, load_presets
 from .settings.radial import RadialMask
 from .settings.recipe import Recipe
 from .settings.schedule import Schedule
+from .settings.user_presets import save_preset
 
 __version__ = "0.1.0"
 

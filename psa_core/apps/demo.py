@@ -8,7 +8,8 @@ from pathlib import Path
 from ..settings.at_step import dense_places
 from ..settings.errors import ConfigError
 from ..settings.files import write_json
-from ..settings.presets import bundled_dir, config_to_schema
+from ..settings.preset_schema import config_to_schema
+from ..settings.presets import bundled_dir
 from .compare.comparison_settings import DENSE, DENSE_CONFIG, CompareSettings
 from .generate.models import MODELS
 from .generate.options import check_packages, pace_of, read_config, read_family, read_generate_settings

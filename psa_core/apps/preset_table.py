@@ -7,7 +7,8 @@ from pathlib import Path
 
 from ..settings.config import PSAConfig
 from ..settings.errors import ConfigError
-from ..settings.presets import ModelFamily, load_families
+from ..settings.preset_schema import ModelFamily
+from ..settings.presets import load_families
 
 _HEAD = ("", "preset", "mode", "blocks", "warm-up", "levels", "description")
 

@@ -12,7 +12,8 @@ import hypothesis.strategies as st
 import pytest
 import yaml
 
-from psa_core.settings.presets import bundled_dir, load_families, save_preset
+from psa_core.settings.presets import bundled_dir, load_families
+from psa_core.settings.user_presets import save_preset
 
 from .outcome import refused_or_taken
 from .strategies import LETTERS, VALUES, spoilt, torn

@@ -9,7 +9,8 @@ import pytest
 import yaml
 
 from psa_core import ConfigError, PSAConfig, RadialMask, load_preset, load_presets
-from psa_core.settings.presets import PRESETS_DIR_VARIABLE, load_families, read_preset_file
+from psa_core.settings.preset_schema import read_preset_file
+from psa_core.settings.presets import PRESETS_DIR_VARIABLE, load_families
 
 from ..support.preset_files import FAMILIES, LARGE, UPSTREAM_FILE, write
 

@@ -10,7 +10,8 @@ import hypothesis
 import pytest
 
 from psa_core import ConfigError, PSAConfig, load_preset, load_presets, save_preset
-from psa_core.settings.presets import PRESETS_DIR_VARIABLE, config_to_schema, load_families
+from psa_core.settings.preset_schema import config_to_schema
+from psa_core.settings.presets import PRESETS_DIR_VARIABLE, load_families
 
 from ..support.limited_disk import ROOT, needs_limits, run_python
 from ..support.preset_files import FAMILIES, UPSTREAM_FILE, write

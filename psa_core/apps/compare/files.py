@@ -10,7 +10,7 @@ from ...report.pictures.heat_maps import density_picture, errors_picture
 from ...report.quality import psnr_as_plain
 from ...report.report import AttentionError, Report
 from ...settings.files import file_names, write_json
-from ...settings.presets import config_to_schema
+from ...settings.preset_schema import config_to_schema
 from ..generate.files import settings_document, slug, versions
 from .comparison_settings import Clip
 from .results import ClipResult, Comparison, summaries

@@ -7,7 +7,8 @@ import math
 from dataclasses import dataclass
 
 from ...settings.errors import ConfigError
-from ...settings.presets import ModelFamily, bundled_dir, load_families
+from ...settings.preset_schema import ModelFamily
+from ...settings.presets import bundled_dir, load_families
 from ..bench.cases import Case
 
 # Attention heads and numbers a head of each family.

@@ -17,7 +17,7 @@ from ... import __version__
 from ...report import videos
 from ...settings.errors import ConfigError
 from ...settings.files import locked, write_json
-from ...settings.presets import config_to_schema
+from ...settings.preset_schema import config_to_schema
 from .same_settings import check_same
 from .video_settings import GenerateSettings
 

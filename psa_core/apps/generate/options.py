@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 from ...ops.backends import BACKENDS
 from ...settings.config import PSAConfig
 from ...settings.errors import ConfigError
-from ...settings.presets import ModelFamily, load_families
+from ...settings.preset_schema import ModelFamily
+from ...settings.presets import load_families
 from ..options import add_sparsity_options, read_sparsity_options
 from ..packages import need
 from .models import MODELS
