@@ -11,6 +11,10 @@ from ..settings.preset_schema import ModelFamily
 from ..settings.presets import load_families
 
 _HEAD = ("", "preset", "mode", "blocks", "warm-up", "levels", "description")
+_FOOT = (
+    "levels: share of a row's importance (thresholdbound) or of its key blocks (topk);",
+    "calibrated: the density of every head, or the error up to which each chooses its own",
+)
 
 
 def preset_table(model: str | None = None, path: str | Path | None = None) -> str:
@@ -34,7 +38,7 @@ def preset_table(model: str | None = None, path: str | Path | None = None) -> st
     for family in chosen:
         lines += ["", family.name]
         lines += [_line(rows.pop(0), widths) for _ in family.presets]
-    return "\n".join([*lines, "", "levels: share of a row's importance (thresholdbound) or of its key blocks (topk)"])
+    return "\n".join([*lines, "", *_FOOT])
 
 
 def _row(family: ModelFamily, name: str, config: PSAConfig) -> Sequence[str]:
@@ -50,7 +54,11 @@ def _row(family: ModelFamily, name: str, config: PSAConfig) -> Sequence[str]:
 
 
 def _levels(config: PSAConfig) -> str:
-    """The share of every level in use, such as ``1: 40%  2: 10%  skip: 50%``."""
+    """The share of every level in use, such as ``1: 40%  2: 10%  skip: 50%``, or the target of calibrated attention."""
+    if config.target_error is not None:
+        return f"error: {config.target_error:.3g}"
+    if config.target_density is not None:
+        return f"density: {config.target_density:.3g}"
     shares = {level: hi - lo for level, (lo, hi) in config.mask_ratios.items() if hi > lo}
     return "  ".join(f"{level or 'skip'}: {share:.0%}" for level, share in shares.items())
 

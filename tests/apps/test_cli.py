@@ -18,6 +18,8 @@ from psa_core.apps.cli import main
 from psa_core.apps.compare.comparison_settings import Clip
 from psa_core.settings.presets import PRESETS_DIR_VARIABLE
 
+from ..support.preset_files import write
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -74,6 +76,17 @@ def test_letters_that_stdout_lacks_are_escaped(monkeypatch: pytest.MonkeyPatch, 
     stdout.flush()
     assert r"\u72d0\u72f8 in snow" in written.getvalue().decode(encoding)
     assert stdout.errors == "strict"
+
+
+def test_presets_show_what_calibrated_attention_aims_at(capsys, tmp_path: Path) -> None:
+    aims = {"dense_enough": {"target_density": 0.2}, "near_enough": {"target_error": 0.08}, "silent": {}}
+    presets = {name: {"mask_mode": "calibrated", **aim} for name, aim in aims.items()}
+    assert main(["presets", "--path", str(write(tmp_path / "mine.yaml", presets))]) == 0
+    rows = {name: row for row in capsys.readouterr().out.splitlines() for name in aims if f" {name} " in row}
+    assert all("calibrated" in row for row in rows.values())
+    assert "density: 0.2" in rows["dense_enough"]
+    assert "error: 0.08" in rows["near_enough"]
+    assert "density: 0.15" in rows["silent"]
 
 
 def test_presets_shows_what_is_odd_about_a_file(capsys, tmp_path: Path) -> None:

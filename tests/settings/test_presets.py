@@ -254,3 +254,31 @@ class TestRefusals:
     def test_missing_file(self, tmp_path: Path) -> None:
         with pytest.raises(FileNotFoundError, match=r"nothing\.yaml"):
             load_presets(tmp_path / "nothing.yaml")
+
+
+class TestCalibrated:
+    def test_a_file_says_mode_target_and_how_long_maps_live(self, tmp_path: Path) -> None:
+        presets = {
+            "dense_enough": {"mask_mode": "calibrated", "target_density": 0.2, "map_steps": 4},
+            "near_enough": {"mask_mode": "calibrated", "target_error": 0.08},
+        }
+        held = load_presets(write(tmp_path / "mine.yaml", presets))["M"]
+        assert held == {
+            "dense_enough": PSAConfig(mask_mode="calibrated", target_density=0.2, map_steps=4),
+            "near_enough": PSAConfig(mask_mode="calibrated", target_error=0.08),
+        }
+
+    @pytest.mark.parametrize(
+        ("preset", "words"),
+        [
+            ({"mask_mode": "topk", "target_error": 0.1}, "target_error = 0.1: needs mask_mode calibrated, not topk"),
+            (
+                {"mask_mode": "calibrated", "target_error": 0.1, "target_density": 0.2},
+                "target_error = 0.1: must not stand beside target_density = 0.2",
+            ),
+            ({"map_steps": 0}, "map_steps = 0: must be a whole number, 1 or more"),
+        ],
+    )
+    def test_refusals_name_file_model_and_preset(self, tmp_path: Path, preset: dict[str, object], words: str) -> None:
+        with pytest.raises(ConfigError, match=f"^mine.yaml: M: p: {words}"):
+            load_presets(write(tmp_path / "mine.yaml", {"p": preset}))
