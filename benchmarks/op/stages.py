@@ -17,7 +17,7 @@ from psa_core.ops.attention.dispatch import pyramid_attention
 from psa_core.ops.block_list.build import build_block_list
 from psa_core.ops.importance.estimators import ESTIMATORS
 from psa_core.ops.pyramid.rows import build_pyramid
-from psa_core.ops.reorder import reorder_index
+from psa_core.ops.reorder import reorder_orders
 from psa_core.settings.config import PSAConfig
 
 from .cases import STAGES_PART
@@ -76,14 +76,14 @@ def _minus(whole: Row, parts: Sequence[Row], stage: str) -> Row:
 
 def _calls(config: PSAConfig, case: Case, inputs: Inputs) -> Iterator[tuple[str, Callable[[], Any]]]:
     q, k, v = inputs
-    index = reorder_index(config, case.grid, case.text_length, q.device)
+    orders = reorder_orders(config, case.grid, case.text_length, q.shape[0], q.shape[1], q.device)
     max_level, block_n = max(config.levels), config.block_n
-    plan = functools.partial(plan_levels, q, k, config, case.text_length, None, "triton", index)
-    pyramid = functools.partial(build_pyramid, k, v, max_level, "triton", index)
+    plan = functools.partial(plan_levels, q, k, config, case.text_length, None, "triton", orders)
+    pyramid = functools.partial(build_pyramid, k, v, max_level, "triton", orders)
     levels = plan()
     block_list = functools.partial(build_block_list, levels, max_level, block_n, k.shape[2], "triton")
-    yield IMPORTANCE_STAGE, functools.partial(ESTIMATORS[config.importance], q, k, BLOCK_M, block_n, "triton", index)
+    yield IMPORTANCE_STAGE, functools.partial(ESTIMATORS[config.importance], q, k, BLOCK_M, block_n, "triton", orders)
     yield _PLAN, plan
     yield PYRAMID, pyramid
     yield BLOCK_LIST, block_list
-    yield KERNEL, functools.partial(pyramid_attention, q, k, v, block_list(), pyramid(), BLOCK_M, block_n, index)
+    yield KERNEL, functools.partial(pyramid_attention, q, k, v, block_list(), pyramid(), BLOCK_M, block_n, orders)

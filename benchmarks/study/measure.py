@@ -10,7 +10,7 @@ import torch
 
 from psa_core.attention.call import attention_from_levels
 from psa_core.ops.levels.rules import density, levels_from_importance
-from psa_core.ops.reorder import reorder_index
+from psa_core.ops.reorder import reorder_orders
 from psa_core.ops.similarity.cap import similarity_cap
 from psa_core.settings.config import PSAConfig
 
@@ -59,8 +59,8 @@ def measure(calls: Sequence[Call], setting: Setting, densities: Sequence[float])
 
 def _prepare(call: Call, setting: Setting) -> _Ready:
     config = setting.config(0.5, _k_blocks(setting))
-    index = reorder_index(config, GRID, 0, call.q.device)
-    q, k, v, dense = (x if index is None else x[:, :, index] for x in (call.q, call.k, call.v, call.dense))
+    orders = reorder_orders(config, GRID, 0, call.q.shape[0], call.q.shape[1], call.q.device)
+    q, k, v, dense = (x if orders is None else orders.take(x) for x in (call.q, call.k, call.v, call.dense))
     cap = similarity_cap(k, config) if setting.cap else None
     return _Ready(q, k, v, dense, importance(setting.importance, q, k, config.block_m, config.block_n), cap)
 

@@ -22,11 +22,10 @@ from psa_core.ops.backends import triton_installed
 from psa_core.ops.constant import constant
 from psa_core.ops.device_cache import clear_device_caches
 from psa_core.ops.importance.sampling import sample_positions, sampled_tokens
-from psa_core.ops.reorder import order_index, reorder_index, restore_index
+from psa_core.ops.reorder import order_index
 from psa_core.ops.reorder.orders import first_order, inverse
 
 CPU = torch.device("cpu")
-CONFIG = PSAConfig()
 MASKED = PSAConfig(radial=RadialMask(mode="coarsen", decay_factor=0.2, block_size=8))
 needs_triton = pytest.mark.skipif(not triton_installed(), reason="Triton is not installed")
 # A number that no other test has asked for, so that the first call fills the cache.
@@ -34,11 +33,6 @@ numbers = itertools.count(1000)
 
 
 def index_of(n: int) -> torch.Tensor:
-    """A reorder index, which is an object of its own."""
-    return reorder_index(CONFIG, (1, 1, n), 0, CPU)
-
-
-def orders_of(n: int) -> torch.Tensor:
     """The index of two orders, an object of its own."""
     return order_index(("Raster", "Gilbert"), (1, 1, n), (2, 4, 4), 0, CPU)
 
@@ -46,12 +40,10 @@ def orders_of(n: int) -> torch.Tensor:
 CASES: dict[str, Callable[[int], Any]] = {
     "constant": lambda n: constant((n, 2.5), torch.float32, CPU),
     "_cached_index": index_of,
-    "_cached_restore": lambda n: restore_index(CONFIG, (1, 1, n), 0, CPU),
-    "_cached_orders": orders_of,
-    "inverse": lambda n: inverse(orders_of(n)),
+    "inverse": lambda n: inverse(index_of(n)),
     "first_order": lambda n: first_order(2, n, CPU),
     "sample_positions": lambda n: sample_positions(n, CPU),
-    "sampled_tokens": lambda n: sampled_tokens(orders_of(n)),
+    "sampled_tokens": lambda n: sampled_tokens(index_of(n)),
     "_mask_levels": lambda n: plan.mask_levels(MASKED, (2, 1, n), 0, CPU),
     "_mask_level_shares": lambda n: plan.mask_level_shares(MASKED, (2, 1, n), 0, CPU),
     "_mask_block_list": lambda n: plan.mask_block_list(MASKED, (2, 1, n), 0, 8, CPU),

@@ -14,7 +14,7 @@ from psa_core.ops.importance.estimators import ESTIMATORS, Estimator, sampled_ma
 from psa_core.ops.levels.bounds import Quotas
 from psa_core.ops.levels.rules import levels_from_importance
 from psa_core.ops.pyramid.triton import block_means_triton
-from psa_core.ops.reorder import reorder_index
+from psa_core.ops.reorder import reorder_orders
 
 from ..support.tensors import Shape, random_levels, random_qkv, relative_error
 
@@ -162,10 +162,10 @@ def test_whole_op_equals_its_steps(
     out, info = pyramid_sparse_attention(q, k, v, config, grid=grid, text_length=text, return_info=True)
     assert info.backend == "triton"
     assert (info.levels != 0).any(-1).all()
-    index = reorder_index(config, grid, text, q.device)
-    assert index is not None
-    q, k, v = (x[:, :, index] for x in (q, k, v))
-    assert relative_error(out[:, :, index], reference(q, k, v, info.levels, shape)) < BOUND[dtype]
+    orders = reorder_orders(config, grid, text, shape.batch, shape.heads, q.device)
+    assert orders is not None
+    q, k, v = (orders.take(x) for x in (q, k, v))
+    assert relative_error(orders.take(out), reference(q, k, v, info.levels, shape)) < BOUND[dtype]
     # Importances a rounding error apart may rank otherwise in torch.
     assert (plan_levels(q, k, config, text) != info.levels).float().mean() < 1e-3
 

@@ -17,15 +17,14 @@ from psa_core.ops.reorder import (
     METHODS,
     gilbert,
     order_index,
-    reorder_index,
     reorder_orders,
-    restore_index,
     tile,
 )
 from psa_core.ops.reorder.gilbert import gilbert_order
 from psa_core.ops.reorder.orders import inverse
 from psa_core.ops.reorder.tile import tile_order
 from psa_core.settings.config import REORDER_METHODS
+from psa_core.settings.recipe import ORDERS
 
 from ..support.tensors import random_orders
 from ..support.windows_numpy import WindowsNumpy
@@ -102,37 +101,10 @@ def test_blocks_are_more_compact_than_in_raster_order(method: str, grid: Grid) -
     assert spread(order, grid) < 0.6 * spread(np.arange(np.prod(grid)), grid)
 
 
-class TestIndex:
-    @pytest.mark.parametrize("method", REORDER_METHODS)
-    @pytest.mark.parametrize("text", [0, 7])
-    def test_text_stays_and_order_is_restored(self, method: str, text: int) -> None:
-        config = PSAConfig(rearrange_method=method)
-        grid = (3, 9, 10)
-        index = reorder_index(config, grid, text, CPU)
-        assert index is not None
-        assert index.dtype == torch.int64
-        assert index[:text].tolist() == list(range(text))
-        assert np.array_equal(index[text:].numpy() - text, METHODS[method](grid, config.tile_size))
-        tokens = torch.randn(270 + text)
-        assert torch.equal(tokens[index][restore_index(config, grid, text, CPU)], tokens)
-
-    def test_settings_tell_orders_apart(self) -> None:
-        config = PSAConfig(rearrange_method="Tile", tile_size=(2, 4, 4))
-        orders = [
-            reorder_index(config.replace(**changes), (4, 8, 8), 0, CPU)
-            for changes in ({}, {"tile_size": (1, 8, 8)}, {"rearrange_method": "Gilbert"})
-        ]
-        assert len({tuple(order.tolist()) for order in orders}) == 3
-
-    def test_is_made_once(self) -> None:
-        config = PSAConfig()
-        assert reorder_index(config, (3, 5, 7), 2, CPU) is reorder_index(config, [3, 5, 7], 2, torch.device("cpu"))
-
-    def test_without_rearranging_there_is_none(self) -> None:
-        assert reorder_index(PSAConfig(use_rearrange=False), (3, 5, 7), 2, CPU) is None
-
-
 class TestOrders:
+    def test_there_are_all_that_a_recipe_may_name(self) -> None:
+        assert tuple(METHODS) == ORDERS
+
     @pytest.mark.parametrize("text", [0, 7])
     def test_a_row_for_each_method(self, text: int) -> None:
         grid, tile_size = (3, 9, 10), (2, 3, 4)
@@ -152,6 +124,14 @@ class TestOrders:
         assert orders.of_head.dtype == torch.int32
         assert orders.of_head.tolist() == [[0] * 5] * 2
         assert reorder_orders(config.replace(use_rearrange=False), (3, 9, 10), 7, 2, 5, CPU) is None
+
+    def test_settings_tell_them_apart(self) -> None:
+        config = PSAConfig(rearrange_method="Tile", tile_size=(2, 4, 4))
+        several = [
+            reorder_orders(config.replace(**changes), (4, 8, 8), 0, 1, 1, CPU)
+            for changes in ({}, {"tile_size": (1, 8, 8)}, {"rearrange_method": "Gilbert"})
+        ]
+        assert len({tuple(orders.index[0].tolist()) for orders in several}) == 3
 
     def test_are_made_once(self) -> None:
         first, second = (reorder_orders(PSAConfig(), grid, 2, 2, 3, CPU) for grid in ((3, 5, 7), [3, 5, 7]))
@@ -194,11 +174,9 @@ class TestWindows:
     def test_orders_are_int64(self, method: str, grid: Grid) -> None:
         assert is_permutation(METHODS[method](grid, (2, 4, 4)), grid)
 
-    @pytest.mark.parametrize("method", REORDER_METHODS)
     @pytest.mark.parametrize("grid", [(1, 1, 1), (3, 5, 11)])
-    def test_indices_are_int64(self, method: str, grid: Grid) -> None:
-        config = PSAConfig(rearrange_method=method, tile_size=(1, 3, 3))
-        # Neither text length is asked for elsewhere, so that nothing is in the cache.
-        for index in (reorder_index(config, grid, 71, CPU), restore_index(config, grid, 72, CPU)):
-            assert index is not None
-            assert index.dtype == torch.int64
+    def test_indices_are_int64(self, grid: Grid) -> None:
+        # This text length is asked for nowhere else, so that nothing is in the cache.
+        index = order_index(tuple(METHODS), grid, (1, 3, 3), 71, CPU)
+        assert index.dtype == torch.int64
+        assert inverse(index).dtype == torch.int64

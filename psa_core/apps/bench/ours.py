@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from ...attention.call import pyramid_sparse_attention
-from ...ops.reorder import reorder_index
+from ...ops.reorder import reorder_orders
 from ...settings.config import PSAConfig
 from .cases import BLOCK_M, DENSITY, Case, mask_ratios
 from .checks import error_from_levels, poison_free_memory
@@ -75,11 +75,11 @@ def psa_contender(row: Row, case: Case, config: PSAConfig, inputs: Inputs) -> Co
     def error() -> float:
         poison_free_memory(inputs.q)
         out, info = call(return_info=True)
-        index = reorder_index(config, case.grid, case.text_length, out.device)
-        if index is None:
+        orders = reorder_orders(config, case.grid, case.text_length, out.shape[0], 1, out.device)
+        if orders is None:
             return error_from_levels(out, inputs, info.levels, config.block_n)
-        ordered = Inputs(*(x[:, -1:, index] for x in inputs))
-        return error_from_levels(out[:, -1:, index], ordered, info.levels[:, -1:], config.block_n)
+        ordered = Inputs(*(orders.take(x[:, -1:]) for x in inputs))
+        return error_from_levels(orders.take(out[:, -1:]), ordered, info.levels[:, -1:], config.block_n)
 
     return Contender(row.replace(reached_density=float(info.density)), call, error=error)
 

@@ -15,7 +15,7 @@ from .gilbert import gilbert_order
 from .orders import Orders, first_order
 from .tile import tile_order
 
-__all__ = ["METHODS", "Orders", "order_index", "reorder_index", "reorder_orders", "restore_index"]
+__all__ = ["METHODS", "Orders", "order_index", "reorder_orders"]
 
 METHODS: dict[str, Callable[[Grid, Grid], np.ndarray]] = {
     "Raster": lambda grid, tile_size: np.arange(math.prod(grid), dtype=np.int64),
@@ -56,49 +56,15 @@ def order_index(
         int64 ``[len(methods), text_length + frames * height * width]`` on ``device``, cached there: row o is where
         each token of order o comes from, ``reordered = tokens[index[o]]``.
     """
-    return _cached_orders(methods, tuple(grid), tuple(tile_size), text_length, device)
+    return _cached_index(methods, tuple(grid), tuple(tile_size), text_length, device)
 
 
 # A sampling run meets a handful of shapes (context windows, batches of prompts); 1 MB an order at 130k tokens.
 @device_cache(maxsize=16)
-def _cached_orders(
+def _cached_index(
     methods: tuple[str, ...], grid: Grid, tile_size: Grid, text_length: int, device: torch.device
 ) -> torch.Tensor:
     text = np.arange(text_length)
     orders = [np.concatenate([text, METHODS[method](grid, tile_size) + text_length]) for method in methods]
     # NumPy 1 counts in int32 on Windows.
     return torch.tensor(np.stack(orders), dtype=torch.int64, device=device)
-
-
-def reorder_index(config: PSAConfig, grid: Grid, text_length: int, device: torch.device) -> torch.Tensor | None:
-    """Where each token of the reordered sequence comes from; None when nothing is reordered.
-
-    Args:
-        grid: (frames, height, width) in tokens.
-        text_length: tokens in front of the video; they stay where they are.
-
-    Returns:
-        int64 ``[text_length + frames * height * width]`` on ``device``, cached there: ``reordered = tokens[index]``.
-    """
-    if not config.use_rearrange:
-        return None
-    return _cached_index(config.rearrange_method, tuple(grid), config.tile_size, text_length, device)
-
-
-def restore_index(config: PSAConfig, grid: Grid, text_length: int, device: torch.device) -> torch.Tensor:
-    """The inverse of :func:`reorder_index`: ``tokens = reordered[restore]``."""
-    return _cached_restore(config.rearrange_method, tuple(grid), config.tile_size, text_length, device)
-
-
-# A sampling run meets a handful of shapes (context windows, batches of prompts); 1 MB an entry at 130k tokens.
-@device_cache(maxsize=16)
-def _cached_index(method: str, grid: Grid, tile: Grid, text_length: int, device: torch.device) -> torch.Tensor:
-    video = METHODS[method](grid, tile) + text_length
-    order = np.concatenate([np.arange(text_length), video])
-    # NumPy 1 counts in int32 on Windows.
-    return torch.tensor(order, dtype=torch.int64, device=device)
-
-
-@device_cache(maxsize=16)
-def _cached_restore(method: str, grid: Grid, tile: Grid, text_length: int, device: torch.device) -> torch.Tensor:
-    return torch.argsort(_cached_index(method, grid, tile, text_length, device))
