@@ -18,6 +18,7 @@ from .shared import AMOUNT, Preset, amount, check_before_run
 
 log = logging.getLogger(__name__)
 
+CALIBRATED = "calibrated"
 LEVELS = (1, 2, 4, 8, 16, 32, 64, 128)
 _TILE = ("frames", "height", "width")
 _WARMUP = f"Steps at the start that stay dense, counted over the whole denoising: {AMOUNT}."
@@ -121,6 +122,8 @@ def chosen(model: str, preset: str, widgets: dict[str, Any]) -> PSAConfig:
     named = _named(model, preset)
     if named is not None and not widgets:
         return named
+    if named is None and widgets.get("mask_mode") == CALIBRATED:
+        raise ConfigError("preset", preset, f"{model} has none of the name, which would say the target of {CALIBRATED}")
     if named is None:
         missing = [key for key in widgets_from_config(PSAConfig()) if key not in widgets]
         family = families()[0].get(model)
@@ -129,7 +132,15 @@ def chosen(model: str, preset: str, widgets: dict[str, Any]) -> PSAConfig:
             raise ConfigError("preset", preset, f"{there}; without such a preset {', '.join(missing)} must be given")
         named = family.presets[family.default] if family else PSAConfig()
     config = config_from_widgets(widgets_from_config(named) | widgets, f"{model}: {preset}")
-    return config.replace(min_tokens=named.min_tokens)
+    return config.replace(**_not_shown(named, config.mask_mode))
+
+
+def _not_shown(named: PSAConfig, mask_mode: str) -> dict[str, Any]:
+    """What a preset says and no number shows, as far as it concerns a ``mask_mode``."""
+    keys = ["min_tokens", "map_steps"]
+    if mask_mode == named.mask_mode == CALIBRATED:
+        keys += ["target_density", "target_error"]
+    return {key: getattr(named, key) for key in keys}
 
 
 def _warn_of_others_numbers(model: str, preset: str, config: PSAConfig) -> None:
@@ -189,7 +200,8 @@ def _widgets(default: dict[str, Any]) -> list[io.Input]:
             MASK_MODES,
             (
                 "What bounds are shares of: thresholdbound, of each row's importance; topk, of its blocks; timestep, "
-                "of the steps."
+                "of the steps. calibrated: no bounds; each head gets what its measured error asks for, at the "
+                "preset's target (without one, density 0.15)."
             ),
             False,
         ),

@@ -13,7 +13,11 @@ const BARS = {
     PSAPresetLoader: [{ prefix: "level_", label: "mask_ratios" }],
     PSASparsitySchedule: [{ prefix: "start_", label: "start" }, { prefix: "end_", label: "end" }],
 };
-const IGNORED = { preset: ["start_", "end_"], constant: ["end_"], timestep: ["end_"] };
+// Widget -> its value -> the bars that it leaves without a use.
+const IGNORED = {
+    curve: { preset: ["start_", "end_"], constant: ["end_"], timestep: ["end_"] },
+    mask_mode: { calibrated: ["level_"] },
+};
 
 function levelWidgets(node, prefix) {
     return node.widgets.filter(({ name }) => name.startsWith(prefix) && /^\d+$/.test(name.slice(prefix.length)));
@@ -32,9 +36,11 @@ function readBounds(node, prefix) {
 }
 
 function unused(node, prefix) {
-    const curve = widget(node, "curve");
-    if (!curve || isLinked(node, "curve") || !IGNORED[curve.value]?.includes(prefix)) return null;
-    return text("bar.notUsed", { curve: curve.value });
+    for (const [name, ignored] of Object.entries(IGNORED)) {
+        const value = widget(node, name)?.value;
+        if (!isLinked(node, name) && ignored[value]?.includes(prefix)) return text("bar.notUsed", { name, value });
+    }
+    return null;
 }
 
 // What patches came to with the numbers that a Preset Loader has now, one after the other.

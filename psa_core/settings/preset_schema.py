@@ -39,6 +39,8 @@ _SCALE_KEYS = ("width_divisor", "height_divisor", "depth_divisor")
 _PRESET_KEYS = tuple(
     f.name for f in dataclasses.fields(PSAConfig) if f.name not in ("text_length", *_BLOCK_KEYS.values())
 )
+# What releases before did not know and did all the same: left out, so that folders which they began go on.
+_UNSAID = {"map_steps": 1}
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,7 @@ def read_preset_file(file: Path) -> list[ModelFamily]:
 def config_to_schema(config: PSAConfig) -> dict[str, Any]:
     """A config as the mapping that stands under a preset's name in a file."""
     settings = plain(config)
-    body = {key: settings[key] for key in _PRESET_KEYS if settings[key] is not None}
+    body = {key: settings[key] for key in _PRESET_KEYS if settings[key] not in (None, _UNSAID.get(key))}
     body["block_size"] = {key: settings[name] for key, name in _BLOCK_KEYS.items()}
     return body
 

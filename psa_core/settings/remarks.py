@@ -53,6 +53,8 @@ def _skipped_levels(config: PSAConfig) -> list[str]:
     schedule, radial = config.schedule or Schedule(), config.radial
     if radial is not None and radial.decides_alone:
         return []
+    if config.mask_mode == "calibrated" and schedule.curve != "timestep":
+        return []
     sets: list[Mapping[int, tuple[float, float]]] = [schedule.start or config.mask_ratios]
     if schedule.curve in ("linear", "cosine"):
         sets.append(schedule.end or config.mask_ratios)
