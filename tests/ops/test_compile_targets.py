@@ -25,6 +25,7 @@ KERNELS = {
     "attention",
     "importance",
     "importance sum",
+    "importance by head",
     "pyramid",
     "block means",
     "gather",
@@ -35,7 +36,7 @@ KERNELS = {
 }
 KERNELS |= {"order by size"}
 # Those that multiply matrices.
-WITH_LOOPS = {"attention", "hopper attention", "importance", "importance sum"}
+WITH_LOOPS = {"attention", "hopper attention", "importance", "importance sum", "importance by head"}
 
 
 @pytest.fixture(scope="module")

@@ -10,6 +10,7 @@ import torch
 from psa_core import PSAConfig, attention_from_levels, compose, pyramid_sparse_attention
 from psa_core.attention.plan import plan_levels
 from psa_core.ops.attention import dispatch
+from psa_core.ops.importance.by_head import importance_by_head
 from psa_core.ops.importance.estimators import ESTIMATORS, Estimator, sampled_max
 from psa_core.ops.levels.bounds import Quotas
 from psa_core.ops.levels.rules import levels_from_importance
@@ -141,6 +142,18 @@ def test_importance_equals_torch(estimator: Estimator, shape: Shape, dtype: torc
     q, k, _ = from_projections(shape, dtype)
     out = estimator(q, k, shape.block_m, shape.block_n, "triton", None)
     assert relative_error(out, estimator(q, k, shape.block_m, shape.block_n, "torch", None)) < 1e-4
+
+
+@pytest.mark.parametrize(("shape", "dtype"), CASES)
+def test_importance_by_head_equals_each_estimator(shape: Shape, dtype: torch.dtype) -> None:
+    q, k, _ = from_projections(shape, dtype)
+    numbers = torch.arange(shape.batch * shape.heads, device=CUDA) % len(ESTIMATORS)
+    of_head = numbers.int().view(shape.batch, shape.heads)
+    out = importance_by_head(q, k, shape.block_m, shape.block_n, tuple(ESTIMATORS), of_head, "triton")
+    for number, estimate in enumerate(ESTIMATORS.values()):
+        its_own = of_head == number
+        expected = estimate(q, k, shape.block_m, shape.block_n, "triton", None)
+        assert torch.equal(out[its_own], expected[its_own])
 
 
 WHOLE = [

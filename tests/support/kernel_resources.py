@@ -30,7 +30,7 @@ from psa_core.ops.attention import hopper
 from psa_core.ops.attention.hopper.kernel import pyramid_attention_kernel
 from psa_core.ops.attention.triton import _pyramid_attention
 from psa_core.ops.block_list.triton import LANES, ORDER_BLOCK, RUN, _list_blocks, _order_by_size
-from psa_core.ops.importance.triton import _sampled
+from psa_core.ops.importance.triton import BY_HEAD, MAX, SUM, _sampled
 from psa_core.ops.launch import AMD, Launch, attention_launch, importance_launch
 from psa_core.ops.levels.triton import _select_levels, launch_for
 from psa_core.ops.pyramid.triton import GROUP, GROUPS, _gather, _pool, warps
@@ -48,6 +48,7 @@ DTYPES = {"bf16": "*bf16", "fp16": "*fp16"}
 VARIANTS = (("bf16", 128, 128), ("fp16", 64, 32))
 # Attention looks more up where blocks are smaller than a tile.
 ATTENTION_VARIANTS = (*VARIANTS, ("bf16", 128, 32))
+IMPORTANCE = {"importance": MAX, "importance sum": SUM, "importance by head": BY_HEAD}
 
 
 class Case(NamedTuple):
@@ -89,9 +90,9 @@ def measure(case: Case) -> dict[str, Any]:
         constants = {"LOG_BLOCK_N": case.block_n.bit_length() - 1, "N_LEVELS": 4, "STAGES": stages}
         constants |= {"REORDER": case.reorder, "ORDERED": True}
         constants |= {"PRODUCER_REGISTERS": producer_registers, "CONSUMER_REGISTERS": consumer_registers}
-    elif case.kernel in ("importance", "importance sum"):
+    elif case.kernel in IMPORTANCE:
         launch, kernel = importance_launch(case.capability), _sampled
-        constants = {"SUM": case.kernel == "importance sum", "PER_M": case.block_m // 4, "PER_N": case.block_n // 4}
+        constants = {"ESTIMATOR": IMPORTANCE[case.kernel].value, "PER_M": case.block_m // 4, "PER_N": case.block_n // 4}
     elif case.kernel in ("levels", "levels by quota"):
         block, num_warps = launch_for(case.k_blocks)
         launch, kernel = Launch(1, block, num_warps, 1), _select_levels
@@ -125,7 +126,7 @@ def measure(case: Case) -> dict[str, Any]:
 def _source(kernel: Any, constants: dict[str, int], pointer: str) -> ASTSource:
     """The kernel specialised as for a model's tensors: aligned, the head dimension innermost."""
     others = {"blocks_ptr": "*i32", "spans_ptr": "*i32", "order_ptr": "*i32", "sizes_ptr": "*i8", "scores_ptr": "*fp32"}
-    others |= {"counter_ptr": "*i32", "of_head_ptr": "*i32"}
+    others |= {"counter_ptr": "*i32", "of_head_ptr": "*i32", "estimator_ptr": "*i32"}
     bounds = "*fp32" if constants.get("BY_MASS") else "*i32"
     others |= {"importance_ptr": "*fp32", "bounds_ptr": bounds, "choices_ptr": "*i32"}
     others |= {"static_ptr": "*u8", "levels_ptr": "*u8"}
@@ -169,7 +170,7 @@ def _cases(architectures: list[int | str]) -> Iterator[Case]:
         thorough = architecture in THOROUGH
         for d in (64, 128):
             yield from (Case("attention", architecture, d, *variant) for variant in ATTENTION_VARIANTS)
-            for kernel in ("importance", "importance sum"):
+            for kernel in IMPORTANCE:
                 yield from (Case(kernel, architecture, d, *variant) for variant in VARIANTS)
             if thorough:
                 # Attention to tokens as they come takes less.

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 
 from ..reorder.orders import Orders
-from .sampling import SAMPLE_STRIDE, sample_of_heads
+from .sampling import SAMPLE_STRIDE, SAMPLED_MAX, SAMPLED_SUM, sample_of_heads
 
 # q, k, block_m, block_n, backend, orders
 Estimator = Callable[[torch.Tensor, torch.Tensor, int, int, str, Orders | None], torch.Tensor]
@@ -39,7 +39,7 @@ def sampled_max(
     Returns:
         float32 ``[B, H, q_blocks, k_blocks]``; each row sums to 1.
     """
-    return _sampled(q, k, block_m, block_n, backend, orders, add_up=False)
+    return sampled(q, k, block_m, block_n, backend, orders, SAMPLED_MAX)
 
 
 def sampled_sum(
@@ -54,7 +54,7 @@ def sampled_sum(
 
     Args and result: as of :func:`sampled_max`.
     """
-    return _sampled(q, k, block_m, block_n, backend, orders, add_up=True)
+    return sampled(q, k, block_m, block_n, backend, orders, SAMPLED_SUM)
 
 
 def mean(
@@ -88,23 +88,28 @@ def mean(
 ESTIMATORS: dict[str, Estimator] = {"sampled_max": sampled_max, "sampled_sum": sampled_sum, "mean": mean}
 
 
-def _sampled(
+def sampled(
     q: torch.Tensor,
     k: torch.Tensor,
     block_m: int,
     block_n: int,
     backend: str,
     orders: Orders | None,
-    *,
-    add_up: bool,
+    estimator: int | torch.Tensor,
 ) -> torch.Tensor:
+    """What the sampled estimators have in common, by number: ``SAMPLED_MAX`` or ``SAMPLED_SUM``.
+
+    With ``"triton"`` it may be each head's own, int32 ``[B, H]`` on the device; rows of heads that have another number
+    hold no importance, but anything.
+    """
     q_sample, k_sample = sample_of_heads(q, orders), sample_of_heads(k, orders)
     if backend == "triton":
         from .triton import sampled_triton
 
-        scores = sampled_triton(q, k, q_sample, k_sample, block_m, block_n, add_up)
+        scores = sampled_triton(q, k, q_sample, k_sample, block_m, block_n, estimator)
     else:
-        scores = _sampled_torch(q, k, q_sample, k_sample, block_m, block_n, torch.sum if add_up else torch.amax)
+        reduce = torch.sum if estimator == SAMPLED_SUM else torch.amax
+        scores = _sampled_torch(q, k, q_sample, k_sample, block_m, block_n, reduce)
     return scores.div_(scores.sum(-1, keepdim=True))
 
 

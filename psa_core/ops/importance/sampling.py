@@ -8,6 +8,8 @@ from ..device_cache import device_cache
 from ..reorder.orders import Orders, first_order
 
 SAMPLE_STRIDE = 4
+# What becomes of the weights of a pair of blocks: the numbers of estimators among all, as kernels know them.
+SAMPLED_MAX, SAMPLED_SUM = 0, 1
 
 _SEED = 20512
 

@@ -13,7 +13,11 @@ from ..launch import Launch, capability_of, importance_launch
 from ..pyramid.triton import gather_triton
 from ..reorder.orders import Orders, order_tensors
 from ..reorder.triton import index_of_head
-from .sampling import SAMPLE_STRIDE
+from .sampling import SAMPLE_STRIDE, SAMPLED_MAX, SAMPLED_SUM
+
+MAX, SUM = tl.constexpr(SAMPLED_MAX), tl.constexpr(SAMPLED_SUM)
+# In place of the number of one estimator for all heads.
+BY_HEAD = tl.constexpr(-1)
 
 
 @triton.jit
@@ -56,18 +60,13 @@ def _log_sum(q, k_ptr, k_samples, scale, TILE_M: tl.constexpr, TILE_N: tl.conste
     return row_max + tl.log2(tl.sum(part_sum * tl.exp2(part_max - row_max[:, None]), 1))
 
 
-# Sizes change from video to video, and nothing is gained by compiling for each.
-@triton.jit(do_not_specialize=["heads", "q_samples", "k_samples", "q_blocks", "k_blocks"])
-def _sampled(
-    q_ptr, k_ptr, sample_ptr, of_head_ptr, scores_ptr,
-    q_stride_b, q_stride_h, q_stride, q_stride_d,
-    heads, q_samples, k_samples, q_blocks, k_blocks, scale,
+@triton.jit
+def _score_blocks(
+    q, k_ptr, log_sum, there, at, i, k_samples, q_blocks, k_blocks, scale,
     D: tl.constexpr, PER_M: tl.constexpr, PER_N: tl.constexpr, TILE_M: tl.constexpr, TILE_N: tl.constexpr,
-    SUM: tl.constexpr,
+    ADD_UP: tl.constexpr,
 ):  # fmt: skip
-    """Scores of the query blocks in one tile of sampled queries; PER_M and PER_N are samples a block.
-
-    A score is the largest weight of a pair of blocks, or with SUM the sum of their weights.
+    """The second pass: a score of each pair of blocks, the largest of its weights, or with ADD_UP their sum.
 
     Rows and columns of a tile are arranged so that few threads hold the samples of a block: 16 queries of a block, as
     many as one warp holds, follow each other, and keys of one block stand N_BLOCKS apart. Slots past the end repeat
@@ -75,9 +74,43 @@ def _sampled(
     """
     M_BLOCKS: tl.constexpr = TILE_M // PER_M
     N_BLOCKS: tl.constexpr = TILE_N // PER_N
+    column = tl.arange(0, TILE_N)
+    key = column % N_BLOCKS * PER_N + column // N_BLOCKS
+    for start in range(0, k_samples, TILE_N):
+        products = _products(q, k_ptr, tl.minimum(start + key, k_samples - 1), D)
+        if ADD_UP:
+            real = there[:, None] & (start + key < k_samples)[None, :]
+            weight = tl.where(real, tl.exp2(products * scale - log_sum[:, None]), 0.0)
+            weight = tl.sum(tl.reshape(weight, (TILE_M, PER_N, N_BLOCKS)), 1)
+            score = tl.sum(tl.sum(tl.reshape(weight, (PER_M // 16, M_BLOCKS, 16, N_BLOCKS)), 0), 1)
+        else:
+            best = tl.max(tl.reshape(products, (TILE_M, PER_N, N_BLOCKS)), 1)
+            log_weight = tl.reshape(best * scale - log_sum[:, None], (PER_M // 16, M_BLOCKS, 16, N_BLOCKS))
+            score = tl.exp2(tl.max(tl.max(log_weight, 0), 1))
+        j = start // PER_N + tl.arange(0, N_BLOCKS)
+        tl.store(at + start // PER_N, score, mask=(i < q_blocks)[:, None] & (j < k_blocks)[None, :])
+
+
+# Sizes change from video to video, and nothing is gained by compiling for each.
+@triton.jit(do_not_specialize=["heads", "q_samples", "k_samples", "q_blocks", "k_blocks"])
+def _sampled(
+    q_ptr, k_ptr, sample_ptr, of_head_ptr, estimator_ptr, scores_ptr,
+    q_stride_b, q_stride_h, q_stride, q_stride_d,
+    heads, q_samples, k_samples, q_blocks, k_blocks, scale,
+    D: tl.constexpr, PER_M: tl.constexpr, PER_N: tl.constexpr, TILE_M: tl.constexpr, TILE_N: tl.constexpr,
+    ESTIMATOR: tl.constexpr,
+):  # fmt: skip
+    """Scores of the query blocks in one tile of sampled queries; PER_M and PER_N are samples a block."""
+    M_BLOCKS: tl.constexpr = TILE_M // PER_M
+    N_BLOCKS: tl.constexpr = TILE_N // PER_N
     n_tiles = tl.cdiv(q_samples, TILE_M)
     tile = tl.program_id(0) % n_tiles
     head = (tl.program_id(0) // n_tiles).to(tl.int64)
+    estimator = ESTIMATOR
+    if ESTIMATOR == BY_HEAD:
+        estimator = tl.load(estimator_ptr + head)
+        if (estimator != MAX) & (estimator != SUM):
+            return
     d = tl.arange(0, D)
     row = tl.arange(0, TILE_M)
     block = tile * M_BLOCKS + row // 16 % M_BLOCKS
@@ -90,23 +123,22 @@ def _sampled(
 
     log_sum = _log_sum(q, k_ptr, k_samples, scale, TILE_M, TILE_N, D)
 
-    column = tl.arange(0, TILE_N)
-    key = column % N_BLOCKS * PER_N + column // N_BLOCKS
     i = tile * M_BLOCKS + tl.arange(0, M_BLOCKS)
     at = scores_ptr + (head * q_blocks + i)[:, None] * k_blocks + tl.arange(0, N_BLOCKS)[None, :]
-    for start in range(0, k_samples, TILE_N):
-        products = _products(q, k_ptr, tl.minimum(start + key, k_samples - 1), D)
-        if SUM:
-            there = (slot < q_samples)[:, None] & (start + key < k_samples)[None, :]
-            weight = tl.where(there, tl.exp2(products * scale - log_sum[:, None]), 0.0)
-            weight = tl.sum(tl.reshape(weight, (TILE_M, PER_N, N_BLOCKS)), 1)
-            score = tl.sum(tl.sum(tl.reshape(weight, (PER_M // 16, M_BLOCKS, 16, N_BLOCKS)), 0), 1)
-        else:
-            best = tl.max(tl.reshape(products, (TILE_M, PER_N, N_BLOCKS)), 1)
-            log_weight = tl.reshape(best * scale - log_sum[:, None], (PER_M // 16, M_BLOCKS, 16, N_BLOCKS))
-            score = tl.exp2(tl.max(tl.max(log_weight, 0), 1))
-        j = start // PER_N + tl.arange(0, N_BLOCKS)
-        tl.store(at + start // PER_N, score, mask=(i < q_blocks)[:, None] & (j < k_blocks)[None, :])
+    there = slot < q_samples
+    # By head, the loop of the other estimator has no keys. Loops in two branches would each hold shared memory.
+    if ESTIMATOR != SUM:
+        n = tl.where(estimator == MAX, k_samples, 0)
+        _score_blocks(
+            q, k_ptr, log_sum, there, at, i, n, q_blocks, k_blocks, scale,
+            D, PER_M, PER_N, TILE_M, TILE_N, ADD_UP=False,
+        )  # fmt: skip
+    if ESTIMATOR != MAX:
+        n = tl.where(estimator == SUM, k_samples, 0)
+        _score_blocks(
+            q, k_ptr, log_sum, there, at, i, n, q_blocks, k_blocks, scale,
+            D, PER_M, PER_N, TILE_M, TILE_N, ADD_UP=True,
+        )  # fmt: skip
 
 
 @on_device_of_first
@@ -117,15 +149,16 @@ def sampled_triton(
     k_sample: Orders,
     block_m: int,
     block_n: int,
-    add_up: bool,
+    estimator: int | torch.Tensor,
     launch: Launch | None = None,
 ) -> torch.Tensor:
     """Block maxima, or block sums, of the softmax over sampled keys, rows not yet divided by their sums.
 
     Args:
-        add_up: sums, not maxima.
         q: ``[B, H, Lq, D]``; k: ``[B, H, Lk, D]``; any strides, D 64 or 128.
         q_sample, k_sample: the sampled tokens of each head in the order of its blocks, a quarter of each block.
+        estimator: ``SAMPLED_MAX`` or ``SAMPLED_SUM`` for all heads; or int32 ``[B, H]`` on the device, a number for
+            each head: with any other than these two its scores are left unwritten.
         launch: tiles and warps, for tiles that hold whole blocks of samples; None for those of the device.
 
     Returns:
@@ -140,11 +173,15 @@ def sampled_triton(
     scores = torch.empty((batch, heads, q_blocks, k_blocks), dtype=torch.float32, device=q.device)
     # Every tile reads the sampled keys again: gathered once, they are contiguous.
     k = gather_triton(k, k_sample)
+    # The stand-in for numbers is not read.
+    which, numbers = estimator, of_head
+    if isinstance(estimator, torch.Tensor):
+        which, numbers = BY_HEAD.value, estimator.contiguous()
     _sampled[(triton.cdiv(q_samples, launch.tile_m) * batch * heads,)](
-        q, k, sample, of_head, scores, *q.stride(),
+        q, k, sample, of_head, numbers, scores, *q.stride(),
         heads, q_samples, k_samples, q_blocks, k_blocks, d**-0.5 * math.log2(math.e),
         D=d, PER_M=block_m // SAMPLE_STRIDE, PER_N=block_n // SAMPLE_STRIDE,
-        TILE_M=launch.tile_m, TILE_N=launch.tile_n, SUM=add_up,
+        TILE_M=launch.tile_m, TILE_N=launch.tile_n, ESTIMATOR=which,
         num_warps=launch.num_warps, num_stages=launch.num_stages,
     )  # fmt: skip
     return scores
