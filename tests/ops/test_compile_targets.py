@@ -16,7 +16,7 @@ import pytest
 SHARED_LIMITS = {80: 163, 86: 99, 89: 99, 90: 227, 100: 227, 120: 99, "gfx942": 64, "gfx1201": 64}
 # Bytes of stack a thread, by Triton 3.6, 3.8 and 3.9, for what waits for the end of the loop over tiles or for the
 # branch for the last tile of a level. Everything else spills nothing.
-STATED_SPILLS = {("attention", 120): 8, ("attention", 90): 152, ("hopper attention", 90): 104}
+STATED_SPILLS = {("attention", 120): 8, ("attention", 90): 152, ("hopper attention", 90): 120}
 STATED_SPILLS |= {("attention", "gfx1201"): 44, ("importance", "gfx1201"): 16, ("importance sum", "gfx1201"): 20}
 # Loads and stores of it on every tile. Those for sm_90 were faster on an H200 than what spills nothing.
 STATED_LOOP_SPILLS = {("attention", 90): 48, ("hopper attention", 90): 10, ("attention", "gfx1201"): 1}

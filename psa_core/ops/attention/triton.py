@@ -14,7 +14,7 @@ from ..current_device import on_device_of_first
 from ..launch import Launch, attention_launch, capability_of
 from ..pyramid.rows import Pyramid
 from ..reorder.orders import Orders, order_tensors
-from ..reorder.triton import index_of_head
+from ..reorder.triton import order_start
 
 
 @triton.jit
@@ -35,8 +35,15 @@ def _rows(block, start, slot, n_rows, log_rows, k_tokens, ONE_BLOCK: tl.constexp
 
 
 @triton.jit
+def _tokens(index_ptr, first_index, block, start, slot, n_rows, log_rows, k_tokens, ONE_BLOCK: tl.constexpr):
+    """Token of every slot of a tile, where the head's order begins at ``first_index``."""
+    return tl.load(index_ptr + (first_index + _rows(block, start, slot, n_rows, log_rows, k_tokens, ONE_BLOCK)))
+
+
+@triton.jit
 def _attend(
-    acc, row_max, row_sum, q, k_ptr, v_ptr, index_ptr, k_stride, v_stride, blocks_ptr, span, level, k_tokens, scale,
+    acc, row_max, row_sum, q, k_ptr, v_ptr, index_ptr, first_index, k_stride, v_stride, blocks_ptr, span, level,
+    k_tokens, scale,
     D: tl.constexpr, LOG_BLOCK_N: tl.constexpr, TILE_N: tl.constexpr, ONE_BLOCK: tl.constexpr, REORDER: tl.constexpr,
 ):  # fmt: skip
     """Online softmax (base 2) over the rows of the listed blocks of level ``2 ** level``.
@@ -56,12 +63,13 @@ def _attend(
     # only the loads themselves ahead: what is computed from them it moves, load and all, to just before its use.
     block = _look_up(0, slot, n_rows, blocks_ptr, log_rows, ONE_BLOCK)
     if REORDER:
-        token = tl.load(index_ptr + _rows(block, 0, slot, n_rows, log_rows, k_tokens, ONE_BLOCK))
+        token = _tokens(index_ptr, first_index, block, 0, slot, n_rows, log_rows, k_tokens, ONE_BLOCK)
         block = _look_up(TILE_N, slot, n_rows, blocks_ptr, log_rows, ONE_BLOCK)
     for start in range(0, n_rows, TILE_N):
         if REORDER:
             row = token.to(tl.int32)
-            token = tl.load(index_ptr + _rows(block, start + TILE_N, slot, n_rows, log_rows, k_tokens, ONE_BLOCK))
+            after = start + TILE_N
+            token = _tokens(index_ptr, first_index, block, after, slot, n_rows, log_rows, k_tokens, ONE_BLOCK)
             block = _look_up(start + 2 * TILE_N, slot, n_rows, blocks_ptr, log_rows, ONE_BLOCK)
         else:
             row = _rows(block, start, slot, n_rows, log_rows, k_tokens, ONE_BLOCK)
@@ -111,9 +119,10 @@ def _pyramid_attention(
     slot = tl.arange(0, TILE_M)
     d = tl.arange(0, D)[None, :]
     token = tl.minimum(first + slot, q_tokens - 1)
+    first_index = 0
     if REORDER:
-        index_ptr = index_of_head(index_ptr, of_head_ptr, b * heads + h, q_tokens)
-        token = tl.load(index_ptr + token)
+        first_index = order_start(of_head_ptr, b * heads + h, q_tokens)
+        token = tl.load(index_ptr + (first_index + token))
     q = tl.load(q_ptr + b * q_stride_b + h * q_stride_h + token.to(tl.int64)[:, None] * q_stride + d)
 
     blocks_ptr += b * blocks_stride_b + h * blocks_stride_h + query_block * k_blocks
@@ -128,7 +137,7 @@ def _pyramid_attention(
     acc, row_max, row_sum = _attend(
         acc, row_max, row_sum, q,
         k_ptr + b * k_stride_b + h * k_stride_h, v_ptr + b * v_stride_b + h * v_stride_h, index_ptr,
-        k_stride, v_stride, blocks_ptr, span, 0, k_tokens, scale,
+        first_index, k_stride, v_stride, blocks_ptr, span, 0, k_tokens, scale,
         D, LOG_BLOCK_N, TILE_N, TILE_N <= 1 << LOG_BLOCK_N, REORDER,
     )  # fmt: skip
     for level in range(1, N_LEVELS):
@@ -136,8 +145,8 @@ def _pyramid_attention(
         blocks_ptr += tl.cdiv(span >> TOKEN_BITS, 2 << log_rows)
         span = tl.load(spans_ptr + level)
         acc, row_max, row_sum = _attend(
-            acc, row_max, row_sum, q, pooled_k_ptr, pooled_v_ptr, index_ptr, D, D, blocks_ptr, span, level,
-            k_tokens, scale, D, LOG_BLOCK_N, TILE_N, False, False,
+            acc, row_max, row_sum, q, pooled_k_ptr, pooled_v_ptr, index_ptr, first_index, D, D, blocks_ptr, span,
+            level, k_tokens, scale, D, LOG_BLOCK_N, TILE_N, False, False,
         )  # fmt: skip
         rows = (k_tokens + (1 << level) - 1) >> level
         pooled_k_ptr += rows.to(tl.int64) * D
@@ -146,7 +155,7 @@ def _pyramid_attention(
     out = acc / tl.where(row_sum > 0.0, row_sum, 1.0)[:, None]
     # Computed anew, so that positions need no registers during the loop.
     inside = slot < q_tokens - first
-    token = tl.load(index_ptr + first + slot, mask=inside, other=0) if REORDER else first + slot
+    token = tl.load(index_ptr + (first_index + first + slot), mask=inside, other=0) if REORDER else first + slot
     out_at = out_ptr + b * out_stride_b + h * out_stride_h + token.to(tl.int64)[:, None] * out_stride + d
     tl.store(out_at, out.to(out_ptr.dtype.element_ty), mask=inside[:, None])
 

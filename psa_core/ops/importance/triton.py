@@ -12,7 +12,7 @@ from ..current_device import on_device_of_first
 from ..launch import Launch, capability_of, importance_launch
 from ..pyramid.triton import gather_triton
 from ..reorder.orders import Orders, order_tensors
-from ..reorder.triton import index_of_head
+from ..reorder.triton import order_start
 from .sampling import SAMPLE_STRIDE, SAMPLED_MAX, SAMPLED_SUM
 
 MAX, SUM = tl.constexpr(SAMPLED_MAX), tl.constexpr(SAMPLED_SUM)
@@ -115,7 +115,7 @@ def _sampled(
     row = tl.arange(0, TILE_M)
     block = tile * M_BLOCKS + row // 16 % M_BLOCKS
     slot = block * PER_M + row // (16 * M_BLOCKS) * 16 + row % 16
-    sample_ptr = index_of_head(sample_ptr, of_head_ptr, head, q_samples)
+    sample_ptr += order_start(of_head_ptr, head, q_samples)
     token = tl.load(sample_ptr + tl.minimum(slot, q_samples - 1))
     q_ptr += head // heads * q_stride_b + head % heads * q_stride_h
     q = tl.load(q_ptr + token[:, None] * q_stride + d[None, :] * q_stride_d)

@@ -8,7 +8,7 @@ import triton.language as tl
 
 from ..current_device import on_device_of_first
 from ..reorder.orders import Orders, order_tensors
-from ..reorder.triton import index_of_head
+from ..reorder.triton import order_start
 
 # Tokens that one thread adds up by itself (a group), and groups of a program.
 GROUP = 8
@@ -102,7 +102,7 @@ def _pool(
     span = tl.program_id(0) // heads % n_spans
     b = (tl.program_id(0) // heads // n_spans).to(tl.int64)
     if REORDER:
-        index_ptr = index_of_head(index_ptr, of_head_ptr, b * heads + head, n_tokens)
+        index_ptr += order_start(of_head_ptr, b * heads + head, n_tokens)
     first_row = (b * heads + head) * rows_a_head * D
     if tl.program_id(1) == 0:
         _pool_span(
@@ -129,7 +129,7 @@ def _gather(
     d = tl.arange(0, D)[None, :]
     position = span * SPAN + tl.arange(0, SPAN)
     inside = position < n_tokens
-    index_ptr = index_of_head(index_ptr, of_head_ptr, b * heads + head, n_tokens)
+    index_ptr += order_start(of_head_ptr, b * heads + head, n_tokens)
     token = tl.load(index_ptr + position, mask=inside, other=0)
     x_at = x_ptr + b * stride_b + head.to(tl.int64) * stride_h + token[:, None] * stride + d * stride_d
     out_at = out_ptr + (b * heads + head) * n_tokens * D + position.to(tl.int64)[:, None] * D + d

@@ -13,7 +13,8 @@ class Orders(NamedTuple):
     """A few orders of the tokens, and which of them each head takes.
 
     Attributes:
-        index: int64 ``[n_orders, L]`` on the device: order o of the tokens is ``tokens[index[o]]``.
+        index: int64 ``[n_orders, L]`` on the device, fewer than 2**31 numbers: order o of the tokens is
+            ``tokens[index[o]]``.
         of_head: int32 ``[B, H]`` on the device: the order of each head of each batch entry.
     """
 
@@ -48,4 +49,5 @@ def order_tensors(orders: Orders | None, stand_in: torch.Tensor) -> tuple[torch.
     """``index`` and ``of_head`` as kernels read them; ``stand_in`` for both where there are none to read."""
     if orders is None:
         return stand_in, stand_in
+    assert orders.index.numel() < 1 << 31, "kernels count places in the index in 32 bits"
     return orders.index.contiguous(), orders.of_head.contiguous()

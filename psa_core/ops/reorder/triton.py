@@ -7,6 +7,9 @@ import triton.language as tl
 
 
 @triton.jit
-def index_of_head(index_ptr, of_head_ptr, head, n_tokens):
-    """The row of the index that a head takes; ``head`` counts those of all batch entries."""
-    return index_ptr + tl.load(of_head_ptr + head).to(tl.int64) * n_tokens
+def order_start(of_head_ptr, head, n_tokens):
+    """Where in the index the order of a head begins; ``head`` counts those of all batch entries.
+
+    A number in 32 bits, to be added to positions, takes one register of a loop where a pointer takes two.
+    """
+    return tl.load(of_head_ptr + head) * n_tokens

@@ -10,7 +10,7 @@ import triton.language as tl
 
 from ..current_device import on_device_of_first
 from ..reorder.orders import Orders, order_tensors
-from ..reorder.triton import index_of_head
+from ..reorder.triton import order_start
 
 
 @triton.jit
@@ -54,7 +54,7 @@ def _similarity_cap(
     head = tl.program_id(0) // k_blocks
     k_ptr += (head // heads).to(tl.int64) * stride_b + (head % heads).to(tl.int64) * stride_h
     if REORDER:
-        index_ptr = index_of_head(index_ptr, of_head_ptr, head, n_tokens)
+        index_ptr += order_start(of_head_ptr, head, n_tokens)
     cap = tl.full([], 1, tl.int32)
     for log_level in tl.static_range(1, 4):
         threshold = x2 if log_level == 1 else (x4 if log_level == 2 else x8)

@@ -11,7 +11,7 @@ from triton.experimental.gluon.language.nvidia.hopper import (
     warpgroup_mma_wait,
 )
 
-from .kv_tiles import BLOCK_M, count_kv_tiles, first_kv_tile, index_of_head, locate_work_tile, next_kv_tile
+from .kv_tiles import BLOCK_M, count_kv_tiles, first_kv_tile, locate_work_tile, next_kv_tile, order_start
 from .producer import WARPGROUP_M
 
 
@@ -25,6 +25,7 @@ def consume(
     batch, heads, q_tokens, k_tokens, k_blocks, pooled_rows = sizes
     work_smem, q_smem, k_smem, v_smem = smem
     q_full, q_empty, k_full, k_empty, v_full, v_empty = barriers
+    index_ptr, of_head_ptr = orders
     s_layout: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, TILE_N, 16])
     o_layout: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, D, 16])
     p_layout: gl.constexpr = gl.DotOperandLayout(0, o_layout, 2)
@@ -36,7 +37,7 @@ def consume(
     work_tile = _await_work_tile(work_smem, q_full, work_count)
     while work_tile < n_work_tiles:
         query_block, b, h, blocks_ptr, spans_ptr = locate_work_tile(work_tile, lists, sizes, N_LEVELS)
-        index_ptr = index_of_head(orders, b, h, sizes) if REORDER else orders[0]
+        first_index = order_start(of_head_ptr, b, h, sizes) if REORDER else gl.to_tensor(0)
         n_tiles = count_kv_tiles(spans_ptr, TILE_N, N_LEVELS)
         o = gl.zeros([WARPGROUP_M, D], gl.float32, o_layout)
         row_max = gl.full([WARPGROUP_M], float("-inf"), gl.float32, gl.SliceLayout(1, s_layout))
@@ -70,7 +71,7 @@ def consume(
         else:
             mbarrier.arrive(q_empty.index(work_count & 1))
         first = query_block * BLOCK_M + CONSUMER * WARPGROUP_M
-        _store_o(out, o, row_sum, first, b, h, q_tokens, index_ptr, dtype, REORDER)
+        _store_o(out, o, row_sum, first, b, h, q_tokens, index_ptr, first_index, dtype, REORDER)
         work_count += 1
         work_tile = _await_work_tile(work_smem, q_full, work_count)
 
@@ -128,7 +129,7 @@ def _online_softmax(s, row_max, row_sum, scale, cursor):
 
 @gluon.jit
 def _store_o(
-    out, o, row_sum, first, b, h, q_tokens, index_ptr, dtype: gl.constexpr, REORDER: gl.constexpr
+    out, o, row_sum, first, b, h, q_tokens, index_ptr, first_index, dtype: gl.constexpr, REORDER: gl.constexpr
 ):  # fmt: skip
     """Divide O by the row sums and write it; zeros where nothing was kept."""
     out_ptr, out_stride_b, out_stride_h, out_stride = out
@@ -138,7 +139,7 @@ def _store_o(
     position = first + gl.arange(0, WARPGROUP_M, gl.SliceLayout(1, layout))
     inside = position < q_tokens
     if REORDER:
-        position = gl.load(index_ptr + position, mask=inside, other=0).to(gl.int32)
+        position = gl.load(index_ptr + (first_index + position), mask=inside, other=0).to(gl.int32)
     out_at = out_ptr + b * out_stride_b + h * out_stride_h + position.to(gl.int64) * out_stride
     d = gl.arange(0, D, gl.SliceLayout(0, layout))[None, :]
     gl.store(out_at[:, None] + d, (o * inverse[:, None]).to(dtype), mask=inside[:, None])

@@ -30,11 +30,10 @@ def locate_work_tile(work_tile, lists, sizes, N_LEVELS: gl.constexpr):
 
 
 @gluon.jit
-def index_of_head(orders, b, h, sizes):
-    """The row of the index that a head takes."""
-    index_ptr, of_head_ptr = orders
+def order_start(of_head_ptr, b, h, sizes):
+    """Where in the index the order of a head begins."""
     batch, heads, q_tokens, k_tokens, k_blocks, pooled_rows = sizes
-    return index_ptr + gl.load(of_head_ptr + b * heads + h).to(gl.int64) * q_tokens
+    return gl.load(of_head_ptr + b * heads + h) * q_tokens
 
 
 @gluon.jit

@@ -7,7 +7,7 @@ from triton.experimental.gluon import language as gl
 from triton.experimental.gluon.language.nvidia.ampere import async_copy
 from triton.experimental.gluon.language.nvidia.hopper import mbarrier
 
-from .kv_tiles import BLOCK_M, count_kv_tiles, first_kv_tile, index_of_head, locate_work_tile, next_kv_tile
+from .kv_tiles import BLOCK_M, count_kv_tiles, first_kv_tile, locate_work_tile, next_kv_tile, order_start
 
 WARPGROUP_M = gl.constexpr(64)
 # Its name from Triton 3.9 on, and before.
@@ -26,6 +26,7 @@ def produce(
     batch, heads, q_tokens, k_tokens, k_blocks, pooled_rows = sizes
     work_smem, q_smem, k_smem, v_smem = smem
     q_full, q_empty, k_full, k_empty, v_full, v_empty = barriers
+    index_ptr, of_head_ptr = orders
     # Half a tile at a time, to save registers: each thread copies 16 bytes, neighbouring threads a whole row.
     WIDTH: gl.constexpr = D // 8
     ROWS: gl.constexpr = TILE_N // 2 * WIDTH // (32 * gl.num_warps())
@@ -44,20 +45,20 @@ def produce(
         # The longest first, so that the last programs to finish have little left to do.
         work_tile = gl.load(order_ptr + scheduled) if ORDERED else scheduled
         query_block, b, h, blocks_ptr, spans_ptr = locate_work_tile(work_tile, lists, sizes, N_LEVELS)
-        index_ptr = index_of_head(orders, b, h, sizes) if REORDER else orders[0]
+        first_index = order_start(of_head_ptr, b, h, sizes) if REORDER else gl.to_tensor(0)
         n_tiles = count_kv_tiles(spans_ptr, TILE_N, N_LEVELS)
         scheduled = gl.atomic_add(counter_ptr, 1)
         # The rows of a tile are looked up one tile ahead and their blocks two, so that no copy waits for its address.
         cursor = first_kv_tile(blocks_ptr, spans_ptr, k_tokens, N_LEVELS)
         block, block_row = _look_up_blocks(slot, cursor, LOG_BLOCK_N)
-        row = _look_up_rows(block, block_row, cursor, index_ptr, LOG_BLOCK_N, REORDER)
+        row = _look_up_rows(block, block_row, cursor, index_ptr, first_index, LOG_BLOCK_N, REORDER)
         pooled = cursor[0] > 0
         if n_tiles > 1:
             cursor = next_kv_tile(cursor, spans_ptr, k_tokens, LOG_BLOCK_N, N_LEVELS, TILE_N)
             block, block_row = _look_up_blocks(slot, cursor, LOG_BLOCK_N)
 
         _announce_work_tile(work_tile, work_count, work_smem, q_full, q_empty)
-        _copy_q(q, q_smem, q_full, work_count, query_block, b, h, q_tokens, index_ptr, d, REORDER)
+        _copy_q(q, q_smem, q_full, work_count, query_block, b, h, q_tokens, index_ptr, first_index, d, REORDER)
         work_count += 1
 
         k_first = k_ptr + b * k_stride_b + h * k_stride_h
@@ -70,7 +71,7 @@ def produce(
             k_step = gl.where(pooled, D, k_stride).to(gl.int64)
             v_step = gl.where(pooled, D, v_stride).to(gl.int64)
             rows = _spread(row, layout)
-            row = _look_up_rows(block, block_row, cursor, index_ptr, LOG_BLOCK_N, REORDER)
+            row = _look_up_rows(block, block_row, cursor, index_ptr, first_index, LOG_BLOCK_N, REORDER)
             pooled = cursor[0] > 0
             if tile + 2 < kv_count + n_tiles:
                 cursor = next_kv_tile(cursor, spans_ptr, k_tokens, LOG_BLOCK_N, N_LEVELS, TILE_N)
@@ -98,12 +99,12 @@ def _look_up_blocks(slot, cursor, LOG_BLOCK_N: gl.constexpr):
 
 
 @gluon.jit
-def _look_up_rows(block, row, cursor, index_ptr, LOG_BLOCK_N: gl.constexpr, REORDER: gl.constexpr):
+def _look_up_rows(block, row, cursor, index_ptr, first_index, LOG_BLOCK_N: gl.constexpr, REORDER: gl.constexpr):
     """Positions of a tile's rows: among the tokens at level 1, else among the pooled rows."""
     row += (block << (LOG_BLOCK_N - cursor[0])) + cursor[1]
     if REORDER:
         if cursor[0] == 0:
-            row = gl.load(index_ptr + row).to(gl.int32)
+            row = gl.load(index_ptr + (first_index + row)).to(gl.int32)
     return row
 
 
@@ -117,7 +118,9 @@ def _announce_work_tile(work_tile, work_count, work_smem, q_full, q_empty):
 
 
 @gluon.jit
-def _copy_q(q, q_smem, q_full, work_count, query_block, b, h, q_tokens, index_ptr, d, REORDER: gl.constexpr):
+def _copy_q(
+    q, q_smem, q_full, work_count, query_block, b, h, q_tokens, index_ptr, first_index, d, REORDER: gl.constexpr
+):  # fmt: skip
     """Copy the queries of both consumers. Those past the last repeat it, and are not written out."""
     q_ptr, q_stride_b, q_stride_h, q_stride = q
     layout: gl.constexpr = d.type.layout
@@ -125,7 +128,7 @@ def _copy_q(q, q_smem, q_full, work_count, query_block, b, h, q_tokens, index_pt
         slot = consumer * WARPGROUP_M + gl.arange(0, WARPGROUP_M, gl.BlockedLayout([1], [32], [gl.num_warps()], [0]))
         position = gl.minimum(query_block * BLOCK_M + slot, q_tokens - 1)
         if REORDER:
-            position = gl.load(index_ptr + position).to(gl.int32)
+            position = gl.load(index_ptr + (first_index + position)).to(gl.int32)
         position = gl.convert_layout(position, gl.SliceLayout(1, layout)).to(gl.int64)
         q_at = q_ptr + b * q_stride_b + h * q_stride_h + position * q_stride
         _copy_async(q_smem.index((work_count & 1) * 2 + consumer), q_at[:, None] + d)
