@@ -9,15 +9,16 @@ import torch
 
 from psa_core import PSAConfig, attention_from_levels, compose, pyramid_sparse_attention
 from psa_core.attention.plan import plan_levels
+from psa_core.attention.steps import attend
 from psa_core.ops.attention import dispatch
 from psa_core.ops.importance.by_head import importance_by_head
 from psa_core.ops.importance.estimators import ESTIMATORS, Estimator, sampled_max
 from psa_core.ops.levels.bounds import Quotas
 from psa_core.ops.levels.rules import levels_from_importance
 from psa_core.ops.pyramid.triton import block_means_triton
-from psa_core.ops.reorder import reorder_orders
+from psa_core.ops.reorder import Orders, order_index, reorder_orders
 
-from ..support.tensors import Shape, random_levels, random_qkv, relative_error
+from ..support.tensors import Shape, heads_alone, random_levels, random_qkv, relative_error
 
 pytestmark = pytest.mark.gpu
 
@@ -181,6 +182,38 @@ def test_whole_op_equals_its_steps(
     assert relative_error(orders.take(out), reference(q, k, v, info.levels, shape)) < BOUND[dtype]
     # Importances a rounding error apart may rank otherwise in torch.
     assert (plan_levels(q, k, config, text) != info.levels).float().mean() < 1e-3
+
+
+IN_ORDERS = [
+    (Shape(2, 4, COGVIDEO, COGVIDEO, 64, 128, 32), (13, 30, 45), 226, torch.bfloat16),
+    (Shape(2, 3, WAN, WAN, 128, 128, 128), (21, 30, 52), 0, torch.float16),
+    (Shape(2, 4, 5003, 5003, 128, 64, 64), (7, 25, 28), 103, torch.bfloat16),
+    (Shape(1, 4, 77, 77, 64, 128, 64), (1, 7, 10), 7, torch.float16),
+]
+
+
+@pytest.mark.usefixtures("kernel")
+@pytest.mark.parametrize(("shape", "grid", "text", "dtype"), IN_ORDERS)
+def test_each_head_in_its_order_as_alone(
+    shape: Shape, grid: tuple[int, int, int], text: int, dtype: torch.dtype
+) -> None:
+    config = settings(shape).replace(use_sim_mask=True)
+    q, k, v = from_projections(shape, dtype)
+    of_head = torch.arange(shape.batch * shape.heads, dtype=torch.int32, device=CUDA).view(shape.batch, -1) % 3
+    orders = Orders(order_index(("Gilbert", "Raster", "Tile"), grid, (2, 8, 8), text, CUDA), of_head)
+
+    def run(head: tuple[slice, ...], orders: Orders) -> tuple[torch.Tensor, torch.Tensor]:
+        levels = plan_levels(q[head], k[head], config, text, backend="triton", orders=orders)
+        sizes = shape.block_m, shape.block_n, max(config.levels)
+        return levels, attend(q[head], k[head], v[head], levels, *sizes, "triton", orders)[0]
+
+    levels, out = run((), orders)
+    reordered = (orders.take(x) for x in (q, k, v))
+    assert relative_error(orders.take(out), reference(*reordered, levels, shape)) < BOUND[dtype]
+    for head, order in heads_alone(orders):
+        levels_alone, alone = run(head, order)
+        assert torch.equal(levels[head], levels_alone)
+        assert torch.equal(out[head], alone)
 
 
 def test_static_levels() -> None:
