@@ -104,12 +104,7 @@ def config_at(config: PSAConfig, step: int, steps: int | None) -> PSAConfig:
     """
     level = _level_of_step(config, step, steps)
     if level is not None:
-        changes: dict[str, Any] = {
-            "mask_mode": "topk",
-            "mask_ratios": {level: (0.0, 1.0)},
-            "target_density": None,
-            "target_error": None,
-        }
+        changes: dict[str, Any] = {"mask_mode": "topk", "mask_ratios": {level: (0.0, 1.0)}}
     elif config.mask_mode == "calibrated":
         changes = {"target_density": _density_at(config, step, steps)}
     else:

@@ -167,7 +167,14 @@ class PSAConfig:
         return tuple(sorted(used | {1}, key=pyramid_order))
 
     def replace(self, **changes: Any) -> PSAConfig:
-        """A copy with some settings changed, validated again."""
+        """A copy with some settings changed, validated again.
+
+        A target goes where the other one, or a ``mask_mode`` that has none, takes its place.
+        """
+        leaves = changes.get("mask_mode", "calibrated") != "calibrated"
+        for key, other in (("target_density", "target_error"), ("target_error", "target_density")):
+            if leaves or changes.get(other) is not None:
+                changes.setdefault(key, None)
         return dataclasses.replace(self, **changes)
 
 

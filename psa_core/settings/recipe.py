@@ -59,6 +59,4 @@ class Recipe:
             importance=self.estimator,
             use_rearrange=self.order != RASTER,
             rearrange_method=base.rearrange_method if self.order == RASTER else self.order,
-            target_density=None,
-            target_error=None,
         )

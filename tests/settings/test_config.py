@@ -85,6 +85,18 @@ def test_calibrated_without_a_target_means_a_density() -> None:
     assert PSAConfig(mask_mode="calibrated", target_error=0.1).target_density is None
 
 
+def test_a_target_goes_where_another_takes_its_place() -> None:
+    config = PSAConfig(mask_mode="calibrated", target_density=0.2)
+    exact = config.replace(target_error=0.1)
+    assert (exact.target_density, exact.target_error) == (None, 0.1)
+    assert exact.replace(target_density=0.2) == config.replace(verbose=False) == config
+    assert config.replace(mask_mode="topk") == exact.replace(mask_mode="topk") == PSAConfig(mask_mode="topk")
+    with pytest.raises(ConfigError, match="leave one of them out"):
+        config.replace(target_error=0.1, target_density=0.2)
+    with pytest.raises(ConfigError, match="needs mask_mode calibrated"):
+        config.replace(mask_mode="topk", target_density=0.2)
+
+
 def test_rounding_in_bounds_is_forgiven() -> None:
     config = PSAConfig(mask_ratios={1: (0, 0.1 + 0.2), 2: (0.3, 0.9999999)})
     assert config.levels == (1, 2)
