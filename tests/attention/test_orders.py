@@ -32,9 +32,9 @@ def only(config: PSAConfig, method: str) -> PSAConfig:
 @pytest.mark.parametrize(
     ("shape", "grid", "text", "changes"),
     [
-        (Shape(2, 3, 300, 300, 64, 64, 32), (3, 9, 11), 3, {"use_sim_mask": True}),
-        (Shape(1, 4, 281, 281, 128, 128, 32), (4, 10, 7), 1, {"mask_mode": "topk"}),
-        (Shape(2, 2, 330, 330, 64, 128, 64), (5, 6, 11), 0, {"importance": "sampled_sum"}),
+        (Shape(2, 2, 193, 193, 64, 64, 32), (3, 9, 7), 4, {"use_sim_mask": True}),
+        (Shape(1, 3, 141, 141, 128, 128, 32), (4, 5, 7), 1, {"mask_mode": "topk"}),
+        (Shape(1, 3, 180, 180, 64, 128, 64), (5, 6, 6), 0, {"importance": "sampled_sum"}),
     ],
 )
 def test_each_head_as_the_op_alone(
