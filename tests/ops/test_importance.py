@@ -129,6 +129,19 @@ class TestSampled:
 
         assert by_sum < 0.9 * by_max
 
+    @pytest.mark.parametrize("backend", BACKENDS)
+    @pytest.mark.parametrize(
+        ("sharpness", "block_n", "largest"), [(0.3, 32, 0.06), (0.3, 128, 0.03), (1.0, 32, 0.45), (1.0, 128, 0.25)]
+    )
+    def test_error_of_the_sum_to_the_mass(self, sharpness: float, block_n: int, largest: float, backend: str) -> None:
+        """A quarter of the tokens tells the mass of many keys that matter alike; where few do, less of it."""
+        shape = Shape(1, 4, 1024, 2048, 64, 128, block_n)
+        q, k, _ = random_qkv(shape, torch.float16)
+        q = q * sharpness
+        everything = (torch.arange(n, device=DEVICE) for n in (1024, 2048))
+        mass = sampled_sum_naive(q, k, *everything, 128, block_n)
+        assert relative_error(sampled_sum(q, k, 128, block_n, backend), mass) < largest
+
     @pytest.mark.parametrize("chunk", [1, 5000, 1 << 40])
     def test_chunks_do_not_change_it(self, chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
         shape = Shape(2, 2, 1000, 333, 64, 64, 32)
