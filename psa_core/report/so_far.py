@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 
+from .on_its_way import OnItsWay
 from .report import Report
 
 
@@ -29,37 +32,23 @@ class DensitySoFar:
             self._asked += len(shares)
             for device in {share.device for share in shares}:
                 if device.type in ("cpu", "cuda"):
-                    self._on_their_way.append(_Sum([share for share in shares if share.device == device]))
+                    here = [share for share in shares if share.device == device]
+                    self._on_their_way.append(_Sum(OnItsWay(_sum(here)), len(here)))
             self._take()
         return self._sum / self._count if self._count else None
 
     def _take(self) -> None:
-        for each in [each for each in self._on_their_way if each.has_arrived()]:
+        for each in [each for each in self._on_their_way if each.total.has_arrived()]:
             self._on_their_way.remove(each)
-            self._sum += float(each.total)
-            self._count += each.count
+            self._sum += float(each.total.value())
+            self._count += each.calls
 
 
-class _Sum:
-    """The sum of the densities of some calls, on its way from their device to the host's memory.
+class _Sum(NamedTuple):
+    """The sum of the densities of so many calls on one device."""
 
-    Args:
-        shares: of levels 1, 2, 4 ..., of calls on one device.
-    """
-
-    def __init__(self, shares: list[torch.Tensor]) -> None:
-        self.count = len(shares)
-        self._arrived: torch.cuda.Event | None = None
-        self.total = _sum(shares)
-        if self.total.device.type == "cuda":
-            with torch.cuda.device(self.total.device):
-                there = torch.empty(self.total.shape, dtype=self.total.dtype, pin_memory=True)
-                self.total = there.copy_(self.total, non_blocking=True)
-                self._arrived = torch.cuda.Event()
-                self._arrived.record()
-
-    def has_arrived(self) -> bool:
-        return self._arrived is None or self._arrived.query()
+    total: OnItsWay
+    calls: int
 
 
 def _sum(shares: list[torch.Tensor]) -> torch.Tensor:
