@@ -21,13 +21,14 @@ def pyramid_attention(
     block_m: int,
     block_n: int,
     orders: Orders | None = None,
+    q_orders: Orders | None = None,
 ) -> torch.Tensor:
     """Attention of each query block over the rows it keeps; arguments as of :func:`pyramid_attention_triton`."""
     if block_m in HOPPER.block_m and hopper_refusal(q.device, q.dtype, q.shape[-1]) is None:
         from .hopper import pyramid_attention_hopper
 
-        return pyramid_attention_hopper(q, k, v, block_list, pyramid, block_n, orders)
-    return pyramid_attention_triton(q, k, v, block_list, pyramid, block_m, block_n, orders)
+        return pyramid_attention_hopper(q, k, v, block_list, pyramid, block_n, orders, q_orders)
+    return pyramid_attention_triton(q, k, v, block_list, pyramid, block_m, block_n, orders, q_orders)
 
 
 def hopper_refusal(device: torch.device, dtype: torch.dtype, head_dim: int) -> str | None:

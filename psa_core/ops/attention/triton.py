@@ -98,7 +98,8 @@ def _attend(
     ]
 )  # fmt: skip
 def _pyramid_attention(
-    q_ptr, k_ptr, v_ptr, pooled_k_ptr, pooled_v_ptr, out_ptr, index_ptr, of_head_ptr, blocks_ptr, spans_ptr, order_ptr,
+    q_ptr, k_ptr, v_ptr, pooled_k_ptr, pooled_v_ptr, out_ptr, q_index_ptr, q_of_head_ptr, index_ptr, of_head_ptr,
+    blocks_ptr, spans_ptr, order_ptr,
     q_stride_b, q_stride_h, q_stride, k_stride_b, k_stride_h, k_stride, v_stride_b, v_stride_h, v_stride,
     out_stride_b, out_stride_h, out_stride, blocks_stride_b, blocks_stride_h, spans_stride_b, spans_stride_h,
     heads, q_tokens, k_tokens, k_blocks, pooled_rows, scale,
@@ -121,8 +122,8 @@ def _pyramid_attention(
     token = tl.minimum(first + slot, q_tokens - 1)
     first_index = 0
     if REORDER:
-        first_index = order_start(of_head_ptr, b * heads + h, q_tokens)
-        token = tl.load(index_ptr + (first_index + token))
+        first_index = order_start(of_head_ptr, b * heads + h, k_tokens)
+        token = tl.load(q_index_ptr + (order_start(q_of_head_ptr, b * heads + h, q_tokens) + token))
     q = tl.load(q_ptr + b * q_stride_b + h * q_stride_h + token.to(tl.int64)[:, None] * q_stride + d)
 
     blocks_ptr += b * blocks_stride_b + h * blocks_stride_h + query_block * k_blocks
@@ -155,7 +156,11 @@ def _pyramid_attention(
     out = acc / tl.where(row_sum > 0.0, row_sum, 1.0)[:, None]
     # Computed anew, so that positions need no registers during the loop.
     inside = slot < q_tokens - first
-    token = tl.load(index_ptr + (first_index + first + slot), mask=inside, other=0) if REORDER else first + slot
+    token = first + slot
+    if REORDER:
+        token = tl.load(
+            q_index_ptr + (order_start(q_of_head_ptr, b * heads + h, q_tokens) + token), mask=inside, other=0
+        )
     out_at = out_ptr + b * out_stride_b + h * out_stride_h + token.to(tl.int64)[:, None] * out_stride + d
     tl.store(out_at, out.to(out_ptr.dtype.element_ty), mask=inside[:, None])
 
@@ -173,6 +178,7 @@ def pyramid_attention_triton(
     block_m: int,
     block_n: int,
     orders: Orders | None = None,
+    q_orders: Orders | None = None,
     launch: Launch | None = None,
 ) -> torch.Tensor:
     """Attention of each query block over the rows it keeps.
@@ -183,8 +189,8 @@ def pyramid_attention_triton(
         pyramid: pooled rows of k and v, in the orders in which blocks are cut.
         block_m: tokens of a query block, which a tile of queries divides.
         block_n: tokens of a key block.
-        orders: those orders, for q, k and v, which then have as many tokens. None when blocks are cut from tokens as
-            they lie.
+        orders: those orders. None when blocks are cut from tokens as they lie.
+        q_orders: others for q and the output; None for the same, where q has as many tokens.
         launch: tiles and warps; None for those of the device.
 
     Returns:
@@ -195,12 +201,12 @@ def pyramid_attention_triton(
     if launch is None:
         launch = attention_launch(capability_of(q.device), d, block_m)
     q, k, v = (x if x.stride(3) == 1 else x.contiguous() for x in (q, k, v))
-    index, of_head = order_tensors(orders, q)
+    index, q_index = order_tensors(orders, q), order_tensors(q_orders or orders, q)
     blocks, spans, order = block_list.expand(batch, heads)
     # In memory [B, L, H, D], which models reshape to [B, L, H * D] without a copy.
     out = torch.empty((batch, q_tokens, heads, d), dtype=q.dtype, device=q.device).transpose(1, 2)
     _pyramid_attention[(batch * heads * triton.cdiv(q_tokens, block_m) * (block_m // launch.tile_m),)](
-        q, k, v, pyramid.k, pyramid.v, out, index, of_head, blocks, spans,
+        q, k, v, pyramid.k, pyramid.v, out, *q_index, *index, blocks, spans,
         spans if order is None else order,
         *q.stride()[:3], *k.stride()[:3], *v.stride()[:3], *out.stride()[:3],
         *blocks.stride()[:2], *spans.stride()[:2],

@@ -20,13 +20,14 @@ def importance_by_head(
     of_head: torch.Tensor,
     backend: str = "torch",
     orders: Orders | None = None,
+    blocks: tuple[int, ...] | None = None,
 ) -> torch.Tensor:
     """The importance of each head by its own estimator, bit for bit what that finds for it beside any others.
 
     With ``"triton"`` both sampled estimators are one launch, in which a head costs what its own one costs.
 
     Args:
-        q, k, block_m, block_n, backend, orders: as of the estimators.
+        q, k, block_m, block_n, backend, orders, blocks: as of the estimators.
         estimators: names of those that some head has, or may have; the others are not computed.
         of_head: int32 ``[B, H]`` on the device: each head's estimator, by its place in ``ESTIMATORS``.
 
@@ -35,11 +36,12 @@ def importance_by_head(
     """
     first, *others = estimators
     if others and backend == "triton":
-        importance = sampled(q, k, block_m, block_n, backend, orders, of_head)
+        importance = sampled(q, k, block_m, block_n, backend, orders, blocks, of_head)
         others = [name for name in estimators if _NUMBERS[name] not in (SAMPLED_MAX, SAMPLED_SUM)]
     else:
-        importance = ESTIMATORS[first](q, k, block_m, block_n, backend, orders)
+        importance = ESTIMATORS[first](q, k, block_m, block_n, backend, orders, blocks)
     for name in others:
         its_own = (of_head == _NUMBERS[name])[..., None, None]
-        importance = torch.where(its_own, ESTIMATORS[name](q, k, block_m, block_n, backend, orders), importance)
+        here = ESTIMATORS[name](q, k, block_m, block_n, backend, orders, blocks)
+        importance = torch.where(its_own, here, importance)
     return importance

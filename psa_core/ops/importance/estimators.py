@@ -4,17 +4,32 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Protocol
 
 import torch
 
+from ..block_positions import block_positions
+from ..constant import constant
 from ..reorder.orders import Orders
 from .sampling import SAMPLE_STRIDE, SAMPLED_MAX, SAMPLED_SUM, sample_of_heads
 
-# q, k, block_m, block_n, backend, orders
-Estimator = Callable[[torch.Tensor, torch.Tensor, int, int, str, Orders | None], torch.Tensor]
-
 # Sampled logits that exist at once; 256 MB in float32.
 _CHUNK_NUMBERS = 1 << 26
+
+
+class Estimator(Protocol):
+    """Arguments and result as of :func:`sampled_max`."""
+
+    def __call__(
+        self,
+        q: torch.Tensor,
+        k: torch.Tensor,
+        block_m: int,
+        block_n: int,
+        backend: str = "torch",
+        orders: Orders | None = None,
+        blocks: tuple[int, ...] | None = None,
+    ) -> torch.Tensor: ...
 
 
 def sampled_max(
@@ -24,6 +39,7 @@ def sampled_max(
     block_n: int,
     backend: str = "torch",
     orders: Orders | None = None,
+    blocks: tuple[int, ...] | None = None,
 ) -> torch.Tensor:
     """Largest softmax weight between sampled queries and keys of two blocks (arXiv 2512.04025, section 3.3).
 
@@ -35,11 +51,12 @@ def sampled_max(
         backend: ``"triton"`` or ``"torch"``; the latter holds at most 2**26 logits at a time (or one query block's).
         orders: of q and k, whose Lq and Lk are L then: blocks of a head are cut from its tokens in its order, without a
             copy of them. None for the order they have.
+        blocks: numbers of the query blocks whose rows are wanted; None for all of them.
 
     Returns:
         float32 ``[B, H, q_blocks, k_blocks]``; each row sums to 1.
     """
-    return sampled(q, k, block_m, block_n, backend, orders, SAMPLED_MAX)
+    return sampled(q, k, block_m, block_n, backend, orders, blocks, SAMPLED_MAX)
 
 
 def sampled_sum(
@@ -49,12 +66,13 @@ def sampled_sum(
     block_n: int,
     backend: str = "torch",
     orders: Orders | None = None,
+    blocks: tuple[int, ...] | None = None,
 ) -> torch.Tensor:
     """Sum of the softmax weights between sampled queries and keys of two blocks: nearer to the mass than the maximum.
 
     Args and result: as of :func:`sampled_max`.
     """
-    return sampled(q, k, block_m, block_n, backend, orders, SAMPLED_SUM)
+    return sampled(q, k, block_m, block_n, backend, orders, blocks, SAMPLED_SUM)
 
 
 def mean(
@@ -64,6 +82,7 @@ def mean(
     block_n: int,
     backend: str = "torch",
     orders: Orders | None = None,
+    blocks: tuple[int, ...] | None = None,
 ) -> torch.Tensor:
     """Softmax over key blocks of block-mean query times block-mean key: a cheap estimator.
 
@@ -77,6 +96,8 @@ def mean(
     else:
         assert orders is None, "torch cuts blocks from the order that tokens have"
         q_mean, k_mean = _block_means(q, block_m), _block_means(k, block_n)
+    if blocks is not None:
+        q_mean = q_mean.index_select(2, constant(blocks, torch.int64, q.device))
     logits = (q_mean * q.shape[-1] ** -0.5) @ k_mean.mT
     tail = k.shape[2] % block_n
     if tail:
@@ -95,6 +116,7 @@ def sampled(
     block_n: int,
     backend: str,
     orders: Orders | None,
+    blocks: tuple[int, ...] | None,
     estimator: int | torch.Tensor,
 ) -> torch.Tensor:
     """What the sampled estimators have in common, by number: ``SAMPLED_MAX`` or ``SAMPLED_SUM``.
@@ -103,6 +125,9 @@ def sampled(
     hold no importance, but anything.
     """
     q_sample, k_sample = sample_of_heads(q, orders), sample_of_heads(k, orders)
+    if blocks is not None:
+        at = block_positions(blocks, block_m // SAMPLE_STRIDE, q_sample.index.shape[1], q.device)
+        q_sample = q_sample._replace(index=q_sample.index.index_select(1, at))
     if backend == "triton":
         from .triton import sampled_triton
 

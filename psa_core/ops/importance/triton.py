@@ -164,12 +164,12 @@ def sampled_triton(
     Returns:
         float32 ``[B, H, q_blocks, k_blocks]``.
     """
-    batch, heads, q_tokens, d = q.shape
+    batch, heads, _, d = q.shape
     if launch is None:
         launch = importance_launch(capability_of(q.device))
-    q_blocks, k_blocks = triton.cdiv(q_tokens, block_m), triton.cdiv(k.shape[2], block_n)
     sample, of_head = order_tensors(q_sample, q)
     q_samples, k_samples = sample.shape[1], k_sample.index.shape[1]
+    q_blocks, k_blocks = triton.cdiv(q_samples, block_m // SAMPLE_STRIDE), triton.cdiv(k.shape[2], block_n)
     scores = torch.empty((batch, heads, q_blocks, k_blocks), dtype=torch.float32, device=q.device)
     # Every tile reads the sampled keys again: gathered once, they are contiguous.
     k = gather_triton(k, k_sample)

@@ -23,6 +23,7 @@ def levels_from_importance(
     text_length: int = 0,
     backend: str = "torch",
     quotas: Quotas | None = None,
+    text_rows: bool = True,
 ) -> torch.Tensor:
     """The level map that runs: levels by importance, the static map, the cosine cap, text, and no row left empty.
 
@@ -36,6 +37,7 @@ def levels_from_importance(
         text_length: tokens in front whose blocks are at full resolution.
         backend: ``"triton"`` (one launch) or ``"torch"``.
         quotas: each head's own, in place of the config's ``mask_ratios``, ``mask_mode`` and ``min_full_ratio``.
+        text_rows: whether the first query blocks are those of the text; False for rows of other query blocks.
 
     Returns:
         uint8 ``[B, H, q_blocks, k_blocks]`` in which every row keeps at least one block.
@@ -43,14 +45,14 @@ def levels_from_importance(
     if backend == "triton":
         from .triton import select_levels_triton
 
-        return select_levels_triton(importance, config, cap, static_levels, static_rule, text_length, quotas)
+        return select_levels_triton(importance, config, cap, static_levels, static_rule, text_length, quotas, text_rows)
     levels = select_levels(importance, config, quotas)
     if static_levels is not None:
         levels = compose(levels, static_levels, static_rule)
         importance = importance - 2.0 * (static_levels == 0)
     if cap is not None:
         levels = torch.minimum(levels, cap)
-    levels = full_resolution_text(levels, text_length, config.block_m, config.block_n)
+    levels = full_resolution_text(levels, text_length, config.block_m, config.block_n, text_rows)
     return repair_empty_rows(levels, importance)
 
 
@@ -112,10 +114,16 @@ def compose(levels: torch.Tensor, other: torch.Tensor, rule: str = "intersect") 
     return pick(levels - 1, other - 1) + 1
 
 
-def full_resolution_text(levels: torch.Tensor, text_length: int, block_m: int, block_n: int) -> torch.Tensor:
-    """Put every block that holds text at level 1, as query and as key block. Changes ``levels`` and returns it."""
+def full_resolution_text(
+    levels: torch.Tensor, text_length: int, block_m: int, block_n: int, rows: bool = True
+) -> torch.Tensor:
+    """Put every block that holds text at level 1, as key block and with ``rows`` as query block.
+
+    Changes ``levels`` and returns it.
+    """
     if text_length:
-        levels[:, :, : math.ceil(text_length / block_m)] = 1
+        if rows:
+            levels[:, :, : math.ceil(text_length / block_m)] = 1
         levels[..., : math.ceil(text_length / block_n)] = 1
     return levels
 

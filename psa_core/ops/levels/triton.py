@@ -155,6 +155,7 @@ def select_levels_triton(
     static_rule: str = "intersect",
     text_length: int = 0,
     quotas: Quotas | None = None,
+    text_rows: bool = True,
 ) -> torch.Tensor:
     """Everything between importance and the level map that runs, in one launch.
 
@@ -163,7 +164,7 @@ def select_levels_triton(
 
     Args:
         importance: ``[B, H, q_blocks, k_blocks]``, any floating dtype, not negative, rows summing to 1.
-        config, cap, static_levels, static_rule, text_length, quotas: as of ``levels_from_importance``.
+        config, cap, static_levels, static_rule, text_length, quotas, text_rows: as of ``levels_from_importance``.
 
     Returns:
         uint8 ``[B, H, q_blocks, k_blocks]``, contiguous, in which every row keeps at least one block.
@@ -186,7 +187,7 @@ def select_levels_triton(
         importance, bounds, constant(choices, torch.int32, importance.device), cap_rows, static_rows, levels,
         0 if quotas is None else n_bounds, *static_rows.stride()[:2],
         heads, q_blocks, k_blocks, n_bounds, full_quota,
-        math.ceil(text_length / config.block_m), math.ceil(text_length / config.block_n),
+        math.ceil(text_length / config.block_m) if text_rows else 0, math.ceil(text_length / config.block_n),
         BY_MASS=by_mass, CAP=cap is not None, STATIC=static_levels is not None,
         INTERSECT=static_rule == "intersect", BLOCK=block, num_warps=num_warps,
     )  # fmt: skip

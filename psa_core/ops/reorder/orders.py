@@ -45,6 +45,12 @@ def first_order(batch: int, heads: int, device: torch.device) -> torch.Tensor:
     return torch.zeros((batch, heads), dtype=torch.int32, device=device)
 
 
+@device_cache(maxsize=16)
+def as_they_lie(batch: int, heads: int, tokens: int, device: torch.device) -> Orders:
+    """The order of tokens that lie in it already, for kernels that are told one."""
+    return Orders(torch.arange(tokens, device=device)[None], first_order(batch, heads, device))
+
+
 def order_tensors(orders: Orders | None, stand_in: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """``index`` and ``of_head`` as kernels read them; ``stand_in`` for both where there are none to read."""
     if orders is None:

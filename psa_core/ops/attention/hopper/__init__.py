@@ -58,6 +58,7 @@ def pyramid_attention_hopper(
     pyramid: Pyramid,
     block_n: int,
     orders: Orders | None = None,
+    q_orders: Orders | None = None,
 ) -> torch.Tensor:
     """Attention of each block of 128 queries over the rows it keeps.
 
@@ -69,13 +70,13 @@ def pyramid_attention_hopper(
     q, k, v = (x if x.stride(3) == 1 and _aligned(x) else x.contiguous() for x in (q, k, v))
     # In memory [B, L, H, D], which models reshape to [B, L, H * D] without a copy.
     out = q.new_empty((batch, q_tokens, heads, d)).transpose(1, 2)
-    index, of_head = order_tensors(orders, q)
+    index, q_index = order_tensors(orders, q), order_tensors(q_orders or orders, q)
     blocks, spans, order = block_list.expand(batch, heads)
     counter = torch.zeros(1, dtype=torch.int32, device=q.device)
     n_work_tiles = triton.cdiv(q_tokens, BLOCK_M.value) * heads * batch
     n_programs = min(n_work_tiles, torch.cuda.get_device_properties(q.device).multi_processor_count)
     pyramid_attention_kernel[(n_programs,)](
-        q, k, v, pyramid.k, pyramid.v, out, index, of_head, blocks, spans,
+        q, k, v, pyramid.k, pyramid.v, out, *q_index, *index, blocks, spans,
         spans if order is None else order, counter,
         *q.stride()[:3], *k.stride()[:3], *v.stride()[:3], *out.stride()[:3],
         *blocks.stride()[:2], *spans.stride()[:2],

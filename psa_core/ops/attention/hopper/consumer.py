@@ -17,7 +17,7 @@ from .producer import WARPGROUP_M
 
 @gluon.jit
 def consume(
-    CONSUMER: gl.constexpr, out, orders, scale, lists, sizes, smem, barriers,
+    CONSUMER: gl.constexpr, out, q_orders, scale, lists, sizes, smem, barriers,
     D: gl.constexpr, LOG_BLOCK_N: gl.constexpr, N_LEVELS: gl.constexpr, TILE_N: gl.constexpr, STAGES: gl.constexpr,
     REORDER: gl.constexpr,
 ):  # fmt: skip
@@ -25,7 +25,6 @@ def consume(
     batch, heads, q_tokens, k_tokens, k_blocks, pooled_rows = sizes
     work_smem, q_smem, k_smem, v_smem = smem
     q_full, q_empty, k_full, k_empty, v_full, v_empty = barriers
-    index_ptr, of_head_ptr = orders
     s_layout: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, TILE_N, 16])
     o_layout: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, D, 16])
     p_layout: gl.constexpr = gl.DotOperandLayout(0, o_layout, 2)
@@ -37,7 +36,6 @@ def consume(
     work_tile = _await_work_tile(work_smem, q_full, work_count)
     while work_tile < n_work_tiles:
         query_block, b, h, blocks_ptr, spans_ptr = locate_work_tile(work_tile, lists, sizes, N_LEVELS)
-        first_index = order_start(of_head_ptr, b, h, sizes) if REORDER else gl.to_tensor(0)
         n_tiles = count_kv_tiles(spans_ptr, TILE_N, N_LEVELS)
         o = gl.zeros([WARPGROUP_M, D], gl.float32, o_layout)
         row_max = gl.full([WARPGROUP_M], float("-inf"), gl.float32, gl.SliceLayout(1, s_layout))
@@ -71,7 +69,7 @@ def consume(
         else:
             mbarrier.arrive(q_empty.index(work_count & 1))
         first = query_block * BLOCK_M + CONSUMER * WARPGROUP_M
-        _store_o(out, o, row_sum, first, b, h, q_tokens, index_ptr, first_index, dtype, REORDER)
+        _store_o(out, o, row_sum, first, b, h, heads, q_tokens, q_orders, dtype, REORDER)
         work_count += 1
         work_tile = _await_work_tile(work_smem, q_full, work_count)
 
@@ -129,7 +127,7 @@ def _online_softmax(s, row_max, row_sum, scale, cursor):
 
 @gluon.jit
 def _store_o(
-    out, o, row_sum, first, b, h, q_tokens, index_ptr, first_index, dtype: gl.constexpr, REORDER: gl.constexpr
+    out, o, row_sum, first, b, h, heads, q_tokens, q_orders, dtype: gl.constexpr, REORDER: gl.constexpr
 ):  # fmt: skip
     """Divide O by the row sums and write it; zeros where nothing was kept."""
     out_ptr, out_stride_b, out_stride_h, out_stride = out
@@ -139,7 +137,10 @@ def _store_o(
     position = first + gl.arange(0, WARPGROUP_M, gl.SliceLayout(1, layout))
     inside = position < q_tokens
     if REORDER:
-        position = gl.load(index_ptr + (first_index + position), mask=inside, other=0).to(gl.int32)
+        index_ptr, of_head_ptr = q_orders
+        # Looked up anew, so that it needs no register during the loop.
+        position += order_start(of_head_ptr, b * heads + h, q_tokens)
+        position = gl.load(index_ptr + position, mask=inside, other=0).to(gl.int32)
     out_at = out_ptr + b * out_stride_b + h * out_stride_h + position.to(gl.int64) * out_stride
     d = gl.arange(0, D, gl.SliceLayout(0, layout))[None, :]
     gl.store(out_at[:, None] + d, (o * inverse[:, None]).to(dtype), mask=inside[:, None])

@@ -18,8 +18,8 @@ from .producer import WARPGROUP_M, produce
     ]
 )  # fmt: skip
 def pyramid_attention_kernel(
-    q_ptr, k_ptr, v_ptr, pooled_k_ptr, pooled_v_ptr, out_ptr, index_ptr, of_head_ptr, blocks_ptr, spans_ptr, order_ptr,
-    counter_ptr,
+    q_ptr, k_ptr, v_ptr, pooled_k_ptr, pooled_v_ptr, out_ptr, q_index_ptr, q_of_head_ptr, index_ptr, of_head_ptr,
+    blocks_ptr, spans_ptr, order_ptr, counter_ptr,
     q_stride_b, q_stride_h, q_stride, k_stride_b, k_stride_h, k_stride, v_stride_b, v_stride_h, v_stride,
     out_stride_b, out_stride_h, out_stride, blocks_stride_b, blocks_stride_h, spans_stride_b, spans_stride_h,
     batch, heads, q_tokens, k_tokens, k_blocks, pooled_rows, scale,
@@ -58,6 +58,7 @@ def pyramid_attention_kernel(
     k = (k_ptr, k_stride_b, k_stride_h, k_stride)
     v = (v_ptr, v_stride_b, v_stride_h, v_stride)
     out = (out_ptr, out_stride_b, out_stride_h, out_stride)
+    q_orders = (q_index_ptr, q_of_head_ptr)
     orders = (index_ptr, of_head_ptr)
     lists = (blocks_ptr, spans_ptr, blocks_stride_b, blocks_stride_h, spans_stride_b, spans_stride_h)
     sizes = (batch, heads, q_tokens, k_tokens, k_blocks, pooled_rows)
@@ -65,12 +66,12 @@ def pyramid_attention_kernel(
     barriers = (q_full, q_empty, k_full, k_empty, v_full, v_empty)
     gl.warp_specialize(
         [
-            (consume, (gl.constexpr(0), out, orders, scale, lists, sizes, smem, barriers,
+            (consume, (gl.constexpr(0), out, q_orders, scale, lists, sizes, smem, barriers,
                        D, LOG_BLOCK_N, N_LEVELS, TILE_N, STAGES, REORDER)),
-            (consume, (gl.constexpr(1), out, orders, scale, lists, sizes, smem, barriers,
+            (consume, (gl.constexpr(1), out, q_orders, scale, lists, sizes, smem, barriers,
                        D, LOG_BLOCK_N, N_LEVELS, TILE_N, STAGES, REORDER)),
-            (produce, (q, k, v, pooled_k_ptr, pooled_v_ptr, orders, order_ptr, counter_ptr, lists, sizes, smem,
-                       barriers, D, LOG_BLOCK_N, N_LEVELS, TILE_N, STAGES, REORDER, ORDERED)),
+            (produce, (q, k, v, pooled_k_ptr, pooled_v_ptr, q_orders, orders, order_ptr, counter_ptr, lists, sizes,
+                       smem, barriers, D, LOG_BLOCK_N, N_LEVELS, TILE_N, STAGES, REORDER, ORDERED)),
         ],
         [4, 4],
         [CONSUMER_REGISTERS, PRODUCER_REGISTERS],

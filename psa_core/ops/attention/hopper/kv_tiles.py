@@ -30,10 +30,9 @@ def locate_work_tile(work_tile, lists, sizes, N_LEVELS: gl.constexpr):
 
 
 @gluon.jit
-def order_start(of_head_ptr, b, h, sizes):
-    """Where in the index the order of a head begins."""
-    batch, heads, q_tokens, k_tokens, k_blocks, pooled_rows = sizes
-    return gl.load(of_head_ptr + b * heads + h) * q_tokens
+def order_start(of_head_ptr, head, n_tokens):
+    """Where in the index the order of a head begins; ``head`` counts those of all batch entries."""
+    return gl.load(of_head_ptr + head) * n_tokens
 
 
 @gluon.jit

@@ -16,7 +16,8 @@ _copy_async = getattr(async_copy, "async_load", None) or async_copy.async_copy_g
 
 @gluon.jit
 def produce(
-    q, k, v, pooled_k_ptr, pooled_v_ptr, orders, order_ptr, counter_ptr, lists, sizes, smem, barriers,
+    q, k, v, pooled_k_ptr, pooled_v_ptr, q_orders, orders, order_ptr, counter_ptr, lists, sizes, smem,
+    barriers,
     D: gl.constexpr, LOG_BLOCK_N: gl.constexpr, N_LEVELS: gl.constexpr, TILE_N: gl.constexpr, STAGES: gl.constexpr,
     REORDER: gl.constexpr, ORDERED: gl.constexpr,
 ):  # fmt: skip
@@ -45,7 +46,7 @@ def produce(
         # The longest first, so that the last programs to finish have little left to do.
         work_tile = gl.load(order_ptr + scheduled) if ORDERED else scheduled
         query_block, b, h, blocks_ptr, spans_ptr = locate_work_tile(work_tile, lists, sizes, N_LEVELS)
-        first_index = order_start(of_head_ptr, b, h, sizes) if REORDER else gl.to_tensor(0)
+        first_index = order_start(of_head_ptr, b * heads + h, k_tokens) if REORDER else gl.to_tensor(0)
         n_tiles = count_kv_tiles(spans_ptr, TILE_N, N_LEVELS)
         scheduled = gl.atomic_add(counter_ptr, 1)
         # The rows of a tile are looked up one tile ahead and their blocks two, so that no copy waits for its address.
@@ -58,7 +59,7 @@ def produce(
             block, block_row = _look_up_blocks(slot, cursor, LOG_BLOCK_N)
 
         _announce_work_tile(work_tile, work_count, work_smem, q_full, q_empty)
-        _copy_q(q, q_smem, q_full, work_count, query_block, b, h, q_tokens, index_ptr, first_index, d, REORDER)
+        _copy_q(q, q_smem, q_full, work_count, query_block, b, h, heads, q_tokens, q_orders, d, REORDER)
         work_count += 1
 
         k_first = k_ptr + b * k_stride_b + h * k_stride_h
@@ -119,7 +120,7 @@ def _announce_work_tile(work_tile, work_count, work_smem, q_full, q_empty):
 
 @gluon.jit
 def _copy_q(
-    q, q_smem, q_full, work_count, query_block, b, h, q_tokens, index_ptr, first_index, d, REORDER: gl.constexpr
+    q, q_smem, q_full, work_count, query_block, b, h, heads, q_tokens, q_orders, d, REORDER: gl.constexpr
 ):  # fmt: skip
     """Copy the queries of both consumers. Those past the last repeat it, and are not written out."""
     q_ptr, q_stride_b, q_stride_h, q_stride = q
@@ -128,6 +129,8 @@ def _copy_q(
         slot = consumer * WARPGROUP_M + gl.arange(0, WARPGROUP_M, gl.BlockedLayout([1], [32], [gl.num_warps()], [0]))
         position = gl.minimum(query_block * BLOCK_M + slot, q_tokens - 1)
         if REORDER:
+            index_ptr, of_head_ptr = q_orders
+            first_index = order_start(of_head_ptr, b * heads + h, q_tokens)
             position = gl.load(index_ptr + (first_index + position)).to(gl.int32)
         position = gl.convert_layout(position, gl.SliceLayout(1, layout)).to(gl.int64)
         q_at = q_ptr + b * q_stride_b + h * q_stride_h + position * q_stride
