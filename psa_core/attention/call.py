@@ -11,21 +11,22 @@ from torch.nn.functional import scaled_dot_product_attention
 from ..ops.backends import check_backend, choose_backend
 from ..ops.importance.estimators import mean
 from ..ops.levels.rules import repair_empty_rows
+from ..settings.calibration import Calibration
 from ..settings.config import PSAConfig
 from ..settings.errors import ConfigError
+from ..settings.recipe import RASTER
 from ..settings.sizes import BLOCK_M, BLOCK_N, Grid
-from .plan import (
-    check_levels,
-    check_static,
-)
-from .steps import AttentionInfo, attend, sparse_attention
+from .attend import attend
+from .calibrate import given_choice
+from .checks import check_call, check_levels, check_tensors
+from .steps import AttentionInfo, sparse_attention
 
 
 @overload
 def pyramid_sparse_attention(
     q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, config: PSAConfig | None = None, *,
     grid: Grid | None = None, text_length: int = 0, static_levels: torch.Tensor | None = None,
-    backend: str = "auto", return_info: Literal[False] = False,
+    backend: str = "auto", calibration: Calibration | None = None, return_info: Literal[False] = False,
 ) -> torch.Tensor: ...  # fmt: skip
 
 
@@ -33,7 +34,7 @@ def pyramid_sparse_attention(
 def pyramid_sparse_attention(
     q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, config: PSAConfig | None = None, *,
     grid: Grid | None = None, text_length: int = 0, static_levels: torch.Tensor | None = None,
-    backend: str = "auto", return_info: Literal[True],
+    backend: str = "auto", calibration: Calibration | None = None, return_info: Literal[True],
 ) -> tuple[torch.Tensor, AttentionInfo]: ...  # fmt: skip
 
 
@@ -47,6 +48,7 @@ def pyramid_sparse_attention(
     text_length: int = 0,
     static_levels: torch.Tensor | None = None,
     backend: str = "auto",
+    calibration: Calibration | None = None,
     return_info: bool = False,
 ) -> Any:
     """Pyramid Sparse Attention (arXiv 2512.04025): softmax attention in which key blocks of lesser importance are
@@ -67,6 +69,8 @@ def pyramid_sparse_attention(
             stay skipped, blocks that it keeps are never finer than it says.
         backend: ``"auto"``, ``"triton"`` or ``"torch"``; ``"auto"`` is torch where gradients are wanted. They are those
             of attention over the level map, which itself has none.
+        calibration: recipes of the heads, of one layer, which ``mask_mode="calibrated"`` takes instead of measuring
+            which; None for measuring in every call.
         return_info: also return an :class:`AttentionInfo`.
 
     Returns:
@@ -77,20 +81,23 @@ def pyramid_sparse_attention(
         BackendError: ``backend="triton"`` and the kernels cannot take these tensors, or gradients are wanted.
     """
     config = config if config is not None else PSAConfig()
-    _check_tensors(q, k, v)
     if config.type == "dense":
+        check_tensors(q, k, v)
         check_backend(backend)
         out = scaled_dot_product_attention(q, k, v)
         return (out, _dense_info(q, k, config)) if return_info else out
-    _check_sequence(q, k, grid, text_length)
-    check_static(config, q, k, grid, static_levels)
+    check_call(q, k, v, config, grid, text_length, static_levels)
+    if calibration is not None:
+        _check_calibration(calibration, q, config, grid)
     if torch.compiler.is_compiling():
         # Not before: it takes torch's compiler along, which takes seconds to import.
         from .operator import compiled_attention
 
-        out, levels, shares, chosen = compiled_attention(q, k, v, config, grid, text_length, static_levels, backend)
+        rest = grid, text_length, static_levels, backend, calibration
+        out, levels, shares, chosen = compiled_attention(q, k, v, config, *rest)
         return (out, AttentionInfo(levels, shares, chosen)) if return_info else out
-    out, info = sparse_attention(q, k, v, config, grid, text_length, static_levels, backend)
+    choice = None if calibration is None else given_choice(calibration, q, config)
+    out, info, _ = sparse_attention(q, k, v, config, grid, text_length, static_levels, backend, choice)
     return (out, info()) if return_info else out
 
 
@@ -122,7 +129,7 @@ def attention_from_levels(
             the device to be checked: anything but 0 and powers of two up to block_n is skipped.
         BackendError: ``backend="triton"`` and the kernels cannot take these tensors, or gradients are wanted.
     """
-    _check_tensors(q, k, v)
+    check_tensors(q, k, v)
     for key, value, allowed in (("block_m", block_m, BLOCK_M), ("block_n", block_n, BLOCK_N)):
         if value not in allowed:
             raise ConfigError(key, value, "must be one of " + ", ".join(map(str, allowed)))
@@ -172,31 +179,14 @@ def _dense_info(q: torch.Tensor, k: torch.Tensor, config: PSAConfig) -> Attentio
     return AttentionInfo(levels, torch.ones(1, device=q.device), "torch")
 
 
-def _check_tensors(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> None:
-    for key, x in (("q", q), ("k", k), ("v", v)):
-        if x.ndim != 4 or 0 in x.shape or not x.is_floating_point():
-            raise ConfigError(key, f"{x.dtype} {list(x.shape)}", "must be floating point [B, H, L, D], none of them 0")
-    if k.shape != v.shape or (q.shape[:2], q.shape[3]) != (k.shape[:2], k.shape[3]):
-        shapes = f"q {list(q.shape)}, k {list(k.shape)}, v {list(v.shape)}"
-        raise ConfigError("q, k, v", shapes, "must agree in batch, heads and head size, and k and v in length too")
-    if len({(x.dtype, x.device) for x in (q, k, v)}) > 1:
-        kinds = ", ".join(f"{x.dtype} on {x.device}" for x in (q, k, v))
-        raise ConfigError("q, k, v", kinds, "must share one dtype and device")
-
-
-def _check_sequence(q: torch.Tensor, k: torch.Tensor, grid: Grid | None, text_length: int) -> None:
-    shorter = min(q.shape[2], k.shape[2])
-    if not isinstance(text_length, int) or not 0 <= text_length <= shorter:
-        raise ConfigError("text_length", text_length, f"must be a whole number between 0 and {shorter}")
-    if grid is None:
-        return
-    if q.shape[2] != k.shape[2]:
-        raise ConfigError("grid", grid, f"needs as many queries as keys, not {q.shape[2]} and {k.shape[2]}")
-    if not isinstance(grid, tuple | list) or len(grid) != 3 or not all(isinstance(n, int) and n > 0 for n in grid):
-        raise ConfigError("grid", grid, "must be three whole numbers, 1 or more: frames, height, width")
-    if math.prod(grid) + text_length != q.shape[2]:
-        raise ConfigError(
-            "grid",
-            tuple(grid),
-            f"frames x height x width and {text_length} text tokens must make {q.shape[2]} tokens",
-        )
+def _check_calibration(calibration: Calibration, q: torch.Tensor, config: PSAConfig, grid: Grid | None) -> None:
+    if config.mask_mode != "calibrated":
+        raise ConfigError("mask_mode", config.mask_mode, "must be calibrated for a call with a calibration")
+    if len(calibration.recipes) != 1:
+        layers = f"{len(calibration.recipes)} layers"
+        raise ConfigError("calibration", layers, "must be that of one layer: give calibration.layer(number)")
+    calibration.check_fits(config, q.shape[1])
+    (recipes,) = calibration.recipes.values()
+    orders = {recipe.order for recipe in recipes} - {RASTER}
+    if orders and grid is None:
+        raise ConfigError("grid", None, f"the calibration has heads in order {min(orders)}, which needs the grid")

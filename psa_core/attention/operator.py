@@ -12,6 +12,7 @@ import torch
 
 from ..ops.backends import BackendError, choose_backend_for
 from ..ops.modes import wants_gradients
+from ..settings.calibration import Calibration
 from ..settings.config import PSAConfig
 from ..settings.errors import ConfigError
 from ..settings.sizes import Grid
@@ -21,8 +22,8 @@ from .plan import coarsest_level
 _NAME = f"{operator_namespace(__package__)}::sparse_attention"
 # Spelled out, because not every torch reads all types of Python.
 _SCHEMA = (
-    "(Tensor q, Tensor k, Tensor v, str config, SymInt[]? grid, SymInt text_length, Tensor? static_levels, str backend)"
-    " -> (Tensor, Tensor, Tensor)"
+    "(Tensor q, Tensor k, Tensor v, str config, SymInt[]? grid, SymInt text_length, Tensor? static_levels, str backend,"
+    " str? calibration=None) -> (Tensor, Tensor, Tensor)"
 )
 
 
@@ -35,17 +36,20 @@ def _attention(
     text_length: int,
     static_levels: torch.Tensor | None,
     backend: str,
+    calibration: str | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Output, level map and shares of levels of :func:`psa_core.pyramid_sparse_attention`.
 
     Args:
-        config: ``PSAConfig.as_text``; the others as there, checked already.
+        config, calibration: ``PSAConfig.as_text``, ``Calibration.as_text``; the others as there, checked already.
     """
+    from .calibrate import given_choice
     from .steps import sparse_attention
 
     size = None if grid is None else (grid[0], grid[1], grid[2])
     settings = _config(config)
-    out, ask = sparse_attention(q, k, v, settings, size, text_length, static_levels, backend)
+    choice = None if calibration is None else given_choice(_calibration(calibration), q, settings)
+    out, ask, _ = sparse_attention(q, k, v, settings, size, text_length, static_levels, backend, choice)
     info = ask()
     levels, shares = info.levels, info.level_shares
     if settings.radial is not None:
@@ -78,15 +82,18 @@ def compiled_attention(
     text_length: int,
     static_levels: torch.Tensor | None,
     backend: str,
+    calibration: Calibration | None,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, str]:
     """Output, level map, shares of levels and backend of one call, for a graph that is being compiled."""
+    recipes = None if calibration is None else calibration.as_text
+    rest = grid, text_length, static_levels, backend, recipes
     if wants_gradients(q, k, v):
         # An operator has none; plain torch has, and they are worth a break in the graph.
-        return *_outside_the_graph(q, k, v, config.as_text, grid, text_length, static_levels, backend), "torch"
+        return *_outside_the_graph(q, k, v, config.as_text, *rest), "torch"
     # A head size that the graph leaves open is settled here.
     chosen = _choose_backend(backend, q.device, q.dtype, index(q.shape[-1]))
     q, k, v = (x.detach() for x in (q, k, v))
-    return *attention_operator(q, k, v, config.as_text, grid, text_length, static_levels, backend), chosen
+    return *attention_operator(q, k, v, config.as_text, *rest), chosen
 
 
 @attention_operator.register_fake
@@ -99,6 +106,7 @@ def _shapes(
     text_length: int,
     static_levels: torch.Tensor | None,
     backend: str,
+    calibration: str | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     batch, heads, tokens, d = q.shape
     settings = _config(config)
@@ -112,3 +120,8 @@ def _shapes(
 @lru_cache(maxsize=64)
 def _config(text: str) -> PSAConfig:
     return PSAConfig(**literal_eval(text))
+
+
+@lru_cache(maxsize=256)
+def _calibration(text: str) -> Calibration:
+    return Calibration.from_text(text)

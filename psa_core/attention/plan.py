@@ -10,15 +10,16 @@ import torch
 from ..masks.static import static_levels
 from ..ops.block_list.build import BlockList, build_block_list
 from ..ops.device_cache import device_cache
+from ..ops.importance.by_head import importance_by_head
 from ..ops.importance.estimators import ESTIMATORS
 from ..ops.levels.bounds import level_bounds
 from ..ops.levels.rules import full_resolution_text, level_shares, levels_from_importance
 from ..ops.reorder import Orders
 from ..ops.similarity.cap import similarity_cap
 from ..settings.config import PSAConfig
-from ..settings.errors import ConfigError
 from ..settings.radial import RadialMask
 from ..settings.sizes import Grid
+from .recipes import HeadRecipes
 
 # The coarsest level of a mask that decides alone.
 MASK_MAX_LEVEL = 8
@@ -33,6 +34,7 @@ def plan_levels(
     backend: str = "torch",
     orders: Orders | None = None,
     static_rule: str = "intersect",
+    recipes: HeadRecipes | None = None,
 ) -> torch.Tensor:
     """The level map of one call that chooses by content.
 
@@ -43,11 +45,18 @@ def plan_levels(
         backend: ``"triton"`` or ``"torch"``.
         orders: with ``"triton"``, those in which blocks are cut from q and k.
         static_rule: how they combine (:func:`psa_core.ops.levels.rules.compose`).
+        recipes: estimator and quotas of each head, where calibration decides.
 
     Returns:
         uint8 ``[B, H, q_blocks, k_blocks]`` in which every row keeps at least one block.
     """
     cap = similarity_cap(k, config, backend, orders) if config.use_sim_mask else None
+    if recipes is not None:
+        of_head = recipes.estimators, recipes.estimator_of_head
+        importance = importance_by_head(q, k, config.block_m, config.block_n, *of_head, backend, orders)
+        return levels_from_importance(
+            importance, config, cap, static, static_rule, text_length, backend, recipes.quotas
+        )
     only = _only_level(config, math.ceil(k.shape[2] / config.block_n))
     if only and static is None:
         return _one_level(only, q, k, config, cap, text_length)
@@ -83,42 +92,6 @@ def coarsest_level(config: PSAConfig, any_level: bool = False) -> int:
     if config.radial is not None and config.radial.decides_alone:
         return MASK_MAX_LEVEL if config.radial.mode == "coarsen" else 1
     return max(config.levels)
-
-
-def check_static(
-    config: PSAConfig, q: torch.Tensor, k: torch.Tensor, grid: Grid | None, static: torch.Tensor | None
-) -> None:
-    """See that a call can follow the settings that go beyond queries and keys.
-
-    Raises:
-        ConfigError: they cannot; the message names which.
-    """
-    if config.mask_mode == "timestep":
-        raise ConfigError(
-            "mask_mode", config.mask_mode, "needs the denoising step, which hosts know; config_at makes one of it"
-        )
-    if config.radial is not None and grid is None:
-        raise ConfigError("grid", None, "a radial mask needs (frames, height, width) of the video in tokens")
-    if static is None:
-        return
-    if config.radial is not None:
-        raise ConfigError("static_levels", list(static.shape), "must not be given beside the config's radial mask")
-    blocks = math.ceil(q.shape[2] / config.block_m), math.ceil(k.shape[2] / config.block_n)
-    check_levels(static, (*q.shape[:2], *blocks), "static_levels")
-
-
-def check_levels(levels: torch.Tensor, shape: tuple[int, ...], key: str) -> None:
-    """See that a level map serves a call.
-
-    Args:
-        shape: ``[B, H, q_blocks, k_blocks]`` of the call.
-
-    Raises:
-        ConfigError: it does not.
-    """
-    fits = levels.ndim == 4 and all(n in (1, m) for n, m in zip(levels.shape[:2], shape[:2], strict=True))
-    if levels.dtype != torch.uint8 or not fits or tuple(levels.shape[2:]) != tuple(shape[2:]):
-        raise ConfigError(key, f"{levels.dtype} {list(levels.shape)}", f"must be uint8 {list(shape)} (or 1 for B, H)")
 
 
 def _only_level(config: PSAConfig, k_blocks: int) -> int:

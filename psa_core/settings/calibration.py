@@ -5,14 +5,15 @@ from __future__ import annotations
 import dataclasses
 import logging
 import sys
+from ast import literal_eval
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import yaml
 
-from .calibration_file import document_of, fields_of
+from .calibration_file import check_size, document_of, fields_of
 from .config import PSAConfig
 from .errors import ConfigError, errors_at
 from .files import write_text
@@ -54,6 +55,8 @@ class Calibration:
     grid: Grid | None = None
     text_length: int = 0
     description: str = ""
+    # For compiled graphs, as PSAConfig has it.
+    as_text: ClassVar[str]
 
     def __post_init__(self) -> None:
         check_choice("block_m", self.block_m, BLOCK_M)
@@ -68,6 +71,7 @@ class Calibration:
         set_field(self, "grid", None if self.grid is None else extents("grid", self.grid))
         set_field(self, "recipes", _read_recipes(self.recipes))
         set_field(self, "errors", _read_errors(self.errors, self.recipes))
+        set_field(self, "as_text", repr(self._document()))
 
     @property
     def heads(self) -> int:
@@ -108,6 +112,14 @@ class Calibration:
             there = f"of {len(self.recipes)} layers, from {min(self.recipes)} to {max(self.recipes)}"
             raise ConfigError("layer", layer, f"the calibration has recipes {there}, and none for this")
 
+    def _document(self) -> dict[str, Any]:
+        return document_of({field.name: getattr(self, field.name) for field in dataclasses.fields(self)})
+
+    @classmethod
+    def from_text(cls, text: str) -> Calibration:
+        """The calibration whose ``as_text`` this is."""
+        return cls(**fields_of(literal_eval(text)))
+
     def save(self, path: str | Path) -> Path:
         """Write it to a YAML file, whole or not at all; the folder is made.
 
@@ -119,7 +131,8 @@ class Calibration:
             WriteError: the file cannot be written; it is as it was.
         """
         file = Path(path)
-        document = document_of({field.name: getattr(self, field.name) for field in dataclasses.fields(self)})
+        document = self._document()
+        check_size(document)
         write_text(file, yaml.safe_dump(document, sort_keys=False, allow_unicode=True, default_flow_style=None))
         return file
 

@@ -30,28 +30,31 @@ _BY_LAYER = ("recipes", "errors")
 
 
 def document_of(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """The document that says these fields.
-
-    Raises:
-        ConfigError: it would have more values than are read from a file.
-    """
+    """The document that says these fields."""
     by_layer: Mapping[int, Sequence[Recipe]] = fields["recipes"]
     numbers: dict[Recipe, int] = {}
     heads = {
         layer: [numbers.setdefault(recipe, len(numbers)) for recipe in recipes] for layer, recipes in by_layer.items()
     }
-    document = {
+    return {
         _VERSION_KEY: _VERSION,
         **{key: plain(value) for key, value in fields.items() if key not in _BY_LAYER and value is not None},
         "recipes": [plain(recipe) for recipe in numbers],
         "heads": heads,
         "errors": plain(fields["errors"]),
     }
+
+
+def check_size(document: Mapping[str, Any]) -> None:
+    """See that a file with the document could be read again.
+
+    Raises:
+        ConfigError: it would have more values than are read from a file.
+    """
     values = _values(document)
     if values > MOST_VALUES:
         allowed = f"too many to save: a file of {values:,} values, of which at most {MOST_VALUES:,} are read"
-        raise ConfigError("recipes", f"of {len(heads)} layers", allowed)
-    return document
+        raise ConfigError("recipes", f"of {len(document['heads'])} layers", allowed)
 
 
 def fields_of(document: Any) -> dict[str, Any]:

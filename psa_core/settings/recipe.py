@@ -39,6 +39,11 @@ class Recipe:
         check_choice("mix", self.mix, MIXES)
         object.__setattr__(self, "density", above_zero("density", self.density))
 
+    @property
+    def name(self) -> str:
+        """A few words for people."""
+        return f"{self.order}, {self.estimator}, {self.mix}, density {self.density:g}"
+
     def mask_ratios(self, block_n: int) -> Ratios:
         """The mix at this density as ``mask_ratios`` of mode ``topk``.
 

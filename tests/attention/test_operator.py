@@ -33,7 +33,7 @@ TOKENS = 201
 SHAPE = Shape(2, 2, TOKENS, TOKENS, 64, 64, 32)
 # No setting has its default.
 EVERY_SETTING = PSAConfig(
-    type="dense", block_m=64, block_n=32, tile_n=64, mask_mode="topk",
+    type="dense", block_m=64, block_n=32, tile_n=64, mask_mode="calibrated", target_density=1 / 3, map_steps=4,
     mask_ratios={1: (0, 0.1), 2: (0.1, 0.1), 32: (0.1, 0.7), 0: (0.7, 1)},
     min_full_ratio=0.123456789012345678, importance="mean", use_sim_mask=True,
     sim_thresholds={"x2": -0.1, "x4": 1 / 3, "x8": 1.0}, use_rearrange=False, rearrange_method="Tile",
@@ -274,7 +274,9 @@ class TestSettings:
     def test_all_reach_the_steps(self, monkeypatch: pytest.MonkeyPatch) -> None:
         defaults = PSAConfig()
         for field in dataclasses.fields(PSAConfig):
-            assert getattr(EVERY_SETTING, field.name) != getattr(defaults, field.name)
+            # It takes the place of a density.
+            if field.name != "target_error":
+                assert getattr(EVERY_SETTING, field.name) != getattr(defaults, field.name)
         met = []
         run = steps.sparse_attention
 
@@ -286,8 +288,10 @@ class TestSettings:
         compiled = torch.compile(pyramid_sparse_attention, fullgraph=True, backend="aot_eager")
         # A dense call has no use for the others.
         settings = EVERY_SETTING.replace(type="psa")
-        compiled(*random_qkv(SHAPE), settings, grid=GRID, text_length=TEXT)
-        assert met == [settings]
+        other = EVERY_SETTING.replace(type="psa", schedule=None, target_density=None, target_error=1 / 7)
+        for each in (settings, other):
+            compiled(*random_qkv(SHAPE), each, grid=GRID, text_length=TEXT)
+        assert met == [settings, other]
 
     @pytest.mark.parametrize("compile_backend", COMPILE_BACKENDS)
     def test_dense_type(self, compile_backend: str) -> None:

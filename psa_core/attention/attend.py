@@ -1,0 +1,44 @@
+"""Attention over a level map: what comes after the map is known."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import torch
+
+from ..ops.attention.torch import pyramid_attention_torch
+from ..ops.block_list.build import BlockList, build_block_list
+from ..ops.levels.rules import level_shares
+from ..ops.pyramid.rows import build_pyramid
+from ..ops.reorder import Orders
+
+
+def attend(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    levels: torch.Tensor,
+    block_m: int,
+    block_n: int,
+    max_level: int,
+    backend: str,
+    orders: Orders | None = None,
+    q_orders: Orders | None = None,
+    block_list: BlockList | None = None,
+) -> tuple[torch.Tensor, Callable[[], torch.Tensor]]:
+    """The output, and what tells the shares of levels in the map, whose block list may be there already.
+
+    Args:
+        max_level: the coarsest level that there may be.
+        orders, q_orders: as of the kernels; ``"torch"`` takes tokens in the order in which blocks are cut.
+    """
+    pyramid = build_pyramid(k, v, max_level, backend, orders)
+    if backend == "torch":
+        out = pyramid_attention_torch(q, k, v, levels, pyramid, block_m, block_n)
+        return out, partial(level_shares, levels, max_level)
+    from ..ops.attention.dispatch import pyramid_attention
+
+    if block_list is None:
+        block_list = build_block_list(levels, max_level, block_n, k.shape[2], backend)
+    return pyramid_attention(q, k, v, block_list, pyramid, block_m, block_n, orders, q_orders), block_list.level_shares

@@ -1,0 +1,101 @@
+"""Whether a call's tensors and settings go together, said before anything runs."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+from ..settings.config import PSAConfig
+from ..settings.errors import ConfigError
+from ..settings.sizes import Grid
+
+
+def check_call(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    config: PSAConfig,
+    grid: Grid | None,
+    text_length: int,
+    static: torch.Tensor | None,
+) -> None:
+    """See that a sparse call can follow its settings; arguments as of :func:`psa_core.pyramid_sparse_attention`.
+
+    Raises:
+        ConfigError: it cannot; the message names which.
+    """
+    check_tensors(q, k, v)
+    _check_sequence(q, k, grid, text_length)
+    _check_static(config, q, k, grid, static)
+
+
+def check_tensors(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> None:
+    """See that queries, keys and values go together.
+
+    Raises:
+        ConfigError: they do not; the message names which.
+    """
+    for key, x in (("q", q), ("k", k), ("v", v)):
+        if x.ndim != 4 or 0 in x.shape or not x.is_floating_point():
+            raise ConfigError(key, f"{x.dtype} {list(x.shape)}", "must be floating point [B, H, L, D], none of them 0")
+    if k.shape != v.shape or (q.shape[:2], q.shape[3]) != (k.shape[:2], k.shape[3]):
+        shapes = f"q {list(q.shape)}, k {list(k.shape)}, v {list(v.shape)}"
+        raise ConfigError("q, k, v", shapes, "must agree in batch, heads and head size, and k and v in length too")
+    if len({(x.dtype, x.device) for x in (q, k, v)}) > 1:
+        kinds = ", ".join(f"{x.dtype} on {x.device}" for x in (q, k, v))
+        raise ConfigError("q, k, v", kinds, "must share one dtype and device")
+
+
+def _check_sequence(q: torch.Tensor, k: torch.Tensor, grid: Grid | None, text_length: int) -> None:
+    shorter = min(q.shape[2], k.shape[2])
+    if not isinstance(text_length, int) or not 0 <= text_length <= shorter:
+        raise ConfigError("text_length", text_length, f"must be a whole number between 0 and {shorter}")
+    if grid is None:
+        return
+    if q.shape[2] != k.shape[2]:
+        raise ConfigError("grid", grid, f"needs as many queries as keys, not {q.shape[2]} and {k.shape[2]}")
+    if not isinstance(grid, tuple | list) or len(grid) != 3 or not all(isinstance(n, int) and n > 0 for n in grid):
+        raise ConfigError("grid", grid, "must be three whole numbers, 1 or more: frames, height, width")
+    if math.prod(grid) + text_length != q.shape[2]:
+        raise ConfigError(
+            "grid",
+            tuple(grid),
+            f"frames x height x width and {text_length} text tokens must make {q.shape[2]} tokens",
+        )
+
+
+def _check_static(
+    config: PSAConfig, q: torch.Tensor, k: torch.Tensor, grid: Grid | None, static: torch.Tensor | None
+) -> None:
+    """See that a call can follow the settings that go beyond queries and keys.
+
+    Raises:
+        ConfigError: they cannot; the message names which.
+    """
+    if config.mask_mode == "timestep":
+        raise ConfigError(
+            "mask_mode", config.mask_mode, "needs the denoising step, which hosts know; config_at makes one of it"
+        )
+    if config.radial is not None and grid is None:
+        raise ConfigError("grid", None, "a radial mask needs (frames, height, width) of the video in tokens")
+    if static is None:
+        return
+    if config.radial is not None:
+        raise ConfigError("static_levels", list(static.shape), "must not be given beside the config's radial mask")
+    blocks = math.ceil(q.shape[2] / config.block_m), math.ceil(k.shape[2] / config.block_n)
+    check_levels(static, (*q.shape[:2], *blocks), "static_levels")
+
+
+def check_levels(levels: torch.Tensor, shape: tuple[int, ...], key: str) -> None:
+    """See that a level map serves a call.
+
+    Args:
+        shape: ``[B, H, q_blocks, k_blocks]`` of the call.
+
+    Raises:
+        ConfigError: it does not.
+    """
+    fits = levels.ndim == 4 and all(n in (1, m) for n, m in zip(levels.shape[:2], shape[:2], strict=True))
+    if levels.dtype != torch.uint8 or not fits or tuple(levels.shape[2:]) != tuple(shape[2:]):
+        raise ConfigError(key, f"{levels.dtype} {list(levels.shape)}", f"must be uint8 {list(shape)} (or 1 for B, H)")

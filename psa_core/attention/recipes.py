@@ -1,0 +1,116 @@
+"""Recipes on the device: which one each head takes, in the form that the ops read."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+
+from ..ops.device_cache import device_cache
+from ..ops.importance.estimators import ESTIMATORS
+from ..ops.levels.bounds import Quotas, quota_bounds
+from ..ops.reorder import Orders, order_index
+from ..settings.config import PSAConfig
+from ..settings.mask_ratios import pyramid_order
+from ..settings.recipe import RASTER, Recipe
+from ..settings.sizes import Grid
+
+
+class Choice(NamedTuple):
+    """The recipe of every head of one call, on the device.
+
+    Attributes:
+        recipes: what there was to choose from.
+        of_head: int64 ``[B, H]``: the number of each head's recipe among them.
+        errors: float32 ``[B, H]``: the relative error of the head's output that it was chosen by; NaN where a file says
+            none.
+        spot: float32 ``[2, B, H]``: squared norms of what is wrong and of what is right in the blocks that are measured
+            again (:func:`psa_core.attention.trial.measure_again`).
+    """
+
+    recipes: tuple[Recipe, ...]
+    of_head: torch.Tensor
+    errors: torch.Tensor
+    spot: torch.Tensor
+
+    def at_density(self, density: float | None) -> Choice:
+        """The same recipes at another density; None for their own."""
+        if density is None:
+            return self
+        return self._replace(recipes=tuple(dataclasses.replace(recipe, density=density) for recipe in self.recipes))
+
+    def where(self, entries: torch.Tensor, other: Choice) -> Choice:
+        """This choice in some batch entries, bool ``[B]``, and in the others another of the same recipes."""
+        here = entries[:, None]
+        of_head, errors, spot = (torch.where(here, x, y) for x, y in zip(self[1:], other[1:], strict=True))
+        return Choice(self.recipes, of_head, errors, spot)
+
+
+class HeadRecipes(NamedTuple):
+    """What the recipes of all heads mean for one call.
+
+    Attributes:
+        orders: of the tokens; None where every head takes them as they lie.
+        estimators: those that some head may have.
+        estimator_of_head: int32 ``[B, H]``, numbers in the order of ``ESTIMATORS``.
+        quotas: of the levels.
+    """
+
+    orders: Orders | None
+    estimators: tuple[str, ...]
+    estimator_of_head: torch.Tensor
+    quotas: Quotas
+
+
+def head_recipes(
+    recipes: Sequence[Recipe],
+    of_head: torch.Tensor,
+    config: PSAConfig,
+    grid: Grid | None,
+    text_length: int,
+    k_blocks: int,
+) -> HeadRecipes:
+    """What heads have to do that take these recipes.
+
+    Args:
+        recipes: those there are.
+        of_head: int64 ``[B, H]`` on the device, the number of each head's.
+        config: ``block_n`` and ``tile_size``.
+        grid: (frames, height, width) in tokens; None leaves tokens as they lie, whatever the recipes say.
+        text_length: tokens in front of the video.
+        k_blocks: key blocks of the call.
+    """
+    recipes, device = tuple(recipes), of_head.device
+    names = tuple(dict.fromkeys(recipe.order for recipe in recipes))
+    levels, table = _table(recipes, config.block_n, k_blocks, device)
+    orders = None
+    if grid is not None and names != (RASTER,):
+        orders = Orders(order_index(names, grid, config.tile_size, text_length, device), table.order[of_head])
+    estimators = tuple(name for name in ESTIMATORS if any(recipe.estimator == name for recipe in recipes))
+    return HeadRecipes(orders, estimators, table.estimator[of_head], Quotas(levels, table.bounds[of_head]))
+
+
+class _Table(NamedTuple):
+    """Per recipe: the number of its order, int32 ``[R]``, of its estimator, and its bounds, int32 ``[R, n]``."""
+
+    order: torch.Tensor
+    estimator: torch.Tensor
+    bounds: torch.Tensor
+
+
+# One a set of candidates and length; a few kilobytes.
+@device_cache(maxsize=64)
+def _table(
+    recipes: tuple[Recipe, ...], block_n: int, k_blocks: int, device: torch.device
+) -> tuple[tuple[int, ...], _Table]:
+    names = list(dict.fromkeys(recipe.order for recipe in recipes))
+    used = {level for recipe in recipes for level, (lo, hi) in recipe.mask_ratios(block_n).items() if hi > lo}
+    levels = tuple(sorted(used, key=pyramid_order))
+    columns = (
+        [names.index(recipe.order) for recipe in recipes],
+        [list(ESTIMATORS).index(recipe.estimator) for recipe in recipes],
+        [quota_bounds(recipe.mask_ratios(block_n), levels, k_blocks) for recipe in recipes],
+    )
+    return levels, _Table(*(torch.tensor(column, dtype=torch.int32, device=device) for column in columns))

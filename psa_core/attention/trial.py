@@ -1,0 +1,241 @@
+"""A trial of level maps: how far attention over them is from dense attention, on a few query blocks of a call."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch.nn.functional import scaled_dot_product_attention
+
+from ..ops.block_positions import block_positions
+from ..ops.constant import constant
+from ..ops.importance.by_head import importance_by_head
+from ..ops.importance.estimators import ESTIMATORS
+from ..ops.levels.bounds import Quotas
+from ..ops.levels.rules import levels_from_importance
+from ..ops.reorder import Orders, order_index
+from ..ops.reorder.orders import as_they_lie, first_order
+from ..ops.similarity.cap import similarity_cap
+from ..settings.config import PSAConfig
+from ..settings.recipe import RASTER, Recipe
+from ..settings.sizes import Grid
+from .attend import attend
+from .plan import coarsest_level
+from .recipes import HeadRecipes, head_recipes
+
+ORDERS_TRIED = (RASTER, "Gilbert")
+# Query blocks of a trial.
+BLOCKS = 8
+_TINY = torch.finfo(torch.float32).tiny
+
+
+class Errors(NamedTuple):
+    """Squared norms in each query block of a trial.
+
+    Attributes:
+        wrong: float32 ``[C, B, H, blocks]``: of the output of each of C trials less that of dense attention.
+        right: the same of the output of dense attention.
+    """
+
+    wrong: torch.Tensor
+    right: torch.Tensor
+
+    def relative(self) -> torch.Tensor:
+        """Relative errors of all blocks together, float32 ``[C, B, H]``."""
+        return relative_error(self.wrong.sum(-1), self.right.sum(-1))
+
+    def spot(self, trial: torch.Tensor) -> torch.Tensor:
+        """Squared norms of the blocks that are measured again: float32 ``[2, B, H]``, wrong and right.
+
+        Args:
+            trial: int64 ``[B, H]``, which of the C trials of each head.
+        """
+        at = trial[None, ..., None].expand(1, -1, -1, self.wrong.shape[-1])
+        return torch.stack([x.gather(0, at)[0, ..., spot_of(at.shape[-1])].sum(-1) for x in (self.wrong, self.right)])
+
+    @staticmethod
+    def cat(errors: Sequence[Errors]) -> Errors:
+        """One after another."""
+        return Errors(*(torch.cat(parts) for parts in zip(*errors, strict=True)))
+
+
+def relative_error(wrong: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+    """Norm by norm, from squares."""
+    return (wrong / right.clamp_min(_TINY)).sqrt()
+
+
+def trial_blocks(tokens: int, block_m: int, text_length: int) -> tuple[int, ...]:
+    """The query blocks of a trial: 8, or as many as there are, spread evenly over the whole blocks without text.
+
+    Of a sequence that has no such block, the last one.
+    """
+    first, end = math.ceil(text_length / block_m), tokens // block_m
+    count = end - first
+    if count < 1:
+        return ((tokens - 1) // block_m,)
+    if count <= BLOCKS:
+        return tuple(range(first, end))
+    return tuple(first + (2 * i + 1) * count // (2 * BLOCKS) for i in range(BLOCKS))
+
+
+def spot_of(blocks: int) -> slice:
+    """Which blocks of a trial are measured again later: two, where there are as many."""
+    return slice(2, 6, 3) if blocks > 5 else slice(0, 2)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One call whose level maps are on trial.
+
+    Attributes:
+        q: ``[B, H, Lq, D]``; k, v: ``[B, H, Lk, D]``, as they lie.
+        config: block sizes, tiles and the cosine cap.
+        grid: (frames, height, width) in tokens; None where there is but raster order.
+        text_length: tokens in front of the video.
+        static, static_rule: as of :func:`psa_core.attention.plan.plan_levels`.
+        backend: ``"triton"`` or ``"torch"``.
+    """
+
+    q: torch.Tensor
+    k: torch.Tensor
+    v: torch.Tensor
+    config: PSAConfig
+    grid: Grid | None = None
+    text_length: int = 0
+    static: torch.Tensor | None = None
+    static_rule: str = "intersect"
+    backend: str = "torch"
+
+    @property
+    def blocks(self) -> tuple[int, ...]:
+        return trial_blocks(self.q.shape[2], self.config.block_m, self.text_length)
+
+    @property
+    def orders(self) -> tuple[str, ...]:
+        """Names of the orders that tokens may take: windows of a static map run along raster order."""
+        return (RASTER,) if self.grid is None or self.static is not None else ORDERS_TRIED
+
+    def one_order(self, name: str) -> Orders | None:
+        """The same order for all heads."""
+        if self.orders == (RASTER,):
+            return None
+        # Of several, raster is one of an index too, so that the kernels are the same.
+        assert self.grid is not None
+        device = self.q.device
+        index = order_index((name,), self.grid, self.config.tile_size, self.text_length, device)
+        return Orders(index, first_order(*self.q.shape[:2], device))
+
+    def head_recipes(self, recipes: Sequence[Recipe], of_head: torch.Tensor) -> HeadRecipes:
+        """What heads have to do that take these recipes, by their numbers ``[B, H]``."""
+        k_blocks = math.ceil(self.k.shape[2] / self.config.block_n)
+        grid = None if self.orders == (RASTER,) else self.grid
+        return head_recipes(recipes, of_head, self.config, grid, self.text_length, k_blocks)
+
+    def in_order(self, orders: Orders | None) -> TrialInOrder:
+        """The trial of maps over the tokens in the order that each head takes them; None for as they lie."""
+        q, k, v = self.q, self.k, self.v
+        if orders is not None and self.backend == "torch":
+            q, k, v, orders = orders.take(q), orders.take(k), orders.take(v), None
+        positions = block_positions(self.blocks, self.config.block_m, q.shape[2], q.device)
+        rows = take_tokens(q, positions, orders)
+        exact = scaled_dot_product_attention(rows, k, v)
+        cap = similarity_cap(k, self.config, self.backend, orders) if self.config.use_sim_mask else None
+        static = None
+        if self.static is not None:
+            static = self.static.index_select(2, constant(self.blocks, torch.int64, q.device))
+        return TrialInOrder(self, q, k, v, orders, rows, exact, cap, static)
+
+
+@dataclass(frozen=True)
+class TrialInOrder:
+    """A trial over tokens in one order a head.
+
+    Attributes:
+        trial: what it belongs to.
+        q, k, v, orders: what ops take: tokens and their orders, or tokens in order.
+        rows: the queries of the trial's blocks, ``[B, H, blocks * block_m, D]``.
+        exact: their dense attention.
+        cap: of the cosine similarity.
+        static: the rows of the static map.
+    """
+
+    trial: Trial
+    q: torch.Tensor
+    k: torch.Tensor
+    v: torch.Tensor
+    orders: Orders | None
+    rows: torch.Tensor
+    exact: torch.Tensor
+    cap: torch.Tensor | None
+    static: torch.Tensor | None
+
+    def importance(self, estimator: str) -> torch.Tensor:
+        """Importance by one estimator, float32 ``[B, H, blocks, k_blocks]``."""
+        config, trial = self.trial.config, self.trial
+        sizes = config.block_m, config.block_n
+        return ESTIMATORS[estimator](self.q, self.k, *sizes, trial.backend, self.orders, trial.blocks)
+
+    def importance_by_head(self, recipes: HeadRecipes) -> torch.Tensor:
+        """Importance by each head's own estimator."""
+        config, trial = self.trial.config, self.trial
+        of_head = recipes.estimators, recipes.estimator_of_head
+        sizes = config.block_m, config.block_n
+        return importance_by_head(self.q, self.k, *sizes, *of_head, trial.backend, self.orders, trial.blocks)
+
+    def levels(self, importance: torch.Tensor, config: PSAConfig, quotas: Quotas | None = None) -> torch.Tensor:
+        """A level map, uint8 ``[B, H, blocks, k_blocks]``, by the config's ``mask_ratios``, or by quotas."""
+        trial = self.trial
+        return levels_from_importance(
+            importance, config, self.cap, self.static, trial.static_rule, trial.text_length, trial.backend,
+            text_rows=False, quotas=quotas,
+        )  # fmt: skip
+
+    def errors(self, maps: list[torch.Tensor]) -> Errors:
+        """How far attention over each of the maps is from dense attention."""
+        config = self.trial.config
+        n = len(maps)
+        # Maps side by side, as if they were more query blocks: one launch for all of them.
+        levels = torch.stack(maps, 2).flatten(2, 3)
+        queries = self.rows[:, :, None].expand(-1, -1, n, -1, -1).flatten(2, 3)
+        own_order = None if self.orders is None else as_they_lie(*queries.shape[:3], queries.device)
+        out, _ = attend(
+            queries, self.k, self.v, levels, config.block_m, config.block_n, coarsest_level(config),
+            self.trial.backend, self.orders, own_order,
+        )  # fmt: skip
+        exact = self.exact.float()
+        wrong = out.unflatten(2, (n, -1)).float() - exact[:, :, None]
+        right = _squares(exact, config.block_m)[None].expand(n, -1, -1, -1)
+        return Errors(_squares(wrong, config.block_m).movedim(2, 0), right)
+
+
+def measure_again(trial: Trial, orders: Orders | None, out: torch.Tensor) -> torch.Tensor:
+    """Squared norms in two of a trial's blocks, of an output less dense attention, and of that.
+
+    Args:
+        trial: of the call that gave it.
+        orders: of its level map.
+        out: ``[B, H, Lq, D]``, tokens as they lie.
+
+    Returns:
+        float32 ``[2, B, H]``, as ``Choice.spot``.
+    """
+    blocks = trial.blocks[spot_of(len(trial.blocks))]
+    positions = block_positions(blocks, trial.config.block_m, out.shape[2], out.device)
+    exact = scaled_dot_product_attention(take_tokens(trial.q, positions, orders), trial.k, trial.v).float()
+    wrong = take_tokens(out, positions, orders).float() - exact
+    return torch.stack([_squares(x, len(positions)).squeeze(-1) for x in (wrong, exact)])
+
+
+def _squares(x: torch.Tensor, rows: int) -> torch.Tensor:
+    """Squared norm of each run of so many rows."""
+    return x.unflatten(-2, (-1, rows)).square().sum((-2, -1))
+
+
+def take_tokens(x: torch.Tensor, positions: torch.Tensor, orders: Orders | None) -> torch.Tensor:
+    """The tokens at some positions of each head's order, ``[B, H, n, D]``."""
+    if orders is None:
+        return x.index_select(2, positions)
+    return Orders(orders.index[:, positions], orders.of_head).take(x)

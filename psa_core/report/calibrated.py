@@ -1,0 +1,146 @@
+"""What calibration did in a run: the recipes that heads were given, and the errors that were measured later."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Hashable, Iterable
+from math import fsum
+from typing import Any, NamedTuple
+
+import torch
+
+from ..settings.calibration import Calibration
+from ..settings.config import PSAConfig
+from ..settings.recipe import Recipe
+from ..settings.sizes import Grid
+
+_TINY = torch.finfo(torch.float32).tiny
+
+
+class MeasuredError(NamedTuple):
+    """How far a layer's output was from dense attention on two query blocks, in a step after its recipes were chosen.
+
+    Attributes:
+        step, layer: where.
+        error: norm of the difference by the norm of the dense output, all heads together.
+    """
+
+    step: int
+    layer: int
+    error: float
+
+
+class _Given(NamedTuple):
+    """Recipes of one layer under one condition: a tuple of them, and per head a number and an error, ``[B, H]``."""
+
+    recipes: tuple[Recipe, ...]
+    of_head: torch.Tensor
+    errors: torch.Tensor
+
+
+class Calibrated:
+    """Numbers stay on their device until somebody asks, so recording never waits for the GPU."""
+
+    def __init__(self) -> None:
+        self._given: dict[tuple[int, Hashable], _Given] = {}
+        self._measured: list[tuple[int, int, torch.Tensor]] = []
+        self._lock = threading.Lock()
+
+    @classmethod
+    def of(cls, parts: Iterable[Calibrated]) -> Calibrated:
+        """One of several runs, whose latest recipes it has."""
+        whole = cls()
+        for part in parts:
+            whole._given |= part._given
+            whole._measured += part._measured
+        return whole
+
+    def __bool__(self) -> bool:
+        return bool(self._given)
+
+    def give(
+        self, layer: int, condition: Hashable, recipes: tuple[Recipe, ...], of_head: torch.Tensor, errors: torch.Tensor
+    ) -> None:
+        """Note the recipes that the heads of a layer have from now on.
+
+        Args:
+            condition: what tells calls of the layer in one step apart.
+            recipes: what there was to choose from.
+            of_head, errors: ``[B, H]``: the number of each head's recipe, and the error that it was chosen by.
+        """
+        with self._lock:
+            self._given[layer, condition] = _Given(recipes, of_head, errors)
+
+    def add_measured(self, step: int, layer: int, squares: torch.Tensor) -> None:
+        """Note a measurement: squared norms ``[2, B, H]`` of what is wrong in an output, and of what is right."""
+        with self._lock:
+            self._measured.append((step, layer, squares))
+
+    def errors(self) -> list[MeasuredError]:
+        """What was measured after recipes were chosen, in the order in which it was. Waits for the GPU."""
+        with self._lock:
+            wrong_and_right = [squares.sum((1, 2)) for _, _, squares in self._measured]
+            places = [(step, layer) for step, layer, _ in self._measured]
+        return [
+            MeasuredError(step, layer, float((wrong / max(right, _TINY)) ** 0.5))
+            for (step, layer), (wrong, right) in zip(places, (x.tolist() for x in wrong_and_right), strict=True)
+        ]
+
+    def error(self) -> float | None:
+        """The mean of :meth:`errors`; None without any. Waits for the GPU."""
+        errors = [measured.error for measured in self.errors()]
+        return fsum(errors) / len(errors) if errors else None
+
+    def calibration(
+        self, config: PSAConfig, model: str = "", grid: Grid | None = None, text_length: int = 0
+    ) -> Calibration:
+        """The recipe of every layer and head. Waits for the GPU.
+
+        Batch entries and conditions choose for themselves; a head gets the recipe of the one whose error is the
+        largest, as it is there that the choice matters most.
+
+        Args:
+            config: settings of the run.
+            model, grid, text_length: as of :class:`~psa_core.settings.calibration.Calibration`.
+
+        Raises:
+            ConfigError: no layer was calibrated.
+        """
+        recipes, errors = {}, {}
+        for layer in sorted({layer for layer, _ in self._given}):
+            heads = list(zip(*(_by_head(given) for (at, _), given in self._given.items() if at == layer), strict=True))
+            worst = [max((pair for pairs in head for pair in pairs), key=lambda pair: pair[1]) for head in heads]
+            recipes[layer] = [recipe for recipe, _ in worst]
+            errors[layer] = [error for _, error in worst]
+        return Calibration(
+            block_m=config.block_m,
+            block_n=config.block_n,
+            recipes=recipes,
+            errors=errors,
+            target_density=config.target_density,
+            target_error=config.target_error,
+            model=model,
+            grid=grid,
+            text_length=text_length,
+        )
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON: how many heads of each layer have which recipe, and the errors measured later."""
+        layers = {}
+        for layer in sorted({layer for layer, _ in self._given}):
+            counts = Counter(
+                recipe.name for (at, _), given in self._given.items() if at == layer for head in _by_head(given)
+                for recipe, _ in head
+            )  # fmt: skip
+            layers[str(layer)] = dict(counts.most_common())
+        return {"recipes": layers, "measured_errors": [error._asdict() for error in self.errors()]}
+
+
+def _by_head(given: _Given) -> list[list[tuple[Recipe, float]]]:
+    """Recipe and error of every batch entry, head by head."""
+    numbers, errors = given.of_head.T.tolist(), given.errors.T.tolist()
+    return [
+        [(given.recipes[number], error) for number, error in zip(*head, strict=True)]
+        for head in zip(numbers, errors, strict=True)
+    ]
