@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Hashable
 from dataclasses import dataclass
 
 from ..settings.sizes import Grid
@@ -22,6 +23,7 @@ class Place:
         in_window: whether the schedule's window of the denoising has it.
         reference_frames: frames of the grid before and after the clip (``RadialMask.reference_frames``); None when
             unknown.
+        condition: what tells the calls of a layer in one step apart: the prompts, and the window of the clip.
     """
 
     step: int
@@ -32,6 +34,7 @@ class Place:
     frames_per_token: int = 1
     in_window: bool = True
     reference_frames: tuple[int, int] | None = (0, 0)
+    condition: Hashable = None
 
     @property
     def clip_frames(self) -> int:

@@ -9,10 +9,11 @@ from functools import lru_cache
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
-from ..attention.call import pyramid_sparse_attention
 from ..report.report import Report
 from ..settings.at_step import config_at
+from ..settings.calibration import Calibration
 from ..settings.config import PSAConfig
+from .kept import MAP_MEMORY, Kept
 from .place import Place
 from .reasons import RUN, Call, check_frames, first_reason
 
@@ -28,6 +29,8 @@ class Run:
         backend: ``"auto"`` leaves calls dense that the kernels cannot take; ``"triton"`` and ``"torch"`` insist.
         measure_errors: run every sparse call dense as well, and report how far its output is from that.
         on_compile: called before kernels run for the first time in this process, which Triton compiles then.
+        map_memory: GiB that level maps may take which are kept from step to step (``PSAConfig.map_steps``).
+        calibration: recipes that calibrated attention takes instead of measuring which; None for measuring.
     """
 
     config: PSAConfig
@@ -35,6 +38,12 @@ class Run:
     report: Report = field(default_factory=Report)
     measure_errors: bool = False
     on_compile: Callable[[], None] | None = None
+    map_memory: float = MAP_MEMORY
+    calibration: Calibration | None = None
+    _kept: Kept = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self._kept = Kept(self.map_memory, self.calibration)
 
     def dense_reason(self, q: torch.Tensor, k: torch.Tensor, place: Place) -> str | None:
         """Why this call stays dense, in a few words for a user; None when it runs sparse.
@@ -70,18 +79,15 @@ class Run:
         config = _config_of_call(self.config, place.step, place.steps, place.frames_per_token, references)
         self._before_kernels(q, _kernels_of(config))
         with self.report.time_sparse(q.device):
-            out, info = pyramid_sparse_attention(
-                q,
-                k,
-                v,
-                config,
-                grid=place.grid,
-                text_length=place.text_length,
-                backend=self.backend,
-                return_info=True,
-            )
+            result = self._kept.attend(q, k, v, config, place, self.backend)
+        out, info = result.attended.out, result.attended.info()
         error = _relative_error(out, q, k, v) if self.measure_errors else None
-        self.report.add_sparse(place.step, place.layer, info.level_shares, info.levels, error)
+        self.report.add_sparse(place.step, place.layer, info.level_shares, info.levels, error, result.map_age)
+        if result.chosen is not None:
+            recipes, of_head, errors, _ = result.chosen
+            self.report.calibrated.give(place.layer, place.condition, recipes, of_head, errors)
+        if result.measured is not None:
+            self.report.calibrated.add_measured(place.step, place.layer, result.measured)
         return out
 
     def _before_kernels(self, q: torch.Tensor, kernels: Hashable) -> None:

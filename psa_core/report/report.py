@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from .calibrated import Calibrated
 from .clock import Clock
 
 _MODEL, _SPARSE, _DENSE = "model", "sparse", "dense"
@@ -73,6 +74,7 @@ class _Call(NamedTuple):
     layer: int
     shares: Any
     error: Any
+    map_age: int
 
 
 class Report:
@@ -84,6 +86,7 @@ class Report:
     Attributes:
         dense_reasons: how many calls stayed dense for which reason.
         steps, layers: those that self-attention was seen in, sparse or dense.
+        calibrated: what calibration did.
     """
 
     def __init__(self, keep_levels: bool = False) -> None:
@@ -91,6 +94,7 @@ class Report:
         self.level_maps: dict[tuple[int, int], torch.Tensor] = {}
         self.steps: set[int] = set()
         self.layers: set[int] = set()
+        self.calibrated = Calibrated()
         self._clock = Clock()
         self._keep_levels = keep_levels
         self._unread: list[_Call] = []
@@ -101,13 +105,14 @@ class Report:
     @classmethod
     def of(cls, reports: Iterable[Report]) -> Report:
         """One report of several runs, such as the parts of a denoising, without level maps. Waits for the GPU."""
-        whole = cls()
+        reports, whole = list(reports), cls()
         for report in reports:
             whole.dense_reasons += report.dense_reasons
             whole.steps |= report.steps
             whole.layers |= report.layers
             whole._read += report._calls()
             whole._clock.take_over(report._clock)
+        whole.calibrated = Calibrated.of(report.calibrated for report in reports)
         return whole
 
     def time_model(self, device: torch.device) -> AbstractContextManager[None]:
@@ -125,6 +130,7 @@ class Report:
         level_shares: torch.Tensor,
         levels: torch.Tensor,
         error: torch.Tensor | None = None,
+        map_age: int = 0,
     ) -> None:
         """Count a sparse call.
 
@@ -132,11 +138,12 @@ class Report:
             level_shares: share of block pairs at level 1, 2, 4 ..., ``[n_levels]``; the rest is skipped.
             levels: the call's level map.
             error: relative error of its output, 0-dim; None where it was not measured.
+            map_age: steps since the level map was made.
         """
         with self._lock:
             self.steps.add(step)
             self.layers.add(layer)
-            self._unread.append(_Call(step, layer, level_shares, error))
+            self._unread.append(_Call(step, layer, level_shares, error, map_age))
             if self._keep_levels:
                 self.level_maps[step, layer] = levels
 
@@ -193,6 +200,10 @@ class Report:
         """
         return _mean_shares([call.shares for call in self._calls() if step in (None, call.step)])
 
+    def map_ages(self) -> dict[int, int]:
+        """How many sparse calls had a level map of which age, in steps since it was made."""
+        return dict(sorted(Counter(call.map_age for call in (*self._read, *self._unread)).items()))
+
     def seconds(self) -> Seconds:
         """Where the time went. Waits for the GPU."""
         measured = self._clock.seconds()
@@ -200,9 +211,11 @@ class Report:
         return Seconds(measured.get(_MODEL), measured.get(_SPARSE), dense)
 
     def line(self) -> str:
-        """One line for people: density reached, calls sparse and dense, each reason for dense with its count."""
-        density = self.density()
+        """One line for people: density reached and error measured, calls sparse and dense, each reason for dense with
+        its count."""
+        density, error = self.density(), self.calibrated.error()
         reached = "PSA: no call ran sparse" if density is None else f"PSA: density {density:.3f}"
+        reached += "" if error is None else f", error {error:.3f}"
         reasons = ", ".join(f"{reason} {count}" for reason, count in self.dense_reasons.most_common())
         dense = f"{self.dense_count} dense" + (f" ({reasons})" if reasons else "")
         return f"{reached} | {self.sparse_count} sparse, {dense}"
@@ -213,7 +226,8 @@ class Report:
         ``density``, and ``sparse_calls`` with the step, layer and density of each; ``level_shares`` by level
         (``"1"``, ``"2"`` ... ``"skipped"``) and the same by step; ``dense_calls``, counts by reason; ``seconds`` in
         the model's forward passes, in attention, in sparse calls and in dense calls by reason, null where they were
-        not measured; ``attention_errors`` where they were.
+        not measured; ``attention_errors`` where they were; ``map_ages``, counts of sparse calls by the age of their
+        level map, where maps were kept; ``calibrated``, as of :meth:`Calibrated.as_dict`, where heads were.
         """
         seconds = self.seconds()
         steps = sorted({call.step for call in self._calls()})
@@ -228,6 +242,11 @@ class Report:
         errors = self.attention_errors()
         if errors:
             document["attention_errors"] = [error._asdict() for error in errors]
+        ages = self.map_ages()
+        if any(ages):
+            document["map_ages"] = {str(age): count for age, count in ages.items()}
+        if self.calibrated:
+            document["calibrated"] = self.calibrated.as_dict()
         return document
 
     def _calls(self) -> list[_Call]:
@@ -236,7 +255,7 @@ class Report:
             shares = _fetch([call.shares for call in self._unread])
             errors = iter(_fetch([call.error for call in self._unread if call.error is not None]))
             self._read += [
-                _Call(call.step, call.layer, share, None if call.error is None else next(errors))
+                call._replace(shares=share, error=None if call.error is None else next(errors))
                 for call, share in zip(self._unread, shares, strict=True)
             ]
             self._unread = []
