@@ -268,6 +268,24 @@ def test_never_waits_for_the_gpu(changes: dict) -> None:
         torch.cuda.set_sync_debug_mode("default")
 
 
+@pytest.mark.parametrize("backend", ["torch", "triton"])
+def test_estimators_and_quotas_by_head_never_wait_for_the_gpu(backend: str) -> None:
+    q, k, _ = from_projections(Shape(1, 3, 4000, 4000, 64, 128, 64), torch.bfloat16)
+    of_head = torch.arange(3, dtype=torch.int32, device=CUDA)[None]
+    quotas = Quotas((1, 8, 0), torch.tensor([[[0, 9], [5, 5], [7, 63]]], dtype=torch.int32, device=CUDA))
+
+    def choose() -> None:
+        importance = importance_by_head(q, k, 128, 64, tuple(ESTIMATORS), of_head, backend)
+        levels_from_importance(importance, PSAConfig(block_n=64), backend=backend, quotas=quotas)
+
+    choose()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        choose()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
 def test_more_than_two_to_the_31_numbers() -> None:
     shape = Shape(1, 48, 360_000, 360_000, 128, 128, 128)
     if torch.cuda.mem_get_info()[0] < 90 << 30:
