@@ -1,5 +1,6 @@
 """Pyramid Sparse Attention for video diffusion models, on plain tensors, diffusers pipelines and ComfyUI models."""
 
+from .attention.calibrate import calibrate
 from .attention.call import PSAAttention, attention_from_levels, pyramid_sparse_attention
 from .attention.steps import AttentionInfo
 from .masks.radial import radial_levels
@@ -28,6 +29,7 @@ __all__ = [
     "Recipe",
     "Schedule",
     "attention_from_levels",
+    "calibrate",
     "compose",
     "load_preset",
     "load_presets",

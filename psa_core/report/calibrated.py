@@ -12,6 +12,7 @@ import torch
 
 from ..settings.calibration import Calibration
 from ..settings.config import PSAConfig
+from ..settings.errors import ConfigError
 from ..settings.recipe import Recipe
 from ..settings.sizes import Grid
 
@@ -107,6 +108,9 @@ class Calibrated:
         Raises:
             ConfigError: no layer was calibrated.
         """
+        if not self._given:
+            allowed = "must be calibrated, in a run with sparse steps and layers: nothing was chosen in it"
+            raise ConfigError("mask_mode", config.mask_mode, allowed)
         recipes, errors = {}, {}
         for layer in sorted({layer for layer, _ in self._given}):
             heads = list(zip(*(_by_head(given) for (at, _), given in self._given.items() if at == layer), strict=True))

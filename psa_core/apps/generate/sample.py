@@ -68,7 +68,7 @@ def sample(pipeline: Any, settings: GenerateSettings, prompt: str, **reporting: 
     return Made(frames, handle.report if handle is not None else None, seconds)
 
 
-def _attention(pipeline: Any, settings: GenerateSettings, reporting: dict[str, bool]) -> Any:
+def _attention(pipeline: Any, settings: GenerateSettings, reporting: dict[str, Any]) -> Any:
     if settings.config.type == "dense":
         return nullcontext()
     return patch(pipeline, settings.config, backend=settings.backend, **reporting)

@@ -34,9 +34,11 @@ import torch
 from ...ops.backends import check_backend
 from ...report.report import Report
 from ...settings.at_step import needs_steps
+from ...settings.calibration import Calibration
 from ...settings.config import PSAConfig
 from ...settings.errors import ConfigError
 from ...settings.schedule import Schedule
+from ..kept import MAP_MEMORY
 from ..run import Run
 from .attention import Layer
 from .denoising import Denoising
@@ -57,6 +59,8 @@ def patch(
     steps: int | None = None,
     keep_levels: bool = False,
     measure_errors: bool = False,
+    calibration: Calibration | None = None,
+    map_memory: float = MAP_MEMORY,
 ) -> Handle:
     """Run the video self-attention of a pipeline or transformer through Pyramid Sparse Attention.
 
@@ -72,6 +76,9 @@ def patch(
             and is not asked where this is given. ``schedule.steps`` does the same where this is None.
         keep_levels: keep level maps in the report, for pictures.
         measure_errors: run every sparse call dense as well, and report how far its output is from that.
+        calibration: recipes of every layer and head, which ``mask_mode="calibrated"`` takes instead of measuring which.
+        map_memory: GiB that level maps may take which are kept from step to step (``map_steps``); what would go beyond
+            is made anew in every step.
 
     Raises:
         TypeError: nothing here can be patched; the message says what can.
@@ -88,7 +95,9 @@ def patch(
     if needs_steps(config) and steps is None and not scheduled:
         raise ConfigError("steps", None, "must be given: the settings depend on it, and there is no scheduler to ask")
     counter = SchedulerSteps(target) if scheduled else TimestepSteps(steps, schedule.start_step)
-    denoising = Denoising(Run(config, backend, Report(keep_levels), measure_errors), keep_levels, counter)
+    report = Report(keep_levels)
+    run = Run(config, backend, report, measure_errors, map_memory=map_memory, calibration=calibration)
+    denoising = Denoising(run, keep_levels, counter)
     return Handle(denoising, [_Patch(transformer, denoising) for transformer in transformers])
 
 
@@ -102,6 +111,18 @@ class Handle:
     def report(self) -> Report:
         """What the latest denoising run did; each run starts a new one."""
         return self._denoising.run.report
+
+    def calibration(self, model: str = "") -> Calibration:
+        """The recipes that heads had at the end of the latest run of ``mask_mode="calibrated"``.
+
+        Args:
+            model: what it is called in the calibration.
+
+        Raises:
+            ConfigError: no call of it was calibrated.
+        """
+        denoising = self._denoising
+        return self.report.calibrated.calibration(denoising.run.config, model, denoising.grid, denoising.text_length)
 
     def restore(self) -> None:
         """Take the patch away, where no newer one has taken its place. The report stays readable."""
