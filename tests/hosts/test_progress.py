@@ -9,8 +9,10 @@ import pytest
 import torch
 
 from psa_core import PSAConfig
+from psa_core.attention.steps import Attended, AttentionInfo
 from psa_core.hosts import reasons
 from psa_core.hosts import run as runs
+from psa_core.hosts.kept import Kept, Result
 from psa_core.hosts.place import Place
 from psa_core.hosts.progress import Progress
 from psa_core.hosts.run import Run
@@ -74,17 +76,14 @@ def began(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
         run = Run(config, backend, on_compile=lambda: met.append(1))
         q = SimpleNamespace(device=torch.device(device), dtype=torch.float16, shape=torch.Size((1, 1, 64, 64)))
         place = Place(step, 0, (1, 8, 8))
-        monkeypatch.setattr(runs, "pyramid_sparse_attention", lambda *args, **kwargs: (None, FakeInfo))
+        attended = Attended(q, lambda: AttentionInfo(LEVELS, torch.ones(1), "triton"), None)
+        monkeypatch.setattr(Kept, "attend", lambda *args: Result(attended))
         monkeypatch.setattr(run.report, "time_sparse", lambda device: run.report.time_model(torch.device("meta")))
         if run.dense_reason(q, q, place) is None:
             run.attend(q, q, q, place)
         return len(met)
 
     return call
-
-
-class FakeInfo:
-    level_shares, levels = torch.ones(1), LEVELS
 
 
 def test_kernels_are_compiled_once_for_each_of_their_kinds(began: Callable[..., int]) -> None:

@@ -115,7 +115,7 @@ class TestLevelShares:
         def never(*_: object) -> None:
             raise AssertionError
 
-        for module in ("plan", "steps"):
+        for module in ("plan", "attend"):
             monkeypatch.setattr(f"psa_core.attention.{module}.level_shares", never)
         _, again = pyramid_sparse_attention(*qkv, config, grid=GRID, text_length=TEXT, return_info=True)
         assert torch.equal(again.level_shares, first.level_shares)

@@ -98,10 +98,10 @@ def test_a_report_tells_sparse_from_dense_and_reasons_apart(monkeypatch: pytest.
         now.at += 0.5
         return attention(*_, **__)
 
-    from psa_core.hosts import run as module
+    from psa_core.hosts import kept
 
-    attention = module.pyramid_sparse_attention
-    monkeypatch.setattr(module, "pyramid_sparse_attention", attend)
+    attention = kept.sparse_attention
+    monkeypatch.setattr(kept, "sparse_attention", attend)
     with report.time_model(CPU):
         now.at += 10
         run.attend(*random_qkv(Shape(), device=CPU), Place(0, 0, GRID))
