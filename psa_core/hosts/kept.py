@@ -1,7 +1,8 @@
-"""What a run keeps from step to step, by layer and condition: level maps, and the recipes that calibration gave heads.
+"""What a run keeps from step to step: the recipes that calibration gave heads, and level maps.
 
-It goes with the run. Everything that could make two calls unlike (layer, prompt, window, shape, device) is part of the
-key, so that a call finds what was kept of it and of nothing else.
+It goes with the run. Everything that could make two calls unlike (layer, prompt, shape, device) is part of the key, so
+that a call finds what was kept of it and of nothing else. Of a clip that is sampled window by window, all windows of a
+shape share recipes, and each has a level map of its own: windows may be others in every step.
 """
 
 from __future__ import annotations
@@ -52,22 +53,31 @@ class Result(NamedTuple):
 
 
 @dataclass
-class _Kept:
-    """Of one layer under one condition.
+class _Chosen:
+    """Recipes of one layer under one condition.
 
     Attributes:
-        level_map, made_at: a level map, and the step that it was made in.
         choice: the recipe of each head.
         before, measured_at: ``Choice.spot``, and the last step in which such was measured.
         again: the same measured later, until it is acted on.
     """
 
-    level_map: LevelMap | None = None
-    made_at: int = 0
     choice: Choice | None = None
     before: OnItsWay | None = None
     measured_at: int = 0
     again: OnItsWay | None = None
+
+
+class _Map(NamedTuple):
+    """A level map, the step that it was made in, and the recipes that it was made with."""
+
+    level_map: LevelMap
+    made_at: int
+    choice: Choice | None
+
+    @property
+    def nbytes(self) -> int:
+        return self.level_map.levels.nbytes
 
 
 @dataclass
@@ -81,94 +91,121 @@ class Kept:
 
     map_memory: float = MAP_MEMORY
     calibration: Calibration | None = None
-    _by_place: dict[Hashable, _Kept] = field(default_factory=dict)
-    _bytes: int = 0
+    _chosen: dict[Hashable, _Chosen] = field(default_factory=dict)
+    _maps: dict[Hashable, _Map] = field(default_factory=dict)
+    # Of the step under way: which, and the maps that its calls have asked for.
+    _step: int | None = None
+    _asked: set[Hashable] = field(default_factory=set)
     # With several GPUs, ComfyUI runs forwards in threads that share one run.
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def attend(
-        self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, config: PSAConfig, place: Place, backend: str
+        self,
+        q: torch.Tensor,
+        k: torch.Tensor,
+        v: torch.Tensor,
+        config: PSAConfig,
+        place: Place,
+        backend: str,
+        last: bool = False,
     ) -> Result:
         """Run a call with what was kept of it, and keep what the next step can use.
 
         Args:
             config: settings of the step.
             backend: as of :func:`psa_core.pyramid_sparse_attention`.
+            last: whether no later step has sparse calls.
         """
         call = q, k, v, config, place.grid, place.text_length, None, backend
         calibrated = config.mask_mode == "calibrated"
         alone = config.radial is not None and config.radial.decides_alone
         if alone or (config.map_steps == 1 and not calibrated):
             return Result(sparse_attention(*call))
-        kept = self._kept(q, k, place)
         trial = trial_of(q, k, v, config, place.grid, place.text_length, None, choose_backend(backend, q, k, v))
-        chosen = self._choose(kept, trial, place) if calibrated else None
-        age = place.step - kept.made_at
-        level_map = kept.level_map if 0 <= age < config.map_steps else None
-        attended = sparse_attention(*call, choice=kept.choice, level_map=level_map)
-        self._keep_map(kept, attended.level_map, config, place)
+        key = _key(q, k, place)
+        with self._lock:
+            chosen = self._chosen.setdefault(key, _Chosen())
+        new_choice = self._choose(chosen, trial, place) if calibrated else None
+        found = self._map((key, place.window), config, place.step, chosen.choice)
+        level_map = None if found is None else found.level_map
+        attended = sparse_attention(*call, choice=chosen.choice, level_map=level_map)
+        if last:
+            self._forget((key, place.window))
+        elif found is None and config.map_steps > 1:
+            assert attended.level_map is not None
+            self._keep((key, place.window), _Map(attended.level_map, place.step, chosen.choice))
         measured = None
-        if calibrated and place.step >= kept.measured_at + MEASURE_EVERY:
+        if calibrated and _is_due(chosen, place.step, last):
             assert attended.level_map is not None
             measured = measure_again(trial, attended.level_map.orders, attended.out)
-            kept.again, kept.measured_at = OnItsWay(measured), place.step
-        return Result(attended, 0 if level_map is None else age, chosen, measured)
+            chosen.again, chosen.measured_at = OnItsWay(measured), place.step
+        return Result(attended, 0 if found is None else place.step - found.made_at, new_choice, measured)
 
-    def _kept(self, q: torch.Tensor, k: torch.Tensor, place: Place) -> _Kept:
-        where = place.layer, place.condition, place.grid, place.text_length, place.reference_frames
-        key = (*where, q.shape, k.shape, q.dtype, q.device)
-        with self._lock:
-            return self._by_place.setdefault(key, _Kept())
-
-    def _choose(self, kept: _Kept, trial: Trial, place: Place) -> Choice | None:
+    def _choose(self, chosen: _Chosen, trial: Trial, place: Place) -> Choice | None:
         """Have heads choose their recipes, or take those of a calibration; None where they keep theirs."""
         device = trial.q.device
-        if kept.choice is None:
+        if chosen.choice is None:
             if self.calibration is not None:
-                kept.choice = given_choice(self.calibration, trial.q, trial.config, place.layer)
+                chosen.choice = given_choice(self.calibration, trial.q, trial.config, place.layer)
             else:
-                kept.choice = choose_recipes(trial)
-                kept.before = OnItsWay(kept.choice.spot)
+                chosen.choice = choose_recipes(trial)
+                chosen.before = OnItsWay(chosen.choice.spot)
         else:
-            grown = self._grown(kept, place.step)
+            grown = self._grown(chosen, place.step)
             if grown is None:
                 return None
             # What a GPU is given without a wait lies in pinned memory.
             entries = (grown.pin_memory() if device.type == "cuda" else grown).to(device, non_blocking=True)
-            kept.choice = choose_recipes(trial).where(entries, kept.choice)
-            kept.before = OnItsWay(kept.choice.spot)
-            self._forget_map(kept)
-        kept.measured_at = place.step
-        return kept.choice
+            chosen.choice = choose_recipes(trial).where(entries, chosen.choice)
+            chosen.before = OnItsWay(chosen.choice.spot)
+        chosen.measured_at = place.step
+        return chosen.choice
 
-    def _grown(self, kept: _Kept, step: int) -> torch.Tensor | None:
+    def _grown(self, chosen: _Chosen, step: int) -> torch.Tensor | None:
         """Of which batch entries the error has grown, bool ``[B]``; None for none, or before it is time to ask."""
-        if kept.again is None or kept.before is None or step < kept.measured_at + ACT_AFTER:
+        if chosen.again is None or chosen.before is None or step < chosen.measured_at + ACT_AFTER:
             return None
-        grown = _of_entries(kept.again.value()) > GROWN * _of_entries(kept.before.value())
-        kept.again = None
+        grown = _of_entries(chosen.again.value()) > GROWN * _of_entries(chosen.before.value())
+        chosen.again = None
         return grown if grown.any() else None
 
-    def _keep_map(self, kept: _Kept, level_map: LevelMap | None, config: PSAConfig, place: Place) -> None:
-        """Keep a level map that was just made for the steps to come; let go of one that has served."""
-        last = place.steps is not None and place.step + 1 >= place.steps
-        if level_map is kept.level_map and not last:
-            return
-        self._forget_map(kept)
-        if level_map is None or config.map_steps == 1 or last:
-            return
-        size = level_map.levels.nbytes
-        with self._lock:
-            if self._bytes + size > self.map_memory * 2**30:
-                return
-            self._bytes += size
-        kept.level_map, kept.made_at = level_map, place.step
+    def _map(self, key: Hashable, config: PSAConfig, step: int, choice: Choice | None) -> _Map | None:
+        """The level map that still serves a call.
 
-    def _forget_map(self, kept: _Kept) -> None:
-        if kept.level_map is not None:
-            with self._lock:
-                self._bytes -= kept.level_map.levels.nbytes
-            kept.level_map = None
+        The first call of a step lets go of those that have served, and of those that no call of the step before had,
+        as those of the other expert of a model or of a window that is gone.
+        """
+        with self._lock:
+            if step != self._step:
+                self._maps = {
+                    at: x
+                    for at, x in self._maps.items()
+                    if at in self._asked and 0 <= step - x.made_at < config.map_steps
+                }
+                self._step, self._asked = step, set()
+            self._asked.add(key)
+            if key in self._maps and self._maps[key].choice is not choice:
+                del self._maps[key]
+            return self._maps.get(key)
+
+    def _keep(self, key: Hashable, made: _Map) -> None:
+        with self._lock:
+            if sum(x.nbytes for x in self._maps.values()) + made.nbytes <= self.map_memory * 2**30:
+                self._maps[key] = made
+
+    def _forget(self, key: Hashable) -> None:
+        with self._lock:
+            self._maps.pop(key, None)
+
+
+def _key(q: torch.Tensor, k: torch.Tensor, place: Place) -> Hashable:
+    where = place.layer, place.condition, place.grid, place.text_length, place.reference_frames
+    return (*where, q.shape, k.shape, q.dtype, q.device)
+
+
+def _is_due(chosen: _Chosen, step: int, last: bool) -> bool:
+    """Whether to measure again: every few steps, and in the last, so that runs of few steps report an error too."""
+    return step >= chosen.measured_at + (1 if last else MEASURE_EVERY)
 
 
 def _of_entries(spot: torch.Tensor) -> torch.Tensor:

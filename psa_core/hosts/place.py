@@ -23,7 +23,8 @@ class Place:
         in_window: whether the schedule's window of the denoising has it.
         reference_frames: frames of the grid before and after the clip (``RadialMask.reference_frames``); None when
             unknown.
-        condition: what tells the calls of a layer in one step apart: the prompts, and the window of the clip.
+        condition: what else tells the calls of a layer in one step apart: the prompts, for one.
+        window: which part of the clip it is, where a model sees it in parts; None for the whole.
     """
 
     step: int
@@ -35,6 +36,7 @@ class Place:
     in_window: bool = True
     reference_frames: tuple[int, int] | None = (0, 0)
     condition: Hashable = None
+    window: Hashable = None
 
     @property
     def clip_frames(self) -> int:

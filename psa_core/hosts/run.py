@@ -10,7 +10,7 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 
 from ..report.report import Report
-from ..settings.at_step import config_at
+from ..settings.at_step import config_at, dense_places
 from ..settings.calibration import Calibration
 from ..settings.config import PSAConfig
 from .kept import MAP_MEMORY, Kept
@@ -43,6 +43,10 @@ class Run:
     _kept: Kept = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
+        self.let_go()
+
+    def let_go(self) -> None:
+        """Let go of what is kept for later steps: there will be none."""
         self._kept = Kept(self.map_memory, self.calibration)
 
     def dense_reason(self, q: torch.Tensor, k: torch.Tensor, place: Place) -> str | None:
@@ -78,8 +82,9 @@ class Run:
         references = place.reference_frames or (0, 0)
         config = _config_of_call(self.config, place.step, place.steps, place.frames_per_token, references)
         self._before_kernels(q, _kernels_of(config))
+        last = place.step + 1 >= dense_places(self.config, place.steps).stop
         with self.report.time_sparse(q.device):
-            result = self._kept.attend(q, k, v, config, place, self.backend)
+            result = self._kept.attend(q, k, v, config, place, self.backend, last)
         out, info = result.attended.out, result.attended.info()
         error = _relative_error(out, q, k, v) if self.measure_errors else None
         self.report.add_sparse(place.step, place.layer, info.level_shares, info.levels, error, result.map_age)

@@ -97,14 +97,14 @@ def in_window(config: PSAConfig, step: int, steps: int | None) -> bool:
 
 def config_at(config: PSAConfig, step: int, steps: int | None) -> PSAConfig:
     """The settings of one step: ``mask_ratios`` where its schedule has them by then, or the target density that they
-    say, and no schedule.
+    say, and no schedule. A level map that the step alone decides is made anew in each.
 
     Args:
         step, steps: as of :func:`is_full_resolution`.
     """
     level = _level_of_step(config, step, steps)
     if level is not None:
-        changes: dict[str, Any] = {"mask_mode": "topk", "mask_ratios": {level: (0.0, 1.0)}}
+        changes: dict[str, Any] = {"mask_mode": "topk", "mask_ratios": {level: (0.0, 1.0)}, "map_steps": 1}
     elif config.mask_mode == "calibrated":
         changes = {"target_density": _density_at(config, step, steps)}
     else:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import torch
@@ -49,6 +51,7 @@ class Forward:
         previous: the override that would have run without the pack, or None for the model's own attention.
         options: ComfyUI's ``transformer_options`` of this forward.
         calls: self-attention calls so far, which number the layers of models that do not.
+        calls_by_layer: the same by layer, of which VACE's blocks and the model's own share one.
         reached: whether there was an attention call at all.
     """
 
@@ -65,6 +68,7 @@ class Forward:
     previous: Override | None
     options: dict[str, Any] = field(default_factory=dict)
     calls: int = 0
+    calls_by_layer: Counter[int] = field(default_factory=Counter)
     reached: bool = False
 
     def attend(self, func: Override, args: tuple[Any, ...], kwargs: dict[str, Any]) -> torch.Tensor:
@@ -97,8 +101,10 @@ class Forward:
 
     def _place(self, call: _Call, model: VideoModel) -> Place:
         layer = call.options.get("block_index", self.calls)
+        nth = self.calls_by_layer[layer]
         if call.q.shape[2] == call.k.shape[2]:
             self.calls += 1
+            self.calls_by_layer[layer] += 1
         grid, text_length = self.grid, self.text_length
         if model.kind == "wan":
             text_length = 0
@@ -106,7 +112,18 @@ class Forward:
             sizes = call.options.get("grid_sizes")
             grid = grid if sizes is None else (int(sizes[0]), int(sizes[1]), int(sizes[2]))
         facts = (self.steps, model.frames_per_token, self.in_window, self.reference_frames)
-        return Place(self.step, layer, grid, text_length, *facts)
+        return Place(self.step, layer, grid, text_length, *facts, (self._prompts, nth), self._window)
+
+    @cached_property
+    def _prompts(self) -> Hashable:
+        """Which prompts the batch consists of. ComfyUI runs several of a step together or one after another."""
+        return tuple(self.options.get("uuids") or self.options.get("cond_or_uncond") or ())
+
+    @cached_property
+    def _window(self) -> Hashable:
+        """The frames of a context window; None outside of one."""
+        frames = getattr(self.options.get("context_window"), "index_list", None)
+        return None if frames is None else tuple(frames)
 
     def _dense_reason(self, call: _Call, place: Place, model: VideoModel) -> str | None:
         prompts = (self.text_length, self.image_tokens) if model.kind == "wan" else ()

@@ -167,6 +167,7 @@ def _outer_sample(
         raise
     finally:
         guider.model_options = outer_options
+        call.run.let_go()
         if call.hooks is not None:
             call.hooks.remove()
     patch.last_prompt.add(call.run.report)

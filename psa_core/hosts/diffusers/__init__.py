@@ -98,7 +98,7 @@ def patch(
     report = Report(keep_levels)
     run = Run(config, backend, report, measure_errors, map_memory=map_memory, calibration=calibration)
     denoising = Denoising(run, keep_levels, counter)
-    return Handle(denoising, [_Patch(transformer, denoising) for transformer in transformers])
+    return Handle(denoising, [_Patch(x, i, denoising) for i, x in enumerate(transformers)])
 
 
 class Handle:
@@ -137,13 +137,13 @@ class Handle:
 
 
 class _Patch:
-    """The hooks in one transformer."""
+    """The hooks in one transformer, and which it is of those that share a run."""
 
-    def __init__(self, transformer: torch.nn.Module, denoising: Denoising) -> None:
+    def __init__(self, transformer: torch.nn.Module, expert: int, denoising: Denoising) -> None:
         older = getattr(transformer, _PATCH, None)
         if older is not None:
             older.remove()
-        self._transformer = transformer
+        self._transformer, self._denoising = transformer, denoising
         # Not a diffusers hook: accelerate, when offloading, replaces the transformer's forward, and removing a hook
         # that was there before would undo that.
         names = list(inspect.signature(type(transformer).forward).parameters)[1:]
@@ -151,7 +151,7 @@ class _Patch:
             partial(_note_inputs, denoising, names), with_kwargs=True
         )
         blocks = getattr(transformer, family_of(transformer).blocks)
-        self._layers = [Layer(denoising, index, block.attn1) for index, block in enumerate(blocks)]
+        self._layers = [Layer(denoising, expert, index, block.attn1) for index, block in enumerate(blocks)]
         setattr(transformer, _PATCH, self)
 
     def __reduce__(self) -> tuple[type[None], tuple[()]]:
@@ -161,6 +161,7 @@ class _Patch:
     def remove(self) -> None:
         """Restore the transformer; does nothing the second time."""
         self._pre_hook.remove()
+        self._denoising.run.let_go()
         for layer in self._layers:
             layer.remove()
         self._layers.clear()

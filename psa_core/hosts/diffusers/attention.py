@@ -31,12 +31,13 @@ class Layer:
 
     Args:
         denoising: the run that the layer takes part in.
+        expert: number of the transformer among those of the run.
         index: of the transformer block.
         module: the self-attention module.
     """
 
-    def __init__(self, denoising: Denoising, index: int, module: torch.nn.Module) -> None:
-        self._denoising, self._index = denoising, index
+    def __init__(self, denoising: Denoising, expert: int, index: int, module: torch.nn.Module) -> None:
+        self._denoising, self._expert, self._index = denoising, expert, index
         self._number = number_of(self)
         self._module, self._kind = module, cast(Any, type(module))
         processor: Any = module.processor
@@ -81,7 +82,7 @@ class Layer:
         self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, scale: float | None, backend: str | None
     ) -> torch.Tensor:
         """Run a call of nothing else than PSA computes, sparse or dense; ``backend`` is for dense."""
-        place = self._denoising.place(self._index)
+        place = self._denoising.place(self._expert, self._index)
         reason = self._denoising.run.dense_reason(q, k, place)
         if reason is None:
             return self._denoising.run.attend(q, k, v, place)

@@ -78,11 +78,13 @@ class Denoising:
                 self._told.add(remark)
                 log.warning("PSA: %s", remark)
 
-    def place(self, layer: int) -> Place:
-        """Where the forward pass under way stands in a layer."""
-        step, steps, _ = self.position
-        inside = in_window(self.run.config, step, steps)
-        return Place(step, layer, self.grid, self.text_length, steps, self.frames_per_token, inside)
+    def place(self, expert: int, layer: int) -> Place:
+        """Where the forward pass under way stands in a layer of one of the transformers."""
+        step, steps, _, repeats = self.position
+        return Place(
+            step, layer, self.grid, self.text_length, steps, self.frames_per_token,
+            in_window=in_window(self.run.config, step, steps), condition=(expert, repeats),
+        )  # fmt: skip
 
     def stay_dense(self, reason: str) -> None:
         """Count a dense call; a reason is logged when it is met for the first time."""

@@ -17,11 +17,13 @@ class Position(NamedTuple):
         step: 0 for the first of the whole denoising.
         steps: of the whole denoising; None when nobody knows.
         anew: whether a denoising run begins with it.
+        repeats: forward passes before it at its timestep: with guidance, a pipeline makes one for each prompt.
     """
 
     step: int
     steps: int | None
     anew: bool
+    repeats: int = 0
 
 
 class SchedulerSteps:
@@ -39,6 +41,7 @@ class SchedulerSteps:
         self._pipeline = pipeline
         self._timesteps: Any = None
         self._index = 0
+        self._repeats = 0
 
     def at(self, timestep: torch.Tensor, latents: torch.Tensor) -> Position:
         """The position of a forward pass that is about to run with this timestep, whatever its latents."""
@@ -46,6 +49,7 @@ class SchedulerSteps:
         timesteps, index = scheduler.timesteps, _index(scheduler, timestep)
         # Every run sets its timesteps, also after one that was broken off.
         anew = timesteps is not self._timesteps or index < self._index
+        self._repeats = 0 if anew or index != self._index else self._repeats + 1
         self._timesteps, self._index = timesteps, index
         order = getattr(scheduler, "order", 1)
         asked = getattr(scheduler, "num_inference_steps", None) or len(timesteps)
@@ -53,7 +57,7 @@ class SchedulerSteps:
         start_up = max(len(timesteps) - asked * order, 0)
         # Some solvers spare the last step its second call.
         steps = -(-(len(timesteps) - start_up) // order)
-        return Position(max(index - start_up, 0) // order, steps, anew)
+        return Position(max(index - start_up, 0) // order, steps, anew, self._repeats)
 
 
 class TimestepSteps:
@@ -71,6 +75,7 @@ class TimestepSteps:
     def __init__(self, steps: int | None, start_step: int = 0) -> None:
         self._steps, self._start_step = steps, start_step
         self._step = start_step
+        self._repeats = 0
         self._timestep: float | None = None
         self._noise: list[float] = []
 
@@ -87,7 +92,8 @@ class TimestepSteps:
             self._step = self._start_step
         elif now != before:
             self._step += 1
-        return Position(self._step, self._steps, anew)
+        self._repeats = 0 if anew or now != before else self._repeats + 1
+        return Position(self._step, self._steps, anew, self._repeats)
 
 
 def _index(scheduler: Any, timestep: torch.Tensor) -> int:

@@ -1,0 +1,202 @@
+"""What a run keeps from step to step, and of which calls: recipes and level maps."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from psa_core import PSAConfig
+from psa_core.hosts import kept as module
+from psa_core.hosts.kept import MEASURE_EVERY, Kept, Result
+from psa_core.hosts.place import Place
+from psa_core.hosts.run import Run
+
+from ..support.tensors import Shape, random_qkv
+
+CPU = torch.device("cpu")
+GRID = (4, 8, 8)
+FIXED = PSAConfig(mask_mode="topk", block_n=32, min_tokens=0, map_steps=3)
+CALIBRATED = PSAConfig(mask_mode="calibrated", block_n=32, min_tokens=0, target_density=0.3)
+QKV = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+
+
+def qkv(batch: int = 1) -> QKV:
+    return random_qkv(Shape(batch, 2, 256, 256), device=CPU)
+
+
+def at(step: int, layer: int = 0, **place: Any) -> Place:
+    return Place(step, layer, GRID, **place)
+
+
+def call(kept: Kept, tensors: QKV, place: Place, config: PSAConfig = FIXED, last: bool = False) -> Result:
+    return kept.attend(*tensors, config, place, "torch", last)
+
+
+def maps(kept: Kept) -> int:
+    return len(kept._maps)
+
+
+@pytest.fixture
+def choices(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Batch sizes of the calls that chose recipes."""
+    made: list[int] = []
+
+    def choose(trial: Any) -> Any:
+        made.append(trial.q.shape[0])
+        return chosen(trial)
+
+    chosen = module.choose_recipes
+    monkeypatch.setattr(module, "choose_recipes", choose)
+    return made
+
+
+def test_a_map_serves_its_steps_and_is_made_anew() -> None:
+    kept = Kept()
+    ages = [call(kept, qkv(), at(step)).map_age for step in range(7)]
+    assert ages == [0, 1, 2, 0, 1, 2, 0]
+
+
+def test_a_map_of_one_step_is_not_kept() -> None:
+    kept = Kept()
+    call(kept, qkv(), at(0), FIXED.replace(map_steps=1))
+    assert maps(kept) == 0
+
+
+def test_a_call_over_a_kept_map_is_one_with_that_map() -> None:
+    kept, first, later = Kept(), qkv(), qkv()
+    made = call(kept, first, at(0)).attended.level_map
+    assert made is not None
+    served = call(kept, later, at(1)).attended
+    assert served.level_map is made
+    # Of the old map and not of one of its own.
+    assert not torch.equal(served.out, call(Kept(), later, at(1)).attended.out)
+    again = module.sparse_attention(*later, FIXED, GRID, 0, None, "torch", level_map=made)
+    assert torch.equal(served.out, again.out)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"layer": 1},
+        {"condition": "negative"},
+        {"window": (4, 5, 6, 7)},
+        {"reference_frames": (1, 0)},
+        {"batch": 2},
+    ],
+)
+def test_a_call_elsewhere_gets_a_map_of_its_own(other: dict[str, Any]) -> None:
+    kept, here = Kept(), {"layer": 0, "condition": "positive", "window": (0, 1, 2, 3)}
+    elsewhere = here | other
+    batch = elsewhere.pop("batch", 1)
+    call(kept, qkv(), at(0, **here))
+    assert call(kept, qkv(batch), at(1, **elsewhere)).map_age == 0
+    assert maps(kept) == 2
+    assert call(kept, qkv(), at(2, **here)).map_age == 0, "nobody asked for it in the step between"
+
+
+def test_maps_beyond_the_memory_are_made_anew() -> None:
+    tensors = qkv()
+    size = 2 * 2 * 8
+    kept = Kept(map_memory=3 * size / 2**30)
+    for step in range(3):
+        ages = [call(kept, tensors, at(step, layer)).map_age for layer in range(5)]
+        assert ages == [step] * 3 + [0] * 2
+    assert maps(kept) == 3
+
+
+def test_windows_that_are_gone_leave_nothing_behind() -> None:
+    kept = Kept()
+    for step in range(6):
+        for start in range(3):
+            call(kept, qkv(), at(step, window=(step + start,)))
+        # Those that two steps have in common were asked for again.
+        assert maps(kept) <= 6
+
+
+def test_after_the_last_step_there_is_nothing() -> None:
+    run = Run(FIXED, "torch")
+    for step in range(4):
+        for layer in range(2):
+            run.attend(*qkv(), at(step, layer, steps=4))
+    assert maps(run._kept) == 0
+    assert run.report.map_ages() == {0: 4, 1: 2, 2: 2}
+
+
+def test_the_last_sparse_step_is_the_last() -> None:
+    run = Run(FIXED.replace(schedule={"last_dense": 2}), "torch")
+    for step in range(2):
+        run.attend(*qkv(), at(step, steps=4))
+    assert maps(run._kept) == 0
+
+
+def test_a_run_lets_go() -> None:
+    run = Run(CALIBRATED.replace(map_steps=4), "torch", map_memory=0.5)
+    run.attend(*qkv(), at(0))
+    run.let_go()
+    assert (maps(run._kept), run._kept._chosen, run._kept.map_memory) == (0, {}, 0.5)
+
+
+def test_a_step_that_has_one_level_keeps_no_map() -> None:
+    config = FIXED.replace(mask_mode="timestep", mask_ratios={1: (0, 0.2), 2: (0.2, 0.5), 4: (0.5, 1.0)}, map_steps=8)
+    run = Run(config, "torch")
+    for step in range(1, 4):
+        run.attend(*qkv(), at(step, steps=4))
+    assert [call.density for call in run.report.sparse_calls()] == [0.5, 0.25, 0.25]
+
+
+def test_heads_choose_once(choices: list[int]) -> None:
+    kept, tensors = Kept(), qkv()
+    results = [call(kept, tensors, at(step), CALIBRATED) for step in range(9)]
+    assert choices == [1]
+    assert [step for step, result in enumerate(results) if result.chosen is not None] == [0]
+    measured = [step for step, result in enumerate(results) if result.measured is not None]
+    assert measured == [MEASURE_EVERY, 2 * MEASURE_EVERY]
+
+
+@pytest.mark.parametrize("map_steps", [1, 4])
+def test_windows_share_recipes_and_not_maps(choices: list[int], map_steps: int) -> None:
+    kept, config = Kept(), CALIBRATED.replace(map_steps=map_steps)
+    ages = [
+        [call(kept, qkv(), at(step, window=window), config).map_age for window in ((0, 1), (1, 2))] for step in range(3)
+    ]
+    assert choices == [1]
+    assert ages == [[step % map_steps] * 2 for step in range(3)]
+
+
+def test_prompts_that_run_together_in_some_steps_alone(choices: list[int]) -> None:
+    kept = Kept()
+    for step in range(4):
+        if step % 2:
+            call(kept, qkv(), at(step, condition="a"), CALIBRATED)
+            call(kept, qkv(), at(step, condition="b"), CALIBRATED)
+        else:
+            call(kept, qkv(2), at(step, condition="ab"), CALIBRATED)
+    assert choices == [2, 1, 1]
+
+
+def test_recipes_that_are_chosen_anew_part_with_older_maps(choices: list[int]) -> None:
+    kept, config = Kept(), CALIBRATED.replace(map_steps=100)
+    diffuse = qkv()
+    # All queries look at one key block: hardly any error, until they look everywhere.
+    q, k = torch.zeros(2, *diffuse[0].shape)
+    q[..., 0], k[..., :32, 0] = 8.0, 8.0
+    ages = {}
+    for step in range(8):
+        result = call(kept, (q, k, diffuse[2]) if step < 3 else diffuse, at(step), config)
+        ages[step] = result.map_age
+        if result.chosen is not None and step:
+            assert step == MEASURE_EVERY + module.ACT_AFTER
+    assert choices == [1, 1]
+    assert [ages[step] for step in (5, 6, 7)] == [5, 0, 1]
+
+
+def test_runs_of_few_steps_measure_in_the_last() -> None:
+    run = Run(CALIBRATED, "torch")
+    for step in range(4):
+        for window in ((0, 1), (1, 2)):
+            run.attend(*qkv(), at(step, steps=4, window=window))
+    (measured,) = run.report.calibrated.errors()
+    assert (measured.step, measured.layer) == (3, 0)
+    assert 0 < measured.error < 2
