@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-from torch.nn.functional import scaled_dot_product_attention
+from torch.nn.functional import pad, scaled_dot_product_attention
 
 from ..ops.block_positions import block_positions
 from ..ops.constant import constant
@@ -114,6 +114,11 @@ class Trial:
         return trial_blocks(self.q.shape[2], self.config.block_m, self.text_length)
 
     @property
+    def has_text(self) -> bool:
+        """Whether text is among the queries of its one block, of a sequence that has no other."""
+        return self.text_length > self.blocks[0] * self.config.block_m
+
+    @property
     def orders(self) -> tuple[str, ...]:
         """Names of the orders that tokens may take: windows of a static map run along raster order."""
         return (RASTER,) if self.grid is None or self.static is not None else ORDERS_TRIED
@@ -156,7 +161,7 @@ class TrialInOrder:
     Attributes:
         trial: what it belongs to.
         q, k, v, orders: what ops take: tokens and their orders, or tokens in order.
-        rows: the queries of the trial's blocks, ``[B, H, blocks * block_m, D]``.
+        rows: the queries of the trial's blocks, ``[B, H, n, D]``.
         exact: their dense attention.
         cap: of the cosine similarity.
         static: the rows of the static map.
@@ -190,7 +195,7 @@ class TrialInOrder:
         trial = self.trial
         return levels_from_importance(
             importance, config, self.cap, self.static, trial.static_rule, trial.text_length, trial.backend,
-            text_rows=False, quotas=quotas,
+            quotas, trial.has_text,
         )  # fmt: skip
 
     def errors(self, maps: list[torch.Tensor]) -> Errors:
@@ -199,14 +204,15 @@ class TrialInOrder:
         n = len(maps)
         # Maps side by side, as if they were more query blocks: one launch for all of them.
         levels = torch.stack(maps, 2).flatten(2, 3)
-        queries = self.rows[:, :, None].expand(-1, -1, n, -1, -1).flatten(2, 3)
+        rows = _whole_blocks(self.rows, config.block_m)
+        queries = rows[:, :, None].expand(-1, -1, n, -1, -1).flatten(2, 3)
         own_order = None if self.orders is None else as_they_lie(*queries.shape[:3], queries.device)
         out, _ = attend(
             queries, self.k, self.v, levels, config.block_m, config.block_n, coarsest_level(config),
             self.trial.backend, self.orders, own_order,
         )  # fmt: skip
         exact = self.exact.float()
-        wrong = out.unflatten(2, (n, -1)).float() - exact[:, :, None]
+        wrong = out.unflatten(2, (n, -1))[..., : exact.shape[2], :].float() - exact[:, :, None]
         right = _squares(exact, config.block_m)[None].expand(n, -1, -1, -1)
         return Errors(_squares(wrong, config.block_m).movedim(2, 0), right)
 
@@ -230,8 +236,14 @@ def measure_again(trial: Trial, orders: Orders | None, out: torch.Tensor) -> tor
 
 
 def _squares(x: torch.Tensor, rows: int) -> torch.Tensor:
-    """Squared norm of each run of so many rows."""
-    return x.unflatten(-2, (-1, rows)).square().sum((-2, -1))
+    """Squared norm of each run of so many rows; the last may be shorter."""
+    return _whole_blocks(x, rows).unflatten(-2, (-1, rows)).square().sum((-2, -1))
+
+
+def _whole_blocks(x: torch.Tensor, rows: int) -> torch.Tensor:
+    """With zeros for the rows that a last block lacks."""
+    lacking = -x.shape[-2] % rows
+    return pad(x, (0, 0, 0, lacking)) if lacking else x
 
 
 def take_tokens(x: torch.Tensor, positions: torch.Tensor, orders: Orders | None) -> torch.Tensor:

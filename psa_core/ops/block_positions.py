@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import chain
+
 import torch
 
 from .device_cache import device_cache
@@ -9,14 +11,12 @@ from .device_cache import device_cache
 
 @device_cache(maxsize=32)
 def block_positions(blocks: tuple[int, ...], size: int, length: int, device: torch.device) -> torch.Tensor:
-    """Positions of what some blocks hold, int64 ``[len(blocks) * size]``, in a sequence that is cut into blocks.
-
-    All are whole: what a ragged block lacks repeats its last.
+    """Positions of what some blocks hold, int64 ``[n]``, in a sequence that is cut into blocks.
 
     Args:
-        blocks: their numbers.
+        blocks: their numbers, ascending: none but the last block of a sequence is ragged.
         size: of a block.
         length: of the sequence.
     """
-    start = torch.tensor(blocks, device=device)[:, None] * size
-    return (start + torch.arange(size, device=device)).clamp_(max=length - 1).flatten()
+    at = chain.from_iterable(range(block * size, min((block + 1) * size, length)) for block in blocks)
+    return torch.tensor(list(at), device=device)
