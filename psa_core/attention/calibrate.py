@@ -57,6 +57,8 @@ def calibrate(
     if config.mask_mode != "calibrated":
         raise ConfigError("mask_mode", config.mask_mode, "must be calibrated: there is nothing to choose otherwise")
     check_call(q, k, v, config, grid, text_length, static_levels)
+    if config.radial is not None and config.radial.decides_alone:
+        raise ConfigError("radial.mode", config.radial.mode, "leaves nothing to choose: intersect and finer wins do")
     trial = trial_of(q, k, v, config, grid, text_length, static_levels, choose_backend(backend, q, k, v))
     choice = choose_recipes(trial)
     record = Calibrated()
