@@ -19,7 +19,7 @@ from .validation import FrozenMap, check_choice, check_text, check_whole, extent
 
 MASK_MODES = ("thresholdbound", "topk", "timestep", "calibrated")
 REORDER_METHODS = ("Gilbert", "Tile")
-IMPORTANCE_ESTIMATORS = ("sampled_max", "sampled_sum", "mean")
+IMPORTANCE_ESTIMATORS = ("sampled_max", "sampled_sum", "mean", "sub_block_mass")
 ATTN_IMPLS = ("new_mask_type", "old_mask_type")
 SIM_LEVELS = {"x2": 2, "x4": 4, "x8": 8}
 
@@ -50,8 +50,8 @@ class PSAConfig:
         target_error: ``"calibrated"``, in place of it: relative error of a head's output, above 0 and at most 1; each
             head takes the cheapest recipe that keeps to it.
         min_full_ratio: least share of a row's blocks that stays at level 1 under ``thresholdbound``.
-        importance: estimator of block importance, ``"sampled_max"`` (of arXiv 2512.04025), ``"sampled_sum"`` or
-            ``"mean"``.
+        importance: estimator of block importance, ``"sampled_max"`` (of arXiv 2512.04025), ``"sampled_sum"``,
+            ``"sub_block_mass"`` or ``"mean"``.
         use_sim_mask: cap each key block's level by the cosine similarity of its keys.
         sim_thresholds: ``{"x2", "x4", "x8"}``: mean similarity above which a block may be pooled that far.
         use_rearrange: reorder video tokens before blocks are cut.

@@ -27,6 +27,7 @@ KERNELS = {
     "importance",
     "importance sum",
     "importance by head",
+    "importance of runs",
     "pyramid",
     "block means",
     "gather",
@@ -37,7 +38,7 @@ KERNELS = {
 }
 KERNELS |= {"order by size"}
 # Those that multiply matrices.
-WITH_LOOPS = {"attention", "hopper attention", "importance", "importance sum", "importance by head"}
+WITH_LOOPS = {name for name in KERNELS if name == "attention" or name.startswith("importance")} | {"hopper attention"}
 
 
 @pytest.fixture(scope="module")

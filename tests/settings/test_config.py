@@ -122,7 +122,7 @@ REFUSED: list[tuple[dict[str, Any], str, Any, str]] = [
     ({"map_steps": 1.0}, "map_steps", 1.0, "whole number"),
     ({"min_full_ratio": 1.01}, "min_full_ratio", 1.01, "from 0 to 1"),
     ({"min_full_ratio": "0.1"}, "min_full_ratio", "0.1", "number"),
-    ({"importance": "max"}, "importance", "max", "sampled_max, sampled_sum, mean"),
+    ({"importance": "max"}, "importance", "max", "sampled_max, sampled_sum, mean, sub_block_mass"),
     ({"use_sim_mask": 1}, "use_sim_mask", 1, "True, False"),
     ({"use_rearrange": "yes"}, "use_rearrange", "yes", "True, False"),
     ({"verbose": None}, "verbose", None, "True, False"),

@@ -80,7 +80,7 @@ def test_a_tail_keeps_a_row_of_every_other_block(block_n: int) -> None:
     [
         ("order", "Hilbert", "Raster, Gilbert, Tile"),
         ("order", None, "Raster, Gilbert, Tile"),
-        ("estimator", "max", "sampled_max, sampled_sum, mean"),
+        ("estimator", "max", "sampled_max, sampled_sum, mean, sub_block_mass"),
         ("mix", "levels", "level 1, pyramid, tail"),
         ("density", 0.0, "above 0"),
         ("density", 1.01, "at most 1"),

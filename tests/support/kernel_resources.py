@@ -30,6 +30,7 @@ from psa_core.ops.attention import hopper
 from psa_core.ops.attention.hopper.kernel import pyramid_attention_kernel
 from psa_core.ops.attention.triton import _pyramid_attention
 from psa_core.ops.block_list.triton import LANES, ORDER_BLOCK, RUN, _list_blocks, _order_by_size
+from psa_core.ops.importance.sub_blocks import SUB_BLOCK
 from psa_core.ops.importance.triton import BY_HEAD, MAX, SUM, _sampled
 from psa_core.ops.launch import AMD, Launch, attention_launch, importance_launch
 from psa_core.ops.levels.triton import _select_levels, launch_for
@@ -48,7 +49,13 @@ DTYPES = {"bf16": "*bf16", "fp16": "*fp16"}
 VARIANTS = (("bf16", 128, 128), ("fp16", 64, 32))
 # Attention looks more up where blocks are smaller than a tile.
 ATTENTION_VARIANTS = (*VARIANTS, ("bf16", 128, 32))
-IMPORTANCE = {"importance": MAX, "importance sum": SUM, "importance by head": BY_HEAD}
+# By name: the estimator, and the share of the tokens that it looks at.
+IMPORTANCE = {
+    "importance": (MAX, 4),
+    "importance sum": (SUM, 4),
+    "importance by head": (BY_HEAD, 4),
+    "importance of runs": (SUM, SUB_BLOCK),
+}
 
 
 class Case(NamedTuple):
@@ -92,7 +99,8 @@ def measure(case: Case) -> dict[str, Any]:
         constants |= {"PRODUCER_REGISTERS": producer_registers, "CONSUMER_REGISTERS": consumer_registers}
     elif case.kernel in IMPORTANCE:
         launch, kernel = importance_launch(case.capability), _sampled
-        constants = {"ESTIMATOR": IMPORTANCE[case.kernel].value, "PER_M": case.block_m // 4, "PER_N": case.block_n // 4}
+        estimator, share = IMPORTANCE[case.kernel]
+        constants = {"ESTIMATOR": estimator.value, "PER_M": case.block_m // share, "PER_N": case.block_n // share}
     elif case.kernel in ("levels", "levels by quota"):
         block, num_warps = launch_for(case.k_blocks)
         launch, kernel = Launch(1, block, num_warps, 1), _select_levels
@@ -126,11 +134,11 @@ def measure(case: Case) -> dict[str, Any]:
 def _source(kernel: Any, constants: dict[str, int], pointer: str) -> ASTSource:
     """The kernel specialised as for a model's tensors: aligned, the head dimension innermost."""
     others = {"blocks_ptr": "*i32", "spans_ptr": "*i32", "order_ptr": "*i32", "sizes_ptr": "*i8", "scores_ptr": "*fp32"}
-    others |= {"counter_ptr": "*i32", "of_head_ptr": "*i32", "estimator_ptr": "*i32"}
+    others |= {"counter_ptr": "*i32", "of_head_ptr": "*i32", "q_of_head_ptr": "*i32", "estimator_ptr": "*i32"}
     bounds = "*fp32" if constants.get("BY_MASS") else "*i32"
     others |= {"importance_ptr": "*fp32", "bounds_ptr": bounds, "choices_ptr": "*i32"}
     others |= {"static_ptr": "*u8", "levels_ptr": "*u8"}
-    others |= {"index_ptr": "*i64", "sample_ptr": "*i64", "cap_ptr": "*u8"}
+    others |= {"q_index_ptr": "*i64", "index_ptr": "*i64", "sample_ptr": "*i64", "cap_ptr": "*u8"}
     others |= dict.fromkeys(("scale", "x2", "x4", "x8"), "fp32")
     constants = {name: value for name, value in constants.items() if name in kernel.arg_names}
     constants |= {name: 1 for name in kernel.arg_names if name.endswith("stride_d")}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Protocol
 
 import torch
@@ -12,9 +11,8 @@ from ..block_positions import block_positions
 from ..constant import constant
 from ..reorder.orders import Orders
 from .sampling import SAMPLE_STRIDE, SAMPLED_MAX, SAMPLED_SUM, sample_of_heads
-
-# Sampled logits that exist at once; 256 MB in float32.
-_CHUNK_NUMBERS = 1 << 26
+from .sub_blocks import sub_block_mass
+from .torch import block_means, scores_torch
 
 
 class Estimator(Protocol):
@@ -95,7 +93,7 @@ def mean(
         q_mean, k_mean = block_means_triton(q, block_m, orders), block_means_triton(k, block_n, orders)
     else:
         assert orders is None, "torch cuts blocks from the order that tokens have"
-        q_mean, k_mean = _block_means(q, block_m), _block_means(k, block_n)
+        q_mean, k_mean = block_means(q, block_m), block_means(k, block_n)
     if blocks is not None:
         q_mean = q_mean.index_select(2, constant(blocks, torch.int64, q.device))
     logits = (q_mean * q.shape[-1] ** -0.5) @ k_mean.mT
@@ -106,7 +104,12 @@ def mean(
     return logits.softmax(-1)
 
 
-ESTIMATORS: dict[str, Estimator] = {"sampled_max": sampled_max, "sampled_sum": sampled_sum, "mean": mean}
+ESTIMATORS: dict[str, Estimator] = {
+    "sampled_max": sampled_max,
+    "sampled_sum": sampled_sum,
+    "mean": mean,
+    "sub_block_mass": sub_block_mass,
+}
 
 
 def sampled(
@@ -134,43 +137,6 @@ def sampled(
         scores = sampled_triton(q, k, q_sample, k_sample, block_m, block_n, estimator)
     else:
         reduce = torch.sum if estimator == SAMPLED_SUM else torch.amax
-        scores = _sampled_torch(q, k, q_sample, k_sample, block_m, block_n, reduce)
+        samples = q_sample.take(q).float(), k_sample.take(k).float()
+        scores = scores_torch(*samples, block_m // SAMPLE_STRIDE, block_n // SAMPLE_STRIDE, reduce)
     return scores.div_(scores.sum(-1, keepdim=True))
-
-
-def _sampled_torch(
-    q: torch.Tensor,
-    k: torch.Tensor,
-    q_sample: Orders,
-    k_sample: Orders,
-    block_m: int,
-    block_n: int,
-    reduce: Callable[..., torch.Tensor],
-) -> torch.Tensor:
-    keys = k_sample.take(k).float().mT
-    per_block = block_m // SAMPLE_STRIDE
-    per_chunk = max(1, _CHUNK_NUMBERS // (q.shape[0] * q.shape[1] * keys.shape[3] * per_block)) * per_block
-    chunks = []
-    for chunk in q_sample.index.split(per_chunk, 1):
-        queries = q_sample._replace(index=chunk).take(q)
-        weights = (queries.float() @ keys * q.shape[-1] ** -0.5).softmax(-1)
-        by_query_block = _by_blocks(weights.transpose(2, 3), per_block, reduce)
-        chunks.append(_by_blocks(by_query_block.transpose(2, 3), block_n // SAMPLE_STRIDE, reduce))
-    return torch.cat(chunks, 2)
-
-
-def _by_blocks(x: torch.Tensor, size: int, reduce: Callable[..., torch.Tensor]) -> torch.Tensor:
-    """Maxima or sums of runs of ``size`` along the last dimension; the last may be shorter. No entry is negative."""
-    blocks = math.ceil(x.shape[-1] / size)
-    padded = torch.nn.functional.pad(x, (0, blocks * size - x.shape[-1]))
-    return reduce(padded.unflatten(-1, (blocks, size)), -1)
-
-
-def _block_means(x: torch.Tensor, size: int) -> torch.Tensor:
-    """Mean of each block of tokens ``[B, H, blocks, D]`` in float32."""
-    whole = x.shape[2] // size
-    means = x[:, :, : whole * size].unflatten(2, (whole, size)).mean(3, dtype=torch.float32)
-    if whole * size < x.shape[2]:
-        tail = x[:, :, whole * size :].mean(2, dtype=torch.float32)
-        means = torch.cat([means, tail[:, :, None]], 2)
-    return means

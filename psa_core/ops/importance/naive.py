@@ -66,3 +66,15 @@ def _sampled_naive(
     ]
     importance = torch.stack(rows, -2)
     return importance / importance.sum(-1, keepdim=True)
+
+
+def sub_block_mass_naive(q: torch.Tensor, k: torch.Tensor, block_m: int, block_n: int, size: int = 8) -> torch.Tensor:
+    """The sum of ``softmax_b(mean(q in a) . mean(k in b) / sqrt(D))`` over runs a of block i and b of block j.
+
+    Each row is divided by its sum. Runs have ``size`` tokens; a ragged last one counts as a whole one.
+
+    Args and result: as of :func:`sampled_max_naive`.
+    """
+    q_mean, k_mean = (torch.stack([run.double().mean(2) for run in x.split(size, 2)], 2) for x in (q, k))
+    q_runs, k_runs = (torch.arange(x.shape[2], device=x.device) for x in (q_mean, k_mean))
+    return _sampled_naive(q_mean, k_mean, q_runs, k_runs, block_m // size, block_n // size, torch.sum)

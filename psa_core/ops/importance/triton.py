@@ -1,4 +1,4 @@
-"""Sampled importance in Triton: two passes over the sampled keys, nothing but a number a pair of blocks written."""
+"""Importance by a softmax over a part of the keys, in Triton: two passes, and a number a pair of blocks written."""
 
 from __future__ import annotations
 
@@ -68,10 +68,11 @@ def _score_blocks(
 ):  # fmt: skip
     """The second pass: a score of each pair of blocks, the largest of its weights, or with ADD_UP their sum.
 
-    Rows and columns of a tile are arranged so that few threads hold the samples of a block: 16 queries of a block, as
-    many as one warp holds, follow each other, and keys of one block stand N_BLOCKS apart. Slots past the end repeat
-    the last sample, which changes no maximum; in sums they count as nothing.
+    Rows and columns of a tile are arranged so that few threads hold the samples of a block: up to 16 queries of a
+    block, as many as one warp holds, follow each other, and keys of one block stand N_BLOCKS apart. Slots past the end
+    repeat the last sample, which changes no maximum; in sums they count as nothing.
     """
+    RUN: tl.constexpr = min(PER_M, 16)
     M_BLOCKS: tl.constexpr = TILE_M // PER_M
     N_BLOCKS: tl.constexpr = TILE_N // PER_N
     column = tl.arange(0, TILE_N)
@@ -82,10 +83,10 @@ def _score_blocks(
             real = there[:, None] & (start + key < k_samples)[None, :]
             weight = tl.where(real, tl.exp2(products * scale - log_sum[:, None]), 0.0)
             weight = tl.sum(tl.reshape(weight, (TILE_M, PER_N, N_BLOCKS)), 1)
-            score = tl.sum(tl.sum(tl.reshape(weight, (PER_M // 16, M_BLOCKS, 16, N_BLOCKS)), 0), 1)
+            score = tl.sum(tl.sum(tl.reshape(weight, (PER_M // RUN, M_BLOCKS, RUN, N_BLOCKS)), 0), 1)
         else:
             best = tl.max(tl.reshape(products, (TILE_M, PER_N, N_BLOCKS)), 1)
-            log_weight = tl.reshape(best * scale - log_sum[:, None], (PER_M // 16, M_BLOCKS, 16, N_BLOCKS))
+            log_weight = tl.reshape(best * scale - log_sum[:, None], (PER_M // RUN, M_BLOCKS, RUN, N_BLOCKS))
             score = tl.exp2(tl.max(tl.max(log_weight, 0), 1))
         j = start // PER_N + tl.arange(0, N_BLOCKS)
         tl.store(at + start // PER_N, score, mask=(i < q_blocks)[:, None] & (j < k_blocks)[None, :])
@@ -101,6 +102,7 @@ def _sampled(
     ESTIMATOR: tl.constexpr,
 ):  # fmt: skip
     """Scores of the query blocks in one tile of sampled queries; PER_M and PER_N are samples a block."""
+    RUN: tl.constexpr = min(PER_M, 16)
     M_BLOCKS: tl.constexpr = TILE_M // PER_M
     N_BLOCKS: tl.constexpr = TILE_N // PER_N
     n_tiles = tl.cdiv(q_samples, TILE_M)
@@ -113,8 +115,8 @@ def _sampled(
             return
     d = tl.arange(0, D)
     row = tl.arange(0, TILE_M)
-    block = tile * M_BLOCKS + row // 16 % M_BLOCKS
-    slot = block * PER_M + row // (16 * M_BLOCKS) * 16 + row % 16
+    block = tile * M_BLOCKS + row // RUN % M_BLOCKS
+    slot = block * PER_M + row // (RUN * M_BLOCKS) * RUN + row % RUN
     sample_ptr += order_start(of_head_ptr, head, q_samples)
     token = tl.load(sample_ptr + tl.minimum(slot, q_samples - 1))
     q_ptr += head // heads * q_stride_b + head % heads * q_stride_h
@@ -141,7 +143,6 @@ def _sampled(
         )  # fmt: skip
 
 
-@on_device_of_first
 def sampled_triton(
     q: torch.Tensor,
     k: torch.Tensor,
@@ -157,9 +158,36 @@ def sampled_triton(
     Args:
         q: ``[B, H, Lq, D]``; k: ``[B, H, Lk, D]``; any strides, D 64 or 128.
         q_sample, k_sample: the sampled tokens of each head in the order of its blocks, a quarter of each block.
+        estimator, launch: as of :func:`scores_triton`.
+
+    Returns:
+        float32 ``[B, H, q_blocks, k_blocks]``.
+    """
+    # Every tile reads the sampled keys again: gathered once, they are contiguous.
+    sampled = gather_triton(k, k_sample)
+    return scores_triton(q, sampled, q_sample, block_m // SAMPLE_STRIDE, block_n // SAMPLE_STRIDE, estimator, launch)
+
+
+@on_device_of_first
+def scores_triton(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    q_sample: Orders,
+    per_m: int,
+    per_n: int,
+    estimator: int | torch.Tensor,
+    launch: Launch | None = None,
+) -> torch.Tensor:
+    """Block maxima, or block sums, of the softmax of some queries over some keys, rows not yet divided by their sums.
+
+    Args:
+        q: ``[B, H, Lq, D]``, any strides, D 64 or 128.
+        k: ``[B, H, n, D]``, contiguous: the keys, block after block.
+        q_sample: which queries of each head, block after block.
+        per_m, per_n: queries and keys a block.
         estimator: ``SAMPLED_MAX`` or ``SAMPLED_SUM`` for all heads; or int32 ``[B, H]`` on the device, a number for
             each head: with any other than these two its scores are left unwritten.
-        launch: tiles and warps, for tiles that hold whole blocks of samples; None for those of the device.
+        launch: tiles and warps, for tiles that hold whole blocks; None for those of the device.
 
     Returns:
         float32 ``[B, H, q_blocks, k_blocks]``.
@@ -168,11 +196,9 @@ def sampled_triton(
     if launch is None:
         launch = importance_launch(capability_of(q.device))
     sample, of_head = order_tensors(q_sample, q)
-    q_samples, k_samples = sample.shape[1], k_sample.index.shape[1]
-    q_blocks, k_blocks = triton.cdiv(q_samples, block_m // SAMPLE_STRIDE), triton.cdiv(k.shape[2], block_n)
+    q_samples, k_samples = sample.shape[1], k.shape[2]
+    q_blocks, k_blocks = triton.cdiv(q_samples, per_m), triton.cdiv(k_samples, per_n)
     scores = torch.empty((batch, heads, q_blocks, k_blocks), dtype=torch.float32, device=q.device)
-    # Every tile reads the sampled keys again: gathered once, they are contiguous.
-    k = gather_triton(k, k_sample)
     # The stand-in for numbers is not read.
     which, numbers = estimator, of_head
     if isinstance(estimator, torch.Tensor):
@@ -180,8 +206,7 @@ def sampled_triton(
     _sampled[(triton.cdiv(q_samples, launch.tile_m) * batch * heads,)](
         q, k, sample, of_head, numbers, scores, *q.stride(),
         heads, q_samples, k_samples, q_blocks, k_blocks, d**-0.5 * math.log2(math.e),
-        D=d, PER_M=block_m // SAMPLE_STRIDE, PER_N=block_n // SAMPLE_STRIDE,
-        TILE_M=launch.tile_m, TILE_N=launch.tile_n, ESTIMATOR=which,
+        D=d, PER_M=per_m, PER_N=per_n, TILE_M=launch.tile_m, TILE_N=launch.tile_n, ESTIMATOR=which,
         num_warps=launch.num_warps, num_stages=launch.num_stages,
     )  # fmt: skip
     return scores

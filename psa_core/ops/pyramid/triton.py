@@ -171,19 +171,22 @@ def pool_triton(
 
 
 @on_device_of_first
-def block_means_triton(x: torch.Tensor, block: int, orders: Orders | None = None) -> torch.Tensor:
+def block_means_triton(
+    x: torch.Tensor, block: int, orders: Orders | None = None, dtype: torch.dtype = torch.float32
+) -> torch.Tensor:
     """Mean of each block of tokens; a ragged last block averages those that exist.
 
     Args:
         x: ``[B, H, L, D]``, any strides; D is 64 or 128.
         block: a power of two, 8 to 128.
         orders: as of :func:`pool_triton`.
+        dtype: of the means.
 
     Returns:
-        float32 ``[B, H, ceil(L / block), D]``, contiguous.
+        ``[B, H, ceil(L / block), D]``, contiguous.
     """
     log_block = block.bit_length() - 1
-    return _run((x,), orders, log_block, log_block, torch.float32)[0]
+    return _run((x,), orders, log_block, log_block, dtype)[0]
 
 
 def _run(

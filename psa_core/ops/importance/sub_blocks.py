@@ -1,0 +1,48 @@
+"""Importance from means of short runs of tokens: nearly as cheap as that from means of whole blocks, and less blind."""
+
+from __future__ import annotations
+
+import torch
+
+from ..block_positions import block_positions
+from ..reorder.orders import Orders, as_they_lie
+from .sampling import SAMPLED_SUM
+from .torch import block_means, scores_torch
+
+# Tokens of a run, of queries and of keys. On the bundled model's heads the error of attention over maps by runs of 4,
+# 8, 16 and 32 is .141, .147, .158 and .162 (density .15, level 1, raster order); each doubling is four times cheaper.
+SUB_BLOCK = 8
+
+
+def sub_block_mass(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    block_m: int,
+    block_n: int,
+    backend: str = "torch",
+    orders: Orders | None = None,
+    blocks: tuple[int, ...] | None = None,
+) -> torch.Tensor:
+    """Sum of the softmax weights between the mean queries and the mean keys of the runs of eight tokens in two blocks.
+
+    It takes a 64th of the products of all queries and keys. A ragged last run counts as a whole one.
+    Args and result: as of :func:`psa_core.ops.importance.estimators.sampled_max`, but ``"torch"`` takes no orders.
+    """
+    per_m, per_n = block_m // SUB_BLOCK, block_n // SUB_BLOCK
+    if backend == "triton":
+        from ..pyramid.triton import block_means_triton
+
+        q_mean, k_mean = (block_means_triton(x, SUB_BLOCK, orders, x.dtype) for x in (q, k))
+    else:
+        assert orders is None, "torch cuts blocks from the order that tokens have"
+        q_mean, k_mean = (block_means(x, SUB_BLOCK) for x in (q, k))
+    if blocks is not None:
+        q_mean = q_mean.index_select(2, block_positions(blocks, per_m, q_mean.shape[2], q.device))
+    if backend == "triton":
+        from .triton import scores_triton
+
+        runs = as_they_lie(*q_mean.shape[:3], q.device)
+        scores = scores_triton(q_mean, k_mean, runs, per_m, per_n, SAMPLED_SUM)
+    else:
+        scores = scores_torch(q_mean, k_mean, per_m, per_n, torch.sum)
+    return scores.div_(scores.sum(-1, keepdim=True))

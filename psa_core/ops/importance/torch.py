@@ -1,0 +1,50 @@
+"""Importance in plain torch: scores of pairs of blocks from a softmax over a part of the keys, and means of blocks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+
+# Logits that exist at once; 256 MB in float32.
+_CHUNK_NUMBERS = 1 << 26
+
+
+def scores_torch(
+    q: torch.Tensor, k: torch.Tensor, per_m: int, per_n: int, reduce: Callable[..., torch.Tensor]
+) -> torch.Tensor:
+    """Block maxima, or block sums, of the softmax of some queries over some keys, rows not yet divided by their sums.
+
+    Args:
+        q: ``[B, H, n_q, D]``; k: ``[B, H, n_k, D]``, block after block.
+        per_m, per_n: queries and keys a block.
+        reduce: ``torch.amax`` or ``torch.sum``.
+
+    Returns:
+        ``[B, H, q_blocks, k_blocks]`` in the dtype of q.
+    """
+    per_chunk = max(1, _CHUNK_NUMBERS // (q.shape[0] * q.shape[1] * k.shape[2] * per_m)) * per_m
+    chunks = []
+    for queries in q.split(per_chunk, 2):
+        weights = (queries @ k.mT * q.shape[-1] ** -0.5).softmax(-1)
+        by_query_block = _by_blocks(weights.transpose(2, 3), per_m, reduce)
+        chunks.append(_by_blocks(by_query_block.transpose(2, 3), per_n, reduce))
+    return torch.cat(chunks, 2)
+
+
+def _by_blocks(x: torch.Tensor, size: int, reduce: Callable[..., torch.Tensor]) -> torch.Tensor:
+    """Maxima or sums of runs of ``size`` along the last dimension; the last may be shorter. No entry is negative."""
+    blocks = math.ceil(x.shape[-1] / size)
+    padded = torch.nn.functional.pad(x, (0, blocks * size - x.shape[-1]))
+    return reduce(padded.unflatten(-1, (blocks, size)), -1)
+
+
+def block_means(x: torch.Tensor, size: int) -> torch.Tensor:
+    """Mean of each block of tokens ``[B, H, blocks, D]`` in float32."""
+    whole = x.shape[2] // size
+    means = x[:, :, : whole * size].unflatten(2, (whole, size)).mean(3, dtype=torch.float32)
+    if whole * size < x.shape[2]:
+        tail = x[:, :, whole * size :].mean(2, dtype=torch.float32)
+        means = torch.cat([means, tail[:, :, None]], 2)
+    return means
