@@ -90,7 +90,7 @@ class Run:
         self.report.add_sparse(place.step, place.layer, info.level_shares, info.levels, error, result.map_age)
         if result.chosen is not None:
             recipes, of_head, errors, _ = result.chosen
-            self.report.calibrated.give(place.layer, place.condition, recipes, of_head, errors)
+            self.report.calibrated.give(place.layer, (place.condition, q.shape), recipes, of_head, errors)
         if result.measured is not None:
             self.report.calibrated.add_measured(place.step, place.layer, result.measured)
         return out

@@ -162,6 +162,7 @@ class Line:
     sparse: int
     dense: int
     reasons: Counter[str] = field(default_factory=Counter)
+    error: float | None = None
 
 
 def lines(result: PromptResult, graph: Graph) -> list[Line]:
@@ -199,7 +200,7 @@ _ENDED = re.compile(r"PSA: (density|no call ran sparse)")
 
 def _read(text: str) -> Line:
     found = re.fullmatch(
-        r"PSA: (?:density (?P<density>[\d.]+)|no call ran sparse) \| "
+        r"PSA: (?:density (?P<density>[\d.]+)|no call ran sparse)(?:, error (?P<error>[\d.]+))? \| "
         r"(?P<sparse>\d+) sparse, (?P<dense>\d+) dense(?: \((?P<reasons>.*)\))?",
         text,
     )
@@ -207,6 +208,6 @@ def _read(text: str) -> Line:
     reasons = Counter(
         {reason: int(count) for reason, count in re.findall(r"(.+?) (\d+)(?:, |$)", found["reasons"] or "")}
     )
-    density = float(found["density"]) if found["density"] else None
+    density, error = (float(found[key]) if found[key] else None for key in ("density", "error"))
     assert sum(reasons.values()) == int(found["dense"])
-    return Line(density, int(found["sparse"]), int(found["dense"]), reasons)
+    return Line(density, int(found["sparse"]), int(found["dense"]), reasons, error)

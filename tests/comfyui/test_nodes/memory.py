@@ -1,4 +1,4 @@
-"""``GET /psa_test/cached`` and ``trim``: what the pack's caches hold, and memory that malloc may give back."""
+"""``GET /psa_test/cached``, ``kept`` and ``trim``: what caches and runs hold, and memory that malloc may give back."""
 
 from __future__ import annotations
 
@@ -18,6 +18,14 @@ def add_memory_routes() -> None:
         # ComfyUI names a pack's modules by its folder.
         (module,) = (module for name, module in sys.modules.items() if name.endswith("psa_core.ops.device_cache"))
         return web.json_response({"entries": sum(cache.cache_info().currsize for cache in module._CACHES)})
+
+    @PromptServer.instance.routes.get("/psa_test/kept")
+    async def kept(request: web.Request) -> web.Response:
+        gc.collect()
+        found = [x for x in gc.get_objects() if type(x).__name__ == "Kept"]
+        return web.json_response(
+            {"maps": sum(len(x._maps) for x in found), "chosen": sum(len(x._chosen) for x in found)}
+        )
 
     @PromptServer.instance.routes.get("/psa_test/trim")
     async def trim(request: web.Request) -> web.Response:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import pickle
 import time
 from collections.abc import Callable
@@ -204,6 +205,29 @@ class TestSlow(io.ComfyNode):
         return io.NodeOutput(patched)
 
 
+class TestOneByOne(io.ComfyNode):
+    """Runs prompts together in every second step alone, as ComfyUI does where memory is short at times."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """MODEL in, MODEL out."""
+        return _model_node("PSATestOneByOne")
+
+    @classmethod
+    def execute(cls, model: Any) -> io.NodeOutput:
+        """Patch a clone."""
+        steps = itertools.count()
+
+        def calc_cond_batch(executor: Any, model: Any, conds: list[Any], *args: Any) -> list[torch.Tensor]:
+            if next(steps) % 2 == 0:
+                return executor(model, conds, *args)
+            return [executor(model, [cond], *args)[0] for cond in conds]
+
+        patched = model.clone()
+        patched.add_wrapper_with_key(WrappersMP.CALC_COND_BATCH, "psa_test_one_by_one", calc_cond_batch)
+        return io.NodeOutput(patched)
+
+
 class TestUnreadable(io.ComfyNode):
     """The numbers of a run cannot be read when it has ended, as after an error of a GPU that nothing has noticed."""
 
@@ -246,6 +270,7 @@ NEIGHBOURS = [
     TestOwnForward,
     TestOwnAttention,
     TestCompile,
+    TestOneByOne,
     TestSlow,
     TestSparseAttention,
     TestTwice,

@@ -153,7 +153,7 @@ def test_two_experts_choose_for_themselves(choices: list[Any]) -> None:
         assert maps(handle) == 0
     assert len(choices) == 2 * 2 * LAYERS
     assert handle.report.map_ages()[0] == 2 * 2 * LAYERS
-    assert {given[1][0] for given in handle.report.calibrated._given} == {0, 1}
+    assert handle.report.as_dict()["calibrated"]["recipes"].keys() == {"0", "1"}
 
 
 @pytest.mark.parametrize(("make", "config"), [(wan_model, CONFIG), (cogvideox_1_5, FIXED)])

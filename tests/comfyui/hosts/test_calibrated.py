@@ -1,0 +1,188 @@
+"""Calibration and kept level maps in ComfyUI: per layer and prompt, for one sampler call."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from ..client import PromptResult
+from ..conftest import ComfyUI
+from ..graphs import Graph, Link, Patch, Settings, single_pass, two_segments
+from ..psa import by_name, chain, line, lines, relative_error
+from .test_composition import context_windows
+
+MODEL = "Wan2.1_1.3b"
+LAYERS, HEADS = 2, 2
+USUAL = "type: psa, block_size: {m: 128, n: 32}, min_tokens: 0"
+CALIBRATED = f"{USUAL}, mask_mode: calibrated"
+# Maps of the one sparse step would serve the others, and are not those of the last step.
+ONE_STEP = f"{USUAL}, mask_mode: topk, schedule: {{end_percent: 0.5}}"
+FILE = f"""
+{MODEL}:
+  attention_configs:
+    density: {{{CALIBRATED}, target_density: 0.3}}
+    density_kept: {{{CALIBRATED}, target_density: 0.3, map_steps: 4}}
+    error: {{{CALIBRATED}, target_error: 0.1, map_steps: 4}}
+    late: {{{CALIBRATED}, target_density: 0.3, map_steps: 4, warmup_steps: 1}}
+    full: {{{CALIBRATED}, target_density: 1.0, map_steps: 4}}
+    fixed_kept: {{{USUAL}, mask_mode: topk, map_steps: 4}}
+    one_step: {{{ONE_STEP}}}
+    one_step_kept: {{{ONE_STEP}, map_steps: 4}}
+"""
+TWO_STEPS = Settings(steps=2)
+# Three windows, of which all but the first have a frame more, for the model's sake.
+WINDOWED = Settings(latent=(13, 12, 16), steps=2)
+
+
+@pytest.fixture(autouse=True)
+def _presets(presets_folder: Path) -> None:
+    (presets_folder / "calibrated.yaml").write_text(FILE)
+
+
+def preset(name: str) -> Patch:
+    return by_name(MODEL, name)
+
+
+def one_by_one(graph: Graph, model: Link) -> Link:
+    return graph.add("PSATestOneByOne", model=model)
+
+
+def reported(comfyui: ComfyUI, graph: Graph) -> tuple[PromptResult, dict[str, Any]]:
+    """Run a graph with a PSA Report of all its patches; the report."""
+    model, *second = ([node, 0] for node in graph.nodes_of("PSAAttentionPatch"))
+    (saved,) = graph.nodes_of("SaveLatent")
+    model_2 = {"model_2": second[0]} if second else {}
+    node, _ = graph.add("PSAReport", model=model, samples=graph[saved]["inputs"]["samples"], **model_2)
+    shown, _ = graph.add("PreviewAny", source=[node, 1])
+    result = comfyui.client.run(graph)
+    (text,) = result.outputs[shown]["text"]
+    return result, json.loads(text)
+
+
+def choosing(report: dict[str, Any]) -> dict[str, int]:
+    """How many heads of each layer have chosen."""
+    return {layer: sum(counts.values()) for layer, counts in report["calibrated"]["recipes"].items()}
+
+
+@pytest.mark.parametrize(
+    ("name", "steps", "cfg"),
+    [
+        ("density", 4, 1.0),
+        ("density", 8, 5.0),
+        ("error", 4, 5.0),
+        ("error", 8, 1.0),
+        ("late", 4, 1.0),
+        ("late", 8, 5.0),
+        ("fixed_kept", 8, 1.0),
+    ],
+)
+def test_few_steps(comfyui: ComfyUI, name: str, steps: int, cfg: float) -> None:
+    graph = single_pass("wan_t2v", Settings(steps=steps, cfg=cfg), preset(name))
+    result, report = reported(comfyui, graph)
+
+    dense = int(name == "late")
+    sparse, shown = steps - dense, line(result, graph)
+    assert (shown.sparse, shown.reasons["warm-up"]) == (LAYERS * sparse, LAYERS * dense)
+    assert torch.isfinite(comfyui.client.latent(result)).all()
+    if name == "density":
+        assert "map_ages" not in report
+    else:
+        # Heads that choose anew have their map made anew.
+        counts = {int(age): count for age, count in report["map_ages"].items()}
+        assert sum(counts.values()) == shown.sparse
+        assert set(counts) == set(range(min(sparse, 4)))
+        assert counts[0] >= LAYERS * (1 + (sparse > 4))
+    if name == "fixed_kept":
+        assert "calibrated" not in report
+        assert shown.error is None
+        return
+    assert choosing(report) == dict.fromkeys(("0", "1"), HEADS * (1 if cfg == 1.0 else 2))
+    measured = report["calibrated"]["measured_errors"]
+    last = dict.fromkeys((dense + 4, steps - 1) if steps == 8 else (steps - 1,))
+    assert [x["step"] for x in measured if x["layer"] == 0] == list(last)
+    assert shown.error == pytest.approx(sum(x["error"] for x in measured) / len(measured), abs=6e-4)
+
+
+@pytest.mark.parametrize(("host", "name"), [("wan_t2v", "error"), ("cogvideox", "density_kept")])
+def test_the_same_seed_gives_the_same_bits_whatever_was_between(comfyui: ComfyUI, host: str, name: str) -> None:
+    def broken_off(graph: Graph, model: Link) -> Link:
+        return graph.add("PSATestBreakOff", model=model, kind="interrupt", step=2)
+
+    settings = Settings(steps=4, cfg=1.0)
+    first = comfyui.client.sample(single_pass(host, settings, preset(name)))
+    failed = comfyui.client.run(single_pass(host, settings, chain(preset(name), broken_off)), check=False)
+    assert failed.error is not None
+    assert comfyui.client.get_json("/psa_test/kept") == {"maps": 0, "chosen": 0}
+    assert torch.equal(comfyui.client.sample(single_pass(host, settings, preset(name))), first)
+    other = Settings(steps=4, cfg=1.0, positive_tokens=8 if host == "wan_t2v" else None, seed=1)
+    assert not torch.equal(comfyui.client.sample(single_pass(host, other, preset(name))), first)
+    assert torch.equal(comfyui.client.sample(single_pass(host, settings, preset(name))), first)
+
+
+@pytest.mark.parametrize(
+    ("host", "settings", "other", "choices"),
+    [
+        ("wan_t2v", TWO_STEPS, None, {"0": 2, "1": 2}),
+        # Prompts of different lengths run one after another.
+        ("wan_t2v", Settings(steps=2, positive_tokens=8), None, {"0": 2, "1": 2}),
+        ("wan_t2v", TWO_STEPS, one_by_one, {"0": 4, "1": 4}),
+        ("wan_t2v", WINDOWED, context_windows, {"0": 4, "1": 4}),
+        # Its own block and the model's first have one number.
+        ("wan_vace", TWO_STEPS, None, {"0": 4, "1": 2}),
+        ("cogvideox", TWO_STEPS, None, {"0": 2, "1": 2, "2": 2}),
+    ],
+)
+def test_at_full_density_it_is_dense(
+    comfyui: ComfyUI, host: str, settings: Settings, other: Patch | None, choices: dict[str, int]
+) -> None:
+    """`choices`: how often each layer's heads choose, those of each batch entry for themselves."""
+    dense = comfyui.client.sample(single_pass(host, settings, other))
+    patches = [preset("full")] if other is None else [other, preset("full")]
+    result, report = reported(comfyui, single_pass(host, settings, chain(*patches)))
+
+    assert report["density"] == 1
+    assert choosing(report) == {layer: HEADS * count for layer, count in choices.items()}
+    assert relative_error(comfyui.client.latent(result), dense) < 1e-4
+
+
+@pytest.mark.parametrize(
+    ("host", "settings", "other"),
+    [
+        ("wan_t2v", TWO_STEPS, None),
+        ("wan_t2v", Settings(steps=2, positive_tokens=8), None),
+        ("wan_t2v", WINDOWED, context_windows),
+        ("wan_vace", TWO_STEPS, None),
+    ],
+)
+def test_a_kept_map_serves_no_other_call_of_its_step(
+    comfyui: ComfyUI, host: str, settings: Settings, other: Patch | None
+) -> None:
+    def sample(name: str) -> torch.Tensor:
+        patches = [preset(name)] if other is None else [other, preset(name)]
+        return comfyui.client.sample(single_pass(host, settings, chain(*patches)))
+
+    assert torch.equal(sample("one_step_kept"), sample("one_step"))
+
+
+def test_two_experts_choose_for_themselves(comfyui: ComfyUI) -> None:
+    experts = {"low_noise_host_name": "wan_t2v_low_noise", "low_noise_patch": preset("density_kept")}
+    graph = two_segments("wan_t2v", Settings(steps=4), preset("density_kept"), **experts, switch_step=2)
+
+    result, report = reported(comfyui, graph)
+
+    assert [shown.sparse for shown in lines(result, graph)] == [2 * LAYERS] * 2
+    assert [choosing(model) for model in report["models"]] == [{"0": 2 * HEADS, "1": 2 * HEADS}] * 2
+    assert report["map_ages"] == {"0": 2 * LAYERS, "1": 2 * LAYERS}
+
+
+def test_a_second_sampler_on_a_model_chooses_anew(comfyui: ComfyUI) -> None:
+    graph = two_segments("wan_t2v", Settings(steps=4, cfg=1.0), preset("density_kept"), switch_step=1)
+
+    _, report = reported(comfyui, graph)
+
+    assert choosing(report) == {"0": 2 * HEADS, "1": 2 * HEADS}
+    assert report["map_ages"] == {"0": 2 * LAYERS, "1": LAYERS, "2": LAYERS}
