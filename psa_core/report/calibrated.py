@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from collections.abc import Hashable, Iterable
+from itertools import chain
 from math import fsum
 from typing import Any, NamedTuple
 
@@ -108,13 +109,13 @@ class Calibrated:
         Raises:
             ConfigError: no layer was calibrated.
         """
-        if not self._given:
+        if not self:
             allowed = "must be calibrated, in a run with sparse steps and layers: nothing was chosen in it"
             raise ConfigError("mask_mode", config.mask_mode, allowed)
         recipes, errors = {}, {}
-        for layer in sorted({layer for layer, _ in self._given}):
-            heads = list(zip(*(_by_head(given) for (at, _), given in self._given.items() if at == layer), strict=True))
-            worst = [max((pair for pairs in head for pair in pairs), key=lambda pair: pair[1]) for head in heads]
+        for layer, conditions in self._by_layer().items():
+            heads = zip(*map(_by_head, conditions), strict=True)
+            worst = [max(chain.from_iterable(head), key=lambda pair: pair[1]) for head in heads]
             recipes[layer] = [recipe for recipe, _ in worst]
             errors[layer] = [error for _, error in worst]
         return Calibration(
@@ -132,13 +133,20 @@ class Calibrated:
     def as_dict(self) -> dict[str, Any]:
         """For JSON: how many heads of each layer have which recipe, and the errors measured later."""
         layers = {}
-        for layer in sorted({layer for layer, _ in self._given}):
-            counts = Counter(
-                recipe.name for (at, _), given in self._given.items() if at == layer for head in _by_head(given)
-                for recipe, _ in head
-            )  # fmt: skip
+        for layer, conditions in self._by_layer().items():
+            heads = chain.from_iterable(map(_by_head, conditions))
+            counts = Counter(recipe.name for recipe, _ in chain.from_iterable(heads))
             layers[str(layer)] = dict(counts.most_common())
         return {"recipes": layers, "measured_errors": [error._asdict() for error in self.errors()]}
+
+    def _by_layer(self) -> dict[int, list[_Given]]:
+        """What each layer was given, under all conditions."""
+        with self._lock:
+            given = list(self._given.items())
+        layers: dict[int, list[_Given]] = {layer: [] for layer in sorted(layer for (layer, _), _ in given)}
+        for (layer, _), under_condition in given:
+            layers[layer].append(under_condition)
+        return layers
 
 
 def _by_head(given: _Given) -> list[list[tuple[Recipe, float]]]:
