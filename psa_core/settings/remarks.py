@@ -23,6 +23,7 @@ def remarks(config: PSAConfig, steps: int, layers: int | None = None) -> list[st
     if config.type == "dense" or not steps:
         return []
     found = [*_warmup_that_holds(config, steps), *_few_sparse_steps(config, steps), *_skipped_levels(config)]
+    found += [*_unused_target(config), *_unused_curve(config, steps)]
     return found if layers is None else [*found, *_layers(config, steps, layers)]
 
 
@@ -61,6 +62,30 @@ def _skipped_levels(config: PSAConfig) -> list[str]:
     if all(any(level and hi > lo for level, (lo, hi) in ratios.items()) for ratios in sets):
         return []
     return ["all levels are 0: nearly everything is skipped, and the video falls apart; raise level 1"]
+
+
+def _unused_target(config: PSAConfig) -> list[str]:
+    """What heads should be calibrated for, where they are not."""
+    schedule, radial = config.schedule or Schedule(), config.radial
+    if config.mask_mode != "calibrated":
+        return []
+    target = "target_density" if config.target_error is None else "target_error"
+    line = f"{target} = {getattr(config, target):g} has no effect"
+    if radial is not None and radial.decides_alone:
+        return [f"{line}: the mask decides alone (its mode is {radial.mode})"]
+    if schedule.curve == "timestep":
+        return [f"{line}: the schedule's curve is timestep, which gives all blocks of a step one level"]
+    return []
+
+
+def _unused_curve(config: PSAConfig, steps: int) -> list[str]:
+    """A curve whose first step has the level maps of all."""
+    schedule, radial = config.schedule or Schedule(), config.radial
+    start, stop, *_ = dense_places(config, steps)
+    alone = radial is not None and radial.decides_alone
+    if alone or schedule.curve not in ("linear", "cosine") or not 1 < stop - start <= config.map_steps:
+        return []
+    return [f"the schedule's curve has no effect: map_steps = {config.map_steps} keeps the first sparse step's maps"]
 
 
 def _layers(config: PSAConfig, steps: int, layers: int) -> list[str]:

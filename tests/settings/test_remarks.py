@@ -17,6 +17,7 @@ from ..support.strategies import configs
 
 SKIPPED = {0: (0, 1)}
 FALLS_APART = "all levels are 0: nearly everything is skipped, and the video falls apart; raise level 1"
+ONE_LEVEL = "the schedule's curve is timestep, which gives all blocks of a step one level"
 LATE = "5 of 20 steps run sparse (15 dense at the start); a warm-up of 30% would take 6"
 
 
@@ -60,7 +61,15 @@ LATE = "5 of 20 steps run sparse (15 dense at the start); a warm-up of 30% would
         ({"mask_ratios": SKIPPED, "radial": RadialMask()}, 20, []),
         ({"mask_ratios": SKIPPED, "mask_mode": "calibrated"}, 20, []),
         ({"mask_ratios": SKIPPED, "mask_mode": "calibrated", "schedule": Schedule(curve="timestep")}, 20,
-         [FALLS_APART]),
+         [FALLS_APART, f"target_density = 0.15 has no effect: {ONE_LEVEL}"]),
+        ({"mask_mode": "calibrated", "target_error": 0.1, "map_steps": 100}, 20, []),
+        ({"mask_mode": "calibrated", "target_error": 0.1, "radial": RadialMask()}, 20,
+         ["target_error = 0.1 has no effect: the mask decides alone (its mode is radial only)"]),
+        ({"mask_mode": "calibrated", "target_density": 0.2, "radial": RadialMask(mode="intersect")}, 20, []),
+        ({"map_steps": 19, "schedule": Schedule(curve="linear", end={1: (0, 1)})}, 20, []),
+        ({"map_steps": 18, "schedule": Schedule(warmup=2, curve="cosine", end={1: (0, 1)})}, 20,
+         ["the schedule's curve has no effect: map_steps = 18 keeps the first sparse step's maps"]),
+        ({"map_steps": 18, "radial": RadialMask(), "schedule": Schedule(warmup=2, curve="cosine")}, 20, []),
         ({"schedule": Schedule(dense_layers="0, 28-31")}, 20,
          ["dense_layers 30, 31: the model has 30 layers, counted from 0"]),
         ({"schedule": Schedule(dense_layers="5-40"), "radial": RadialMask(dense_layers=5)}, 20,
