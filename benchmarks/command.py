@@ -13,7 +13,7 @@ from psa_core.apps.packages import need
 from psa_core.settings.errors import ConfigError
 
 if TYPE_CHECKING:
-    from psa_core.apps.bench.results import Row
+    from psa_core.apps.bench.results import Results, Row
 
 log = logging.getLogger(__name__)
 
@@ -23,12 +23,14 @@ _WITHOUT = {
     "model": ("only",),
     "quality": ("only", "cases", "quick"),
     "study": ("only", "cases", "quick"),
+    "frontier": ("only",),
 }
 _NEEDS = {
     "targets": ("tqdm",),
     "model": ("tqdm", "diffusers"),
     "quality": ("tqdm", "diffusers", "transformers", "skimage"),
     "study": ("tqdm", "diffusers", "transformers"),
+    "frontier": ("tqdm", "diffusers", "transformers"),
 }
 
 
@@ -45,6 +47,7 @@ def run(parsed: argparse.Namespace) -> None:
         "model": _models,
         "quality": _quality,
         "study": _study,
+        "frontier": _frontier,
         "table": _table,
         "plot": lambda parsed: _draw(parsed.plot),
     }
@@ -108,12 +111,29 @@ def _study(parsed: argparse.Namespace) -> None:
         print(table + "\n", flush=True)
 
 
+def _frontier(parsed: argparse.Namespace) -> None:
+    from psa_core.apps.bench.cases import chosen_cases
+
+    from .frontier.heads import QUICK_SOURCES, SOURCES
+    from .frontier.measure import DENSITIES, QUICK_DENSITIES, run_frontier
+    from .frontier.tables import frontier_tables
+
+    sources, densities = (QUICK_SOURCES, QUICK_DENSITIES) if parsed.quick else (SOURCES, DENSITIES)
+    chosen = chosen_cases(parsed.cases, sources, known=SOURCES)
+    results, file = run_frontier(chosen, parsed.output, densities, parsed.quick)
+    print(f"{frontier_tables(results)}\n\nresults are in {file}")
+    if any(row.ratio for row in results.rows):
+        _draw(file)
+
+
 def _table(parsed: argparse.Namespace) -> None:
     from psa_core.apps.bench.results import Results
 
+    from .frontier.tables import frontier_tables
     from .op.tables import all_tables
 
-    print(all_tables(Results.load(parsed.table)))
+    results = Results.load(parsed.table)
+    print(frontier_tables(results) if _of_frontier(results) else all_tables(results))
 
 
 def _keep(rows: Sequence[Row], parsed: argparse.Namespace, *kind: str, more: str = "") -> Path:
@@ -136,8 +156,15 @@ def _draw(file: Path) -> None:
         return
     from psa_core.apps.bench.results import Results
 
-    from .op.plot import draw
+    from .frontier import plot as frontier_plot
+    from .op import plot as op_plot
 
-    picture = file.with_suffix(".png")
-    draw(Results.load(file), picture)
+    results, picture = Results.load(file), file.with_suffix(".png")
+    (frontier_plot if _of_frontier(results) else op_plot).draw(results, picture)
     print(f"the picture is {picture}")
+
+
+def _of_frontier(results: Results) -> bool:
+    from .frontier.ours import PART
+
+    return any(row.part == PART for row in results.rows)

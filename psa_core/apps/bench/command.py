@@ -13,6 +13,7 @@ _SWITCHES = {
     "targets": "every target, met or missed; about a minute on an H200",
     "model": "a forward pass of Wan 1.3B and of CogVideoX1.5, random weights",
     "quality": "PSNR and SSIM of every preset in the tiny model; minutes, on a CPU too",
+    "frontier": "error against time of calibrated attention, fixed recipes and rivals; minutes",
     "study": "errors of settings at equal density in the tiny model; ten minutes, on a CPU too",
 }
 _FILES = {

@@ -88,19 +88,30 @@ def int8_contender(part: str, case: Case, inputs: Inputs) -> Contender:
 
 def sol_contender(part: str, case: Case, inputs: Inputs, density: float) -> Contender:
     """Sparse attention in INT8: this share of 64-key blocks exactly, one pooled row for each other block."""
-    kitchen = _package("comfy_kitchen", _KITCHEN, "sol_attn")
-    if case.head_dim != 128:
-        raise RefusalError(f"head size {case.head_dim} (Sol-Attn takes 128)")
-    # Without this it would quietly compute in plain torch.
-    if not kitchen.sol_attn_is_available(inputs.q.device):
-        raise RefusalError("its kernels do not run on this GPU")
-    tokens_first = [x.transpose(1, 2) for x in inputs]
-
-    def call() -> torch.Tensor:
-        return kitchen.sol_attn(*tokens_first, topk_ratio=density).transpose(1, 2)
-
+    attend = sol_attention(inputs.q.device, case.head_dim)
+    call = functools.partial(attend, *inputs, density)
     row = Row.of(part, case, SOL, block_n=64, density=density, tail=True)
     return Contender(row, call, error=lambda: error_from_dense(call(), inputs), bound=_SOL_BOUND, rival=True)
+
+
+def sol_attention(device: torch.device, head_dim: int = 128) -> Callable[..., torch.Tensor]:
+    """Sol-Attn of q, k, v ``[B, H, L, D]`` and a density.
+
+    Raises:
+        RefusalError: it cannot take part.
+    """
+    kitchen = _package("comfy_kitchen", _KITCHEN, "sol_attn")
+    if head_dim != 128:
+        raise RefusalError(f"head size {head_dim} (Sol-Attn takes 128)")
+    # Without this it would quietly compute in plain torch.
+    if not kitchen.sol_attn_is_available(device):
+        raise RefusalError("its kernels do not run on this GPU")
+
+    def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, density: float) -> torch.Tensor:
+        tokens_first = (x.transpose(1, 2) for x in (q, k, v))
+        return kitchen.sol_attn(*tokens_first, topk_ratio=density).transpose(1, 2)
+
+    return attend
 
 
 def rival_contenders(part: str, case: Case, inputs: Inputs, density: float) -> Iterator[Contender | Row]:

@@ -1,0 +1,151 @@
+"""Our op with every fixed recipe, with recipes that were chosen, and with level maps of earlier steps."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import torch
+
+from psa_core.apps.bench.checks import error_from_levels, poison_free_memory
+from psa_core.apps.bench.inputs import Inputs
+from psa_core.apps.bench.results import Row
+from psa_core.apps.bench.timing import Contender
+from psa_core.attention.choose import candidates, choose_recipes
+from psa_core.attention.recipes import Choice
+from psa_core.attention.steps import Attended, LevelMap, sparse_attention, trial_of
+from psa_core.attention.trial import ORDERS_TRIED
+from psa_core.ops.backends import choose_backend
+from psa_core.ops.reorder import Orders
+from psa_core.settings.config import PSAConfig
+from psa_core.settings.recipe import Recipe
+
+from .heads import Heads
+
+PART = "frontier"
+CHOOSING = "choosing"
+BEST_POSSIBLE = "best recipe of each call and head"
+CALIBRATED, IN_CALL = "calibrated", "calibrated in the call"
+BASE = PSAConfig(block_m=128, block_n=128, min_tokens=0)
+# Map ages that are measured: of map_steps = 4.
+MAP_STEPS = 4
+
+
+@dataclass(frozen=True)
+class Entrant:
+    """One setting.
+
+    Attributes:
+        contender: what is checked and timed, on the first of the later steps; a row where that cannot be.
+        output: of a step by its number, ``[1, H, L, D]``.
+        steps: those to measure the error on; None for all later ones.
+        fixed: whether it is one recipe for all heads.
+    """
+
+    contender: Contender | Row
+    output: Callable[[int], torch.Tensor] = field(repr=False)
+    steps: range | None = None
+    fixed: bool = False
+
+
+def recipe_name(recipe: Recipe) -> str:
+    """A recipe without its density."""
+    return f"{recipe.order}, {recipe.estimator}, {recipe.mix}"
+
+
+# Upstream's, and that of this pack's presets.
+PRESET = recipe_name(Recipe(order="Gilbert", estimator="sampled_max", mix="pyramid", density=1.0))
+FIXED = tuple(recipe_name(recipe) for recipe in candidates(1.0, ORDERS_TRIED))
+
+
+def map_name(age: int) -> str:
+    """Calibrated, with a map that is given and was made so many steps before."""
+    return f"{CALIBRATED}, map of {age} steps before"
+
+
+def our_entrants(heads: Heads, density: float) -> Iterator[Entrant]:
+    """Fixed recipes; calibrated with recipes that were chosen before, or in the call; maps of earlier steps."""
+    for recipe in candidates(density, ORDERS_TRIED):
+        yield _entrant(heads, recipe_name(recipe), density, _attend(heads, recipe.config(BASE)), fixed=True)
+    config = BASE.replace(mask_mode="calibrated", target_density=density)
+    choice = choose(heads, config)
+    attend = _attend(heads, config, choice)
+    yield _entrant(heads, CALIBRATED, density, attend)
+    yield _entrant(heads, IN_CALL, density, _attend(heads, config))
+    yield from _with_kept_maps(heads, density, config, attend, choice)
+
+
+def choose(heads: Heads, config: PSAConfig) -> Choice:
+    """The recipe of every head, by its errors in the first step."""
+    return choose_recipes(trial_of(*heads.steps[0], config, heads.case.grid, 0, None, _backend(heads)))
+
+
+def chosen_line(heads: Heads, density: float) -> str:
+    """How many heads take which recipe, for people."""
+    choice = choose(heads, BASE.replace(mask_mode="calibrated", target_density=density))
+    counts = Counter(recipe_name(choice.recipes[number]) for number in choice.of_head.flatten().tolist())
+    chosen = "; ".join(f"{count} {name}" for name, count in counts.most_common())
+    return f"{heads.case.name}, density {density:g}, heads that chose: {chosen}"
+
+
+def choosing(heads: Heads, density: float) -> Contender:
+    """The choice alone."""
+    config = BASE.replace(mask_mode="calibrated", target_density=density)
+    row = Row.of(PART, heads.case, CALIBRATED, density=density, block_n=config.block_n, stage=CHOOSING)
+    return Contender(row, lambda: choose(heads, config))
+
+
+def _attend(
+    heads: Heads, config: PSAConfig, choice: Choice | None = None, level_map: LevelMap | None = None
+) -> Callable[[int], Attended]:
+    """One call of the op in a step."""
+    rest = config, heads.case.grid, 0, None, _backend(heads), choice, level_map
+    return lambda step: sparse_attention(*heads.steps[step], *rest)
+
+
+def _with_kept_maps(
+    heads: Heads, density: float, config: PSAConfig, attend: Callable[[int], Attended], choice: Choice
+) -> Iterator[Entrant]:
+    """Maps are given, all at one step, so that their ages alone differ."""
+    last = min(MAP_STEPS, len(heads.steps)) - 1
+    for age in range(last + 1):
+        kept = _attend(heads, config, choice, attend(last - age).level_map)
+        yield _entrant(heads, map_name(age), density, kept, range(last, last + 1))
+
+
+def _entrant(
+    heads: Heads,
+    name: str,
+    density: float,
+    attend: Callable[[int], Attended],
+    steps: range | None = None,
+    fixed: bool = False,
+) -> Entrant:
+    timed = (steps or heads.later)[0]
+
+    def error() -> float:
+        poison_free_memory(heads.steps[timed].q)
+        attended = attend(timed)
+        assert attended.level_map is not None
+        return _error_from_map(attended.out, heads.steps[timed], attended.level_map)
+
+    reached = float(attend(timed).info().density)
+    row = Row.of(PART, heads.case, name, density=density, block_n=BASE.block_n, reached_density=reached)
+    contender = Contender(row, lambda: attend(timed), error=error)
+    return Entrant(contender, lambda step: attend(step).out, steps, fixed)
+
+
+def _error_from_map(out: torch.Tensor, inputs: Inputs, level_map: LevelMap) -> float:
+    """Relative error of the last head against float32 in plain torch on the same map."""
+    levels, orders = level_map.levels[:, -1:], level_map.orders
+    if orders is None:
+        return error_from_levels(out, inputs, levels, BASE.block_n)
+    last = Orders(orders.index, orders.of_head[:, -1:])
+    return error_from_levels(
+        last.take(out[:, -1:]), Inputs(*(last.take(x[:, -1:]) for x in inputs)), levels, BASE.block_n
+    )
+
+
+def _backend(heads: Heads) -> str:
+    return choose_backend("auto", *heads.steps[0])
