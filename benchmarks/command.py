@@ -24,6 +24,7 @@ _WITHOUT = {
     "quality": ("only", "cases", "quick"),
     "study": ("only", "cases", "quick"),
     "frontier": ("only",),
+    "pixels": ("only", "cases"),
 }
 _NEEDS = {
     "targets": ("tqdm",),
@@ -31,6 +32,7 @@ _NEEDS = {
     "quality": ("tqdm", "diffusers", "transformers", "skimage"),
     "study": ("tqdm", "diffusers", "transformers"),
     "frontier": ("tqdm", "diffusers", "transformers"),
+    "pixels": ("tqdm", "diffusers", "transformers", "skimage"),
 }
 
 
@@ -48,6 +50,7 @@ def run(parsed: argparse.Namespace) -> None:
         "quality": _quality,
         "study": _study,
         "frontier": _frontier,
+        "pixels": _pixels,
         "table": _table,
         "plot": lambda parsed: _draw(parsed.plot),
     }
@@ -124,6 +127,16 @@ def _frontier(parsed: argparse.Namespace) -> None:
     print(f"{frontier_tables(results)}\n\nresults are in {file}")
     if any(row.ratio for row in results.rows):
         _draw(file)
+
+
+def _pixels(parsed: argparse.Namespace) -> None:
+    from .pixels.cases import QUICK_STUDIES, STUDIES
+    from .pixels.measure import run_pixels
+    from .pixels.results import TARGETS, pixel_table
+    from .targets import target_table
+
+    rows, file = run_pixels(QUICK_STUDIES if parsed.quick else STUDIES, parsed.output, quick=parsed.quick)
+    print(f"{pixel_table(rows)}\n\n{target_table(rows, TARGETS)}\n\nresults are in {file}")
 
 
 def _table(parsed: argparse.Namespace) -> None:

@@ -14,6 +14,7 @@ _SWITCHES = {
     "model": "a forward pass of Wan 1.3B and of CogVideoX1.5, random weights",
     "quality": "PSNR and SSIM of every preset in the tiny model; minutes, on a CPU too",
     "frontier": "error against time of calibrated attention, fixed recipes and rivals; minutes",
+    "pixels": "whole clips of the tiny model with calibrated attention, fixed recipes and Sol-Attn; minutes",
     "study": "errors of settings at equal density in the tiny model; ten minutes, on a CPU too",
 }
 _FILES = {

@@ -1,0 +1,90 @@
+"""What the pixel study makes: clips at several sizes, each with every setting."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from psa_core.models.tiny_video.vocabulary import COLOURS, GROUNDS, MOTIONS, PATTERNS, SHAPES
+from psa_core.settings.config import PSAConfig
+from psa_core.settings.recipe import Recipe
+
+from ..study.capture import SMALL, Clip
+
+DENSITY = 0.15
+# At this share Sol-Attn takes as long as the op at DENSITY.
+_SOL_DENSITY = 0.08
+_BASE = PSAConfig(block_m=128, block_n=128, min_tokens=0)
+_CALIBRATED = _BASE.replace(mask_mode="calibrated", target_density=DENSITY)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One way to make the clips.
+
+    Attributes:
+        config: of PSA; ``warmup_steps`` is the study's business. None for Sol-Attn.
+        sol: the share of blocks that Sol-Attn takes exactly.
+        prompts_share: whether calls with and without the prompt share recipes and kept maps.
+    """
+
+    name: str
+    config: PSAConfig | None = None
+    sol: float = 0.0
+    prompts_share: bool = False
+
+
+@dataclass(frozen=True)
+class Study:
+    """Clips of one size.
+
+    Attributes:
+        clips: how many, each with a prompt and noise of its own.
+        steps: of a denoising.
+        dense_steps: the first of them, which decide what a clip shows.
+        batch: clips that are made at once.
+    """
+
+    clip: Clip
+    clips: int
+    steps: int
+    dense_steps: int
+    batch: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.clip.height} x {self.clip.width}"
+
+
+STUDIES = (Study(SMALL, 16, 20, 6, 16), Study(Clip(640, 768), 8, 12, 4, 8))
+# What a CPU can do.
+QUICK_STUDIES = (Study(Clip(128, 160, 9), 2, 4, 1, 2),)
+
+PRESET, BEST_FIXED, CALIBRATED = "preset's recipe", "raster, sampled_sum, tail", "calibrated"
+SOL = f"Sol-Attn, top {100 * _SOL_DENSITY:g} %"
+
+
+def _fixed(order: str, estimator: str, mix: str) -> PSAConfig:
+    return Recipe(order=order, estimator=estimator, mix=mix, density=DENSITY).config(_BASE)
+
+
+SETTINGS = (
+    Setting(PRESET, _fixed("Gilbert", "sampled_max", "pyramid")),
+    Setting("raster, sampled_max, level 1", _fixed("Raster", "sampled_max", "level 1")),
+    Setting(BEST_FIXED, _fixed("Raster", "sampled_sum", "tail")),
+    Setting(CALIBRATED, _CALIBRATED),
+    *(Setting(f"{CALIBRATED}, map_steps {n}", _CALIBRATED.replace(map_steps=n)) for n in (2, 4)),
+    Setting(f"{CALIBRATED}, map_steps 4, prompts share", _CALIBRATED.replace(map_steps=4), prompts_share=True),
+    Setting(SOL, sol=_SOL_DENSITY),
+    Setting(f"Sol-Attn, top {100 * DENSITY:g} %", sol=DENSITY),
+)
+
+
+def prompt(number: int) -> str:
+    """One of 32 different prompts; every second one has two objects."""
+
+    def word(words: tuple[str, ...], step: int) -> str:
+        return words[(number * step + number // len(words)) % len(words)]
+
+    second = f" and a {word(COLOURS, 3)} {word(SHAPES, 3)} {word(MOTIONS, 5)}" if number % 2 else ""
+    first = f"a {word(COLOURS, 1)} {word(SHAPES, 1)} {word(MOTIONS, 1)}"
+    return f"{first}{second} over {word(GROUNDS, 1)} {word(PATTERNS, 3)}"

@@ -1,0 +1,78 @@
+"""One run of the pixel study."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from psa_core.apps.bench.results import file_stem
+from psa_core.apps.bench.rivals import RefusalError
+from psa_core.report.quality import measure_quality
+
+from .cases import SETTINGS, Setting, Study
+from .results import PixelRow, save_rows
+from .sample import Sampler
+
+# PSNR and SSIM are taken of one frame in so many: that of each frame of tokens.
+_EVERY = 4
+
+
+def run_pixels(
+    studies: Sequence[Study], output: Path, settings: Sequence[Setting] = SETTINGS, quick: bool = False
+) -> tuple[list[PixelRow], Path]:
+    """Make and measure every clip; the file is written after each setting, so that a run cut short keeps the rest.
+
+    Returns:
+        A row for each size and setting, and the file written.
+    """
+    sampler = Sampler()
+    machine = torch.cuda.get_device_name() if sampler.device.type == "cuda" else "CPU"
+    file = output / f"{file_stem(machine, 'pixels', *(['quick'] if quick else []))}.json"
+    rows: list[PixelRow] = []
+    progress = tqdm(total=len(studies) * len(settings), unit="setting", dynamic_ncols=True)
+    for study in studies:
+        progress.set_description(f"{study.name}: dense")
+        dense = sampler.dense(study).videos
+        for setting in settings:
+            progress.set_description(f"{study.name}: {setting.name}")
+            rows.append(_measure(sampler, study, setting, dense))
+            save_rows(rows, file)
+            progress.update()
+    progress.close()
+    return rows, file
+
+
+def flicker(video: np.ndarray, reference: np.ndarray) -> float:
+    """How far the changes from frame to frame are from those of a reference.
+
+    Norm of the difference of the two videos' frame-to-frame changes, by the norm of the reference's changes: 0 for the
+    same changes, also in a video that is brighter throughout, and 1 for a still one. PSNR of frames misses pulsing, as
+    it does not tell an error that stays from one that comes and goes.
+
+    Args:
+        video, reference: ``[frames, height, width, 3]``, two frames or more.
+    """
+    changes, wanted = (np.diff(x.astype(np.float32), axis=0) for x in (video, reference))
+    return float(np.linalg.norm(changes - wanted) / max(np.linalg.norm(wanted), np.finfo(np.float32).tiny))
+
+
+def _measure(sampler: Sampler, study: Study, setting: Setting, dense: np.ndarray) -> PixelRow:
+    start = time.perf_counter()
+    try:
+        videos, density = sampler.sparse(study, setting)
+    except RefusalError as refusal:
+        return PixelRow(study.name, setting.name, refusal=str(refusal))
+    seconds = time.perf_counter() - start
+    # NumPy and SciPy let other threads run meanwhile.
+    with ThreadPoolExecutor() as threads:
+        quality = list(threads.map(measure_quality, videos[:, ::_EVERY], dense[:, ::_EVERY]))
+        changes = list(threads.map(flicker, videos, dense))
+    psnr = tuple(found.mean_psnr for found in quality)
+    ssim = tuple(found.mean_ssim for found in quality)
+    return PixelRow(study.name, setting.name, density, psnr, ssim, tuple(changes), seconds)
