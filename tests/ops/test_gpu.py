@@ -17,6 +17,7 @@ from psa_core.ops.levels.bounds import Quotas
 from psa_core.ops.levels.rules import levels_from_importance
 from psa_core.ops.pyramid.triton import block_means_triton
 from psa_core.ops.reorder import Orders, order_index, reorder_orders
+from psa_core.ops.reorder.orders import first_order
 
 from ..support.tensors import Shape, heads_alone, random_levels, random_qkv, relative_error
 
@@ -312,7 +313,8 @@ def test_more_than_two_to_the_31_numbers() -> None:
     scores = sampled_max(q[:, 46:], k[:, 46:], 128, 128, "triton")
     assert scores.isfinite().all()
     assert relative_error(scores[:, 1:], sampled_max(q[:, 47:], k[:, 47:], 128, 128, "torch")) < 1e-4
-    means = block_means_triton(q[:, 46:], 128, torch.arange(360_000, device=CUDA).flip(0))
+    backwards = Orders(torch.arange(360_000, device=CUDA).flip(0)[None], first_order(1, 2, CUDA))
+    means = block_means_triton(q[:, 46:], 128, backwards)
     expected = torch.nn.functional.avg_pool1d(q[0, 46:].flip(1).float().mT, 128, ceil_mode=True).mT
     assert relative_error(means[0], expected) < 1e-4
 
