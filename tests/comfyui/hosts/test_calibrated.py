@@ -152,7 +152,6 @@ def test_at_full_density_it_is_dense(
 @pytest.mark.parametrize(
     ("host", "settings", "other"),
     [
-        ("wan_t2v", TWO_STEPS, None),
         ("wan_t2v", Settings(steps=2, positive_tokens=8), None),
         ("wan_t2v", WINDOWED, context_windows),
         ("wan_vace", TWO_STEPS, None),
@@ -186,3 +185,19 @@ def test_a_second_sampler_on_a_model_chooses_anew(comfyui: ComfyUI) -> None:
 
     assert choosing(report) == {"0": 2 * HEADS, "1": 2 * HEADS}
     assert report["map_ages"] == {"0": 2 * LAYERS, "1": LAYERS, "2": LAYERS}
+
+
+@pytest.mark.parametrize(("name", "blocks"), [("density_kept", False), ("fixed_kept", True)])
+def test_compiled_it_is_as_without(comfyui: ComfyUI, name: str, blocks: bool) -> None:
+    def compiled(graph: Graph, model: Link) -> Link:
+        return graph.add("PSATestCompile", model=model, fullgraph=True, blocks=blocks)
+
+    settings = Settings(steps=4, positive_tokens=8)
+    eager, expected = reported(comfyui, single_pass("wan_t2v", settings, preset(name)))
+    graph = single_pass("wan_t2v", settings, chain(preset(name), compiled))
+
+    result, report = reported(comfyui, graph)
+
+    assert report["map_ages"] == expected["map_ages"] == {str(age): 2 * LAYERS for age in range(4)}
+    assert report["density"] == pytest.approx(expected["density"])
+    assert relative_error(comfyui.client.latent(result), comfyui.client.latent(eager)) < 1e-4
