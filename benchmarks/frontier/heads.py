@@ -40,6 +40,11 @@ class Heads(NamedTuple):
         """Numbers of the steps that chosen recipes are applied to."""
         return range(1, len(self.steps)) if len(self.steps) > 1 else range(1)
 
+    @property
+    def on_gpu(self) -> bool:
+        """Whether times mean something."""
+        return self.steps[0].q.is_cuda
+
     def errors(self, out: torch.Tensor, step: int) -> torch.Tensor:
         """Relative error of norms of each head's whole output in a step, ``[H]``."""
         exact = self.exact[step][0]

@@ -60,7 +60,7 @@ def density_rows(heads: Heads, density: float, effort: Effort, tick: Callable[[]
     """Everything at one density: checked, timed where there is a GPU, and then each one's error."""
     entrants = [*rival_entrants(heads, density), *our_entrants(heads, density)]
     contenders = [entrant.contender for entrant in entrants]
-    if heads.steps[0].q.is_cuda:
+    if heads.on_gpu:
         rows = side_by_side([*contenders, choosing(heads, density)], effort, tick=tick)
     else:
         rows = [prepare(x) if isinstance(x, Contender) else x for x in contenders]

@@ -26,10 +26,9 @@ _TILES = (2, 8, 8)
 def rival_entrants(heads: Heads, density: float) -> Iterator[Entrant]:
     """All of them at one density; the dense backend comes first."""
     case = heads.case
-    on_gpu = heads.steps[0].q.is_cuda
-    backend = SDPBackend.CUDNN_ATTENTION if on_gpu else None
+    backend = SDPBackend.CUDNN_ATTENTION if heads.on_gpu else None
     yield _entrant(heads, lambda inputs: sdpa_contender(PART, case, inputs, backend))
-    if not on_gpu:
+    if not heads.on_gpu:
         for name in (FLEX, SOL, SOL_GILBERT):
             yield Entrant(Row.of(PART, case, name, density=density, refusal="measured on a GPU alone"), _no_output)
         return

@@ -12,7 +12,7 @@ import torch
 from tqdm import tqdm
 
 from psa_core.apps.bench.results import file_stem
-from psa_core.apps.bench.rivals import RefusalError
+from psa_core.apps.bench.side_by_side import reason_of
 from psa_core.report.quality import measure_quality
 
 from .cases import SETTINGS, Setting, Study
@@ -66,8 +66,11 @@ def _measure(sampler: Sampler, study: Study, setting: Setting, dense: np.ndarray
     start = time.perf_counter()
     try:
         videos, density = sampler.sparse(study, setting)
-    except RefusalError as refusal:
-        return PixelRow(study.name, setting.name, refusal=str(refusal))
+    # What a rival raises is its own affair.
+    except Exception as failure:
+        if setting.config is not None:
+            raise
+        return PixelRow(study.name, setting.name, refusal=reason_of(failure))
     seconds = time.perf_counter() - start
     # NumPy and SciPy let other threads run meanwhile.
     with ThreadPoolExecutor() as threads:

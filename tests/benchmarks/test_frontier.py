@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import sys
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
+from torch.nn.attention.flex_attention import BlockMask
 from torch.nn.functional import scaled_dot_product_attention
 
 from benchmarks.frontier.heads import QUICK_SOURCES, SOURCES, Denoising, Heads, exact_attention, synthetic, trained
@@ -22,14 +26,18 @@ from benchmarks.frontier.ours import (
     choose,
     map_name,
 )
+from benchmarks.frontier.rivals import SOL_GILBERT
 from benchmarks.frontier.tables import KEPT, TARGETS, error_at_time, find, frontier_tables, with_best_fixed
+from benchmarks.op import flex
+from benchmarks.op.flex import FLEX
 from benchmarks.study.capture import Clip
 from psa_core import calibrate, pyramid_sparse_attention
+from psa_core.apps.bench import rivals, side_by_side
 from psa_core.apps.bench.cases import Case
 from psa_core.apps.bench.inputs import video_inputs
-from psa_core.apps.bench.results import Results, Row
+from psa_core.apps.bench.results import WHOLE_OP, Results, Row
 from psa_core.apps.bench.rivals import CUDNN, SOL
-from psa_core.apps.bench.timing import QUICK
+from psa_core.apps.bench.timing import QUICK, Timing
 from psa_core.apps.cli import main
 from psa_core.settings.recipe import Recipe
 
@@ -80,6 +88,34 @@ def test_all_settings_are_measured_where_there_is_no_gpu() -> None:
     assert errors[ages[1]] > errors[ages[0]]
     assert {row.refusal for row in rows if row.attention not in errors} == {"measured on a GPU alone"}
     assert not any(row.ms for row in rows)
+
+
+def test_on_a_gpu_rivals_take_part_and_all_are_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    case = Case("small", 2, 128, (4, 10, 16))
+
+    def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, topk_ratio: float) -> torch.Tensor:
+        return scaled_dot_product_attention(*(x.transpose(1, 2) for x in (q, k, v))).transpose(1, 2)
+
+    # Without a compiler FlexAttention computes all blocks.
+    def attend_blocks(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, block_mask: BlockMask) -> torch.Tensor:
+        mask = block_mask.to_dense().bool().repeat_interleave(128, 2).repeat_interleave(128, 3)
+        return scaled_dot_product_attention(q, k, v, mask[..., : q.shape[2], : k.shape[2]])
+
+    kitchen = SimpleNamespace(sol_attn=attend, sol_attn_is_available=lambda device: True)
+    monkeypatch.setitem(sys.modules, "comfy_kitchen", kitchen)
+    monkeypatch.setattr(Heads, "on_gpu", True)
+    monkeypatch.setattr(flex, "_compiled_flex", lambda: attend_blocks)
+    monkeypatch.setattr(rivals, "sdpa_kernel", lambda backend: nullcontext())
+    monkeypatch.setattr(side_by_side, "measure", lambda contenders, *_: [Timing(2.0, 1.0) for _ in contenders])
+    heads = Heads.of(case, [video_inputs(case, torch.device("cpu"), torch.float32, seed) for seed in (0, 1)])
+    rows = density_rows(heads, 0.4, QUICK)
+    assert not [row.refusal for row in rows if row.refusal]
+    errors = {row.attention: row.error for row in rows if row.stage == WHOLE_OP}
+    # The stand-in is dense, whatever the order that it is given.
+    assert max(errors[name] for name in (CUDNN, SOL, SOL_GILBERT)) < 1e-5
+    assert 0.01 < errors[FLEX] < 1
+    assert all(row.ms and row.ratio == 1 for row in rows if row.stage == WHOLE_OP and row.attention != BEST_POSSIBLE)
+    assert [row.ms for row in rows if row.stage == CHOOSING] == [2.0]
 
 
 def test_choices_are_of_the_first_step() -> None:

@@ -90,10 +90,15 @@ def prepare(contender: Contender) -> Row:
 
 def refused(row: Row, failure: Exception) -> Row:
     """The row of what takes no part because this was raised."""
+    return row.replace(refusal=reason_of(failure))
+
+
+def reason_of(failure: Exception) -> str:
+    """What was raised, in a line."""
     if isinstance(failure, torch.cuda.OutOfMemoryError):
-        return row.replace(refusal=OUT_OF_MEMORY)
+        return OUT_OF_MEMORY
     message = str(failure).strip() or type(failure).__name__
-    return row.replace(refusal=message.splitlines()[0][:200])
+    return message.splitlines()[0][:200]
 
 
 def with_ratios(rows: Sequence[Row], timings: Sequence[Timing], dense: Sequence[str] = (CUDNN,)) -> list[Row]:
