@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import product
 
 import torch
 
@@ -12,14 +13,14 @@ from psa_core.apps.bench.checks import error_from_levels, poison_free_memory
 from psa_core.apps.bench.inputs import Inputs
 from psa_core.apps.bench.results import Row
 from psa_core.apps.bench.timing import Contender
-from psa_core.attention.choose import candidates, choose_recipes
+from psa_core.attention.choose import choose_recipes
 from psa_core.attention.recipes import Choice
 from psa_core.attention.steps import Attended, LevelMap, sparse_attention, trial_of
 from psa_core.attention.trial import ORDERS_TRIED
 from psa_core.ops.backends import choose_backend
 from psa_core.ops.reorder import Orders
-from psa_core.settings.config import PSAConfig
-from psa_core.settings.recipe import Recipe
+from psa_core.settings.config import IMPORTANCE_ESTIMATORS, PSAConfig
+from psa_core.settings.recipe import MIXES, Recipe
 
 from .heads import Heads
 
@@ -56,7 +57,15 @@ def recipe_name(recipe: Recipe) -> str:
 
 # Upstream's, and that of this pack's presets.
 PRESET = recipe_name(Recipe(order="Gilbert", estimator="sampled_max", mix="pyramid", density=1.0))
-FIXED = tuple(recipe_name(recipe) for recipe in candidates(1.0, ORDERS_TRIED))
+
+
+def fixed_recipes(density: float) -> list[Recipe]:
+    """All that every head may have alike, among them those that heads choose from."""
+    parts = product(ORDERS_TRIED, IMPORTANCE_ESTIMATORS, MIXES)
+    return [Recipe(order=order, estimator=name, mix=mix, density=density) for order, name, mix in parts]
+
+
+FIXED = tuple(recipe_name(recipe) for recipe in fixed_recipes(1.0))
 
 
 def map_name(age: int) -> str:
@@ -66,7 +75,7 @@ def map_name(age: int) -> str:
 
 def our_entrants(heads: Heads, density: float) -> Iterator[Entrant]:
     """Fixed recipes; calibrated with recipes that were chosen before, or in the call; maps of earlier steps."""
-    for recipe in candidates(density, ORDERS_TRIED):
+    for recipe in fixed_recipes(density):
         yield _entrant(heads, recipe_name(recipe), density, _attend(heads, recipe.config(BASE)), fixed=True)
     config = BASE.replace(mask_mode="calibrated", target_density=density)
     choice = choose(heads, config)

@@ -25,6 +25,7 @@ from benchmarks.frontier.ours import (
     PRESET,
     choose,
     map_name,
+    recipe_name,
 )
 from benchmarks.frontier.rivals import SOL_GILBERT
 from benchmarks.frontier.tables import KEPT, TARGETS, error_at_time, find, frontier_tables, with_best_fixed
@@ -39,6 +40,8 @@ from psa_core.apps.bench.results import WHOLE_OP, Results, Row
 from psa_core.apps.bench.rivals import CUDNN, SOL
 from psa_core.apps.bench.timing import QUICK, Timing
 from psa_core.apps.cli import main
+from psa_core.attention.choose import candidates
+from psa_core.attention.trial import ORDERS_TRIED
 from psa_core.settings.recipe import Recipe
 
 from ..support.bench_results import MACHINE
@@ -135,6 +138,10 @@ def test_a_run_cut_short_keeps_what_is_done(monkeypatch: pytest.MonkeyPatch, tmp
     (file,) = tmp_path.iterdir()
     assert file.name == "no_GPU-frontier-quick.json"
     assert {row.density for row in Results.load(file).rows if row.attention == CALIBRATED} == {0.25, 0.5}
+
+
+def test_the_presets_recipe_and_all_that_heads_choose_from_are_fixed_recipes_too() -> None:
+    assert {PRESET, *(recipe_name(recipe) for recipe in candidates(0.15, ORDERS_TRIED))} <= set(FIXED)
 
 
 def test_sources_have_the_tokens_that_targets_name() -> None:
