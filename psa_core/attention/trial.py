@@ -26,7 +26,7 @@ from .attend import attend
 from .plan import coarsest_level
 from .recipes import HeadRecipes, head_recipes
 
-ORDERS_TRIED = (RASTER, "Gilbert")
+ORDERS_TRIED = (RASTER, "Rows", "Columns", "Gilbert")
 # Query blocks of a trial.
 BLOCKS = 8
 _TINY = torch.finfo(torch.float32).tiny

@@ -18,7 +18,7 @@ from .targets import read_targets
 from .validation import FrozenMap, check_choice, check_text, check_whole, extents, nested, plain, share
 
 MASK_MODES = ("thresholdbound", "topk", "timestep", "calibrated")
-REORDER_METHODS = ("Gilbert", "Tile")
+REORDER_METHODS = ("Gilbert", "Tile", "Rows", "Columns")
 IMPORTANCE_ESTIMATORS = ("sampled_max", "sampled_sum", "mean", "sub_block_mass")
 ATTN_IMPLS = ("new_mask_type", "old_mask_type")
 SIM_LEVELS = {"x2": 2, "x4": 4, "x8": 8}
@@ -55,7 +55,8 @@ class PSAConfig:
         use_sim_mask: cap each key block's level by the cosine similarity of its keys.
         sim_thresholds: ``{"x2", "x4", "x8"}``: mean similarity above which a block may be pooled that far.
         use_rearrange: reorder video tokens before blocks are cut.
-        rearrange_method: ``"Gilbert"`` or ``"Tile"``.
+        rearrange_method: ``"Gilbert"``, a curve through neighbours; ``"Tile"``, box after box; ``"Rows"`` or
+            ``"Columns"``, a row or column of the picture in all frames before the next.
         tile_size: (frames, height, width) in tokens of a tile, for ``"Tile"``.
         warmup_steps: denoising steps at the start that stay dense, as a number or as a share of all steps (``"25%"``,
             rounded up). Hosts apply it; a bare call has no steps.

@@ -18,7 +18,7 @@ class Recipe:
     """What one head computes, validated on construction.
 
     Attributes:
-        order: of tokens before blocks are cut: ``"Raster"`` (as they come), ``"Gilbert"`` or ``"Tile"``.
+        order: of tokens before blocks are cut: ``"Raster"`` (as they come), or a ``rearrange_method`` of PSAConfig.
         estimator: of block importance, as ``PSAConfig.importance``.
         mix: how the density is spent: ``"level 1"`` alone; ``"pyramid"``, levels 1, 2 and 8 as 10 : 5 : 20;
             ``"tail"``, level 1, and one pooled row for every other block.

@@ -16,14 +16,15 @@ from psa_core.ops import reorder
 from psa_core.ops.reorder import (
     METHODS,
     gilbert,
+    lines,
     order_index,
     reorder_orders,
     tile,
 )
 from psa_core.ops.reorder.gilbert import gilbert_order
+from psa_core.ops.reorder.lines import columns_order, rows_order
 from psa_core.ops.reorder.orders import inverse
 from psa_core.ops.reorder.tile import tile_order
-from psa_core.settings.config import REORDER_METHODS
 from psa_core.settings.recipe import ORDERS
 
 from ..support.tensors import random_orders
@@ -94,7 +95,16 @@ class TestTile:
         assert np.array_equal(corners.T // tile, list(itertools.product(*map(range, tiles))))
 
 
-@pytest.mark.parametrize("method", REORDER_METHODS)
+class TestLines:
+    @hypothesis.given(grids)
+    def test_a_line_of_the_picture_in_all_frames_before_the_next(self, grid: Grid) -> None:
+        for order, axes in ((rows_order(grid), (1, 0, 2)), (columns_order(grid), (2, 0, 1))):
+            position = np.stack(np.unravel_index(order, grid))[list(axes)]
+            extents = [grid[axis] for axis in axes]
+            assert np.array_equal(np.ravel_multi_index(position, extents), np.arange(np.prod(grid)))
+
+
+@pytest.mark.parametrize("method", ["Gilbert", "Tile"])
 @pytest.mark.parametrize("grid", [(13, 30, 45), (21, 30, 52), (17, 16, 16)])
 def test_blocks_are_more_compact_than_in_raster_order(method: str, grid: Grid) -> None:
     order = METHODS[method](grid, (2, 8, 8))
@@ -165,7 +175,7 @@ class TestWindows:
 
     @pytest.fixture(autouse=True)
     def _counts_in_int32(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        for module in (reorder, gilbert, tile):
+        for module in (reorder, gilbert, lines, tile):
             monkeypatch.setattr(module, "np", WindowsNumpy())
         assert tile.np.arange(3).dtype == np.int32
 

@@ -12,6 +12,7 @@ from ...settings.config import PSAConfig
 from ...settings.sizes import Grid
 from ..device_cache import device_cache
 from .gilbert import gilbert_order
+from .lines import columns_order, rows_order
 from .orders import Orders, first_order
 from .tile import tile_order
 
@@ -21,6 +22,8 @@ METHODS: dict[str, Callable[[Grid, Grid], np.ndarray]] = {
     "Raster": lambda grid, tile_size: np.arange(math.prod(grid), dtype=np.int64),
     "Gilbert": lambda grid, tile_size: gilbert_order(grid),
     "Tile": tile_order,
+    "Rows": lambda grid, tile_size: rows_order(grid),
+    "Columns": lambda grid, tile_size: columns_order(grid),
 }
 
 
