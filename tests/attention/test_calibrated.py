@@ -93,7 +93,7 @@ class TestChoice:
         config = case.config.replace(target_density=0.3)
         choice = chosen(calibrated(qkv, config, grid=case.grid, text_length=case.text, static_levels=case.static)[1])
         errors = relative(case, qkv, choice.recipes)
-        orders = ("Raster", "Gilbert") if name in ("text and grid", "blocks of 128", "capped") else ("Raster",)
+        orders = ORDERS_TRIED if name in ("text and grid", "blocks of 128", "capped") else ("Raster",)
         assert choice.recipes == candidates(0.3, orders)
         torch.testing.assert_close(choice.errors.double(), of_heads(errors, choice.of_head), rtol=1e-4, atol=2e-6)
         torch.testing.assert_close(choice.errors.double(), errors.amin(0), rtol=1e-4, atol=2e-6)
