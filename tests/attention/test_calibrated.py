@@ -25,6 +25,7 @@ from psa_core.attention.calibrate import calibrate
 from psa_core.attention.choose import LADDER, candidates
 from psa_core.attention.recipes import Choice
 from psa_core.attention.steps import AttentionInfo, sparse_attention
+from psa_core.attention.trial import ORDERS_TRIED
 from psa_core.settings.config import IMPORTANCE_ESTIMATORS
 from psa_core.settings.recipe import MIXES, ORDERS
 
