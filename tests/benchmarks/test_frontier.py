@@ -153,7 +153,7 @@ def test_tables_tell_errors_times_ages_and_targets() -> None:
     results = Results(MACHINE, CUDNN, made_up_rows())
     text = frontier_tables(results)
     assert "| calibrated | 0.200, 4.00 ms, 10.00x | 0.100, 8.00 ms, 5.00x |" in text
-    assert "Best fixed recipe at 0.08: Raster, sampled_sum, tail; 0.15: Raster, sampled_sum, tail" in text
+    assert "Best fixed recipe at 0.08: Raster, sub_block_mass, tail; 0.15: Raster, sub_block_mass, tail" in text
     assert "| 1 steps | 0.210, 3.00 ms" in text
     assert "| synthetic mix | 0.08 | 6.00 ms | 0.15 |" in text
     told = {target.name: target.line(with_best_fixed(results.rows))[2:] for target in TARGETS}
@@ -209,7 +209,7 @@ def made_up_rows() -> list[Row]:
 
     for density, by in ((0.08, 1.0), (0.15, 2.0)):
         add(PRESET, density, 4 * by, 0.8 / 1.5 / by)
-        add("Raster, sampled_sum, tail", density, 4 * by, 0.4 / 1.5 / by)
+        add("Raster, sub_block_mass, tail", density, 4 * by, 0.4 / 1.5 / by)
         add(CALIBRATED, density, 4 * by, 0.2 / by)
         add(SOL, density, 8 * by, 0.4 / by)
         for age in range(MAP_STEPS):
