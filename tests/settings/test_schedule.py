@@ -199,7 +199,9 @@ class TestRatios:
         made = config_at(config, step, steps)
         assert made.schedule is None
         assert made.mask_mode != "timestep"
-        changed = ("mask_ratios", "mask_mode", "target_density", "target_error")
+        by_step = "timestep" in (config.mask_mode, config.schedule and config.schedule.curve)
+        assert made.map_steps == (1 if by_step else config.map_steps)
+        changed = ("mask_ratios", "mask_mode", "target_density", "target_error", "map_steps")
         assert made.replace(**{key: getattr(config, key) for key in changed}) == config.replace(schedule=None)
 
     @hypothesis.given(ratio_tilings(), ratio_tilings(), st.floats(0, 1))
