@@ -27,7 +27,7 @@ def qkv(batch: int = 1) -> QKV:
 
 
 def at(step: int, layer: int = 0, **place: Any) -> Place:
-    return Place(step, layer, GRID, **place)
+    return Place(step, layer, **({"grid": GRID} | place))
 
 
 def call(kept: Kept, tensors: QKV, place: Place, config: PSAConfig = FIXED, last: bool = False) -> Result:
@@ -83,6 +83,8 @@ def test_a_call_over_a_kept_map_is_one_with_that_map() -> None:
         {"condition": "negative"},
         {"window": (4, 5, 6, 7)},
         {"reference_frames": (1, 0)},
+        {"grid": (2, 8, 16)},
+        {"grid": (3, 8, 8), "text_length": 64},
         {"batch": 2},
     ],
 )
@@ -94,6 +96,14 @@ def test_a_call_elsewhere_gets_a_map_of_its_own(other: dict[str, Any]) -> None:
     assert call(kept, qkv(batch), at(1, **elsewhere)).map_age == 0
     assert maps(kept) == 2
     assert call(kept, qkv(), at(2, **here)).map_age == 0, "nobody asked for it in the step between"
+
+
+def test_more_text_of_a_clip_whose_size_is_unknown_gets_a_map_of_its_own() -> None:
+    kept = Kept()
+    ages = [call(kept, qkv(), at(0, grid=None, text_length=length)).map_age for length in (0, 64)]
+    ages += [call(kept, qkv(), at(1, grid=None, text_length=length)).map_age for length in (64, 0, 128)]
+    assert ages == [0, 0, 1, 1, 0]
+    assert maps(kept) == 3
 
 
 def test_maps_beyond_the_memory_are_made_anew() -> None:

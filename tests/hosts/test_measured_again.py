@@ -103,6 +103,11 @@ def test_error_that_grows_by_half_is_acted_on_two_steps_after_it_was_measured(
     assert 1.5 < growth(results)[chosen_in // 4 - 1] < 2
 
 
+def test_what_was_measured_is_acted_on_once(noise: QKV) -> None:
+    results = run_steps(lambda step: in_common(noise, GROWN if step == 4 else CALM))
+    assert chose_in(results) == [0, 6]
+
+
 def test_only_batch_entries_whose_error_has_grown_choose_anew(noise: QKV) -> None:
     def tensors(step: int) -> QKV:
         return in_common(noise, HARDLY if step else CALM, GROWN if step else CALM)
@@ -184,7 +189,9 @@ class TestGiven:
             # However much the error grows.
             out = run.attend(*(tensors if step == 0 else in_common(noise, 0.0)), at(step))
             assert step or torch.equal(out, expected)
-        assert run.report.calibrated.calibration(CONFIG).recipes == calibration.recipes
+        reported = run.report.calibrated.calibration(CONFIG)
+        assert reported.recipes == calibration.recipes
+        assert reported.errors[0] == pytest.approx(calibration.errors[0])
 
     def test_each_layer_has_its_own(self, monkeypatch: pytest.MonkeyPatch, noise: QKV) -> None:
         monkeypatch.setattr(module, "choose_recipes", _nothing_is_chosen)
