@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Calibration:
-    """The recipe of every layer and head, validated on construction; a run that has one measures nothing.
+    """The recipe of every layer and head, validated on construction; a run that has one chooses nothing.
 
     Attributes:
         block_m, block_n: queries a query block, keys a key block.
