@@ -23,10 +23,12 @@ from ..ops.backends import choose_backend
 from ..report.on_its_way import OnItsWay
 from ..settings.calibration import Calibration
 from ..settings.config import PSAConfig
+from .memory import memory_left
 from .place import Place
 
-# GiB of level maps that a run keeps at most.
+# GiB of level maps that a run keeps at most, and bytes that a device is left beside them.
 MAP_MEMORY = 1.0
+SPARE = 1 << 28
 # Steps from a choice, or from its being measured again, to its being measured again.
 MEASURE_EVERY = 4
 # Steps from there until what came of it is acted on: by then the GPU has told, and that it is the same step each time
@@ -79,13 +81,18 @@ class _Map(NamedTuple):
     def nbytes(self) -> int:
         return self.level_map.levels.nbytes
 
+    @property
+    def device(self) -> torch.device:
+        return self.level_map.levels.device
+
 
 @dataclass
 class Kept:
     """All that a run keeps.
 
     Attributes:
-        map_memory: GiB that level maps may take; what would go beyond is made anew in every step.
+        map_memory: GiB that level maps may take; what would go beyond, or leave the device short of memory, is made
+            anew in every step.
         calibration: recipes that heads take without choosing.
     """
 
@@ -172,15 +179,16 @@ class Kept:
     def _map(self, key: Hashable, config: PSAConfig, step: int, choice: Choice | None) -> _Map | None:
         """The level map that still serves a call.
 
-        The first call of a step lets go of those that have served, and of those that no call of the step before had,
-        as those of the other expert of a model or of a window that is gone.
+        The first call of a step lets go of those that have served, of those that no call of the step before had, as
+        those of the other expert of a model or of a window that is gone, and of all where memory has become short.
         """
         with self._lock:
             if step != self._step:
+                spared = {device for device in {x.device for x in self._maps.values()} if _is_spared(device)}
                 self._maps = {
                     at: x
                     for at, x in self._maps.items()
-                    if at in self._asked and 0 <= step - x.made_at < config.map_steps
+                    if at in self._asked and 0 <= step - x.made_at < config.map_steps and x.device in spared
                 }
                 self._step, self._asked = step, set()
             self._asked.add(key)
@@ -190,12 +198,18 @@ class Kept:
 
     def _keep(self, key: Hashable, made: _Map) -> None:
         with self._lock:
-            if sum(x.nbytes for x in self._maps.values()) + made.nbytes <= self.map_memory * 2**30:
+            kept = sum(x.nbytes for x in self._maps.values())
+            if kept + made.nbytes <= self.map_memory * 2**30 and _is_spared(made.device):
                 self._maps[key] = made
 
     def _forget(self, key: Hashable) -> None:
         with self._lock:
             self._maps.pop(key, None)
+
+
+def _is_spared(device: torch.device) -> bool:
+    """Whether a device has memory enough beside level maps."""
+    return memory_left(device) > SPARE
 
 
 def _key(q: torch.Tensor, k: torch.Tensor, place: Place) -> Hashable:

@@ -9,7 +9,7 @@ import torch
 
 from psa_core import PSAConfig
 from psa_core.hosts import kept as module
-from psa_core.hosts.kept import MEASURE_EVERY, Kept, Result
+from psa_core.hosts.kept import MEASURE_EVERY, SPARE, Kept, Result
 from psa_core.hosts.place import Place
 from psa_core.hosts.run import Run
 
@@ -154,6 +154,17 @@ def test_a_step_that_has_one_level_keeps_no_map() -> None:
     for step in range(1, 4):
         run.attend(*qkv(), at(step, steps=4))
     assert [call.density for call in run.report.sparse_calls()] == [0.5, 0.25, 0.25]
+
+
+def test_where_memory_is_short_nothing_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    left = [float("inf")]
+    monkeypatch.setattr("psa_core.hosts.kept.memory_left", lambda device: left[0])
+    kept, tensors, config = Kept(), qkv(), FIXED.replace(map_steps=8)
+    ages = []
+    for step, bytes_left in enumerate([1e12, 1e12, SPARE, SPARE, 1e12, 1e12]):
+        left[0] = bytes_left
+        ages.append(call(kept, tensors, at(step), config).map_age)
+    assert ages == [0, 1, 0, 0, 0, 1]
 
 
 def test_heads_choose_once(choices: list[int]) -> None:
