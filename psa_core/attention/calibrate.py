@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 
 from ..ops.backends import choose_backend
@@ -88,5 +86,5 @@ def _given(
     recipes: tuple[Recipe, ...], numbers: tuple[int, ...], errors: tuple[float, ...], batch: int, device: torch.device
 ) -> Choice:
     of_head = torch.tensor(numbers, device=device).expand(batch, -1)
-    spot = torch.full((2, batch, len(numbers)), math.nan, device=device)
+    spot = torch.zeros((2, batch, len(numbers)), device=device)
     return Choice(recipes, of_head, torch.tensor(errors, device=device).expand(batch, -1), spot)

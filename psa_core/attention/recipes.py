@@ -24,10 +24,9 @@ class Choice(NamedTuple):
     Attributes:
         recipes: what there was to choose from.
         of_head: int64 ``[B, H]``: the number of each head's recipe among them.
-        errors: float32 ``[B, H]``: the relative error of the head's output that it was chosen by; NaN where a file says
-            none.
+        errors: float32 ``[B, H]``: the relative error of the head's output that it was chosen by.
         spot: float32 ``[2, B, H]``: squared norms of what is wrong and of what is right in the blocks that are measured
-            again (:func:`psa_core.attention.trial.measure_again`).
+            again (:func:`psa_core.attention.trial.measure_again`); zeros where nothing was measured.
     """
 
     recipes: tuple[Recipe, ...]

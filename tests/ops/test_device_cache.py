@@ -16,16 +16,18 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
 import psa_core
-from psa_core import PSAConfig, RadialMask
-from psa_core.attention import plan
+from psa_core import PSAConfig, RadialMask, Recipe
+from psa_core.attention import calibrate, plan, recipes
 from psa_core.ops.backends import triton_installed
+from psa_core.ops.block_positions import block_positions
 from psa_core.ops.constant import constant
 from psa_core.ops.device_cache import clear_device_caches
 from psa_core.ops.importance.sampling import sample_positions, sampled_tokens
 from psa_core.ops.reorder import order_index
-from psa_core.ops.reorder.orders import first_order, inverse
+from psa_core.ops.reorder.orders import as_they_lie, first_order, inverse
 
 CPU = torch.device("cpu")
+RECIPES = tuple(Recipe(order=order, estimator="mean", mix="tail", density=0.2) for order in ("Raster", "Rows"))
 MASKED = PSAConfig(radial=RadialMask(mode="coarsen", decay_factor=0.2, block_size=8))
 needs_triton = pytest.mark.skipif(not triton_installed(), reason="Triton is not installed")
 # A number that no other test has asked for, so that the first call fills the cache.
@@ -38,6 +40,10 @@ def index_of(n: int) -> torch.Tensor:
 
 
 CASES: dict[str, Callable[[int], Any]] = {
+    "_given": lambda n: calibrate._given(RECIPES, (0, 1, 0), (n / 7, 0.1, 0.2), 2, CPU),
+    "_table": lambda n: recipes._table(RECIPES, 128, n, CPU)[1],
+    "as_they_lie": lambda n: as_they_lie(2, 3, n, CPU),
+    "block_positions": lambda n: block_positions((0, 2), 64, n, CPU),
     "constant": lambda n: constant((n, 2.5), torch.float32, CPU),
     "_cached_index": index_of,
     "inverse": lambda n: inverse(index_of(n)),

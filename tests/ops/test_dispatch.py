@@ -98,18 +98,18 @@ class TestChoice:
     def test_hopper_where_it_can(self, runs: list[Run], head_dim: int, orders: str | None, block_n: int) -> None:
         q = OnHopper(head_dim)
         pyramid_attention(q, *self.ARGUMENTS, 128, block_n, orders)
-        assert runs == [("hopper", (q, *self.ARGUMENTS, block_n, orders))]
+        assert runs == [("hopper", (q, *self.ARGUMENTS, block_n, orders, None))]
 
     def test_half_query_blocks_go_portable(self, runs: list[Run]) -> None:
         q = OnHopper()
         pyramid_attention(q, *self.ARGUMENTS, 64, 128, None)
-        assert runs == [("portable", (q, *self.ARGUMENTS, 64, 128, None))]
+        assert runs == [("portable", (q, *self.ARGUMENTS, 64, 128, None, None))]
 
     def test_other_gpus_go_portable(self, runs: list[Run], gpu: pytest.MonkeyPatch) -> None:
         gpu.setattr(torch.cuda, "get_device_capability", lambda device: (8, 9))
         q = OnHopper()
-        pyramid_attention(q, *self.ARGUMENTS, 128, 128, "orders")
-        assert runs == [("portable", (q, *self.ARGUMENTS, 128, 128, "orders"))]
+        pyramid_attention(q, *self.ARGUMENTS, 128, 128, "orders", "orders of q")
+        assert runs == [("portable", (q, *self.ARGUMENTS, 128, 128, "orders", "orders of q"))]
 
     def test_a_trial_that_fails_is_asked_once_and_goes_portable(
         self, runs: list[Run], gpu: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture

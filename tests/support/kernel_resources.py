@@ -178,8 +178,9 @@ def _cases(architectures: list[int | str]) -> Iterator[Case]:
         thorough = architecture in THOROUGH
         for d in (64, 128):
             yield from (Case("attention", architecture, d, *variant) for variant in ATTENTION_VARIANTS)
-            for kernel in IMPORTANCE:
-                yield from (Case(kernel, architecture, d, *variant) for variant in VARIANTS)
+            # By head it has the loops of both sampled estimators.
+            for kernel in IMPORTANCE if thorough else ("importance by head",):
+                yield from (Case(kernel, architecture, d, *variant) for variant in VARIANTS[: 2 if thorough else 1])
             if thorough:
                 # Attention to tokens as they come takes less.
                 yield Case("attention", architecture, d, *VARIANTS[0], reorder=False)
@@ -189,7 +190,8 @@ def _cases(architectures: list[int | str]) -> Iterator[Case]:
         for k_blocks in (512, 4096) if thorough else (4096,):
             for kernel in ("levels", "levels by quota"):
                 yield Case(kernel, architecture, 128, *VARIANTS[0], k_blocks)
-        yield from (Case(kernel, architecture, 128, *VARIANTS[0]) for kernel in ("block list", "order by size"))
+        once = ("block list", "order by size", *(() if thorough else set(IMPORTANCE) - {"importance by head"}))
+        yield from (Case(kernel, architecture, 128, *VARIANTS[0]) for kernel in once)
     for d in (64, 128):
         yield from (Case("hopper attention", 90, d, dtype, 128, block_n) for dtype, _, block_n in VARIANTS)
         yield Case("hopper attention", 90, d, *VARIANTS[0], reorder=False)
