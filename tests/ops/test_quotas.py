@@ -77,7 +77,7 @@ class TestAgainstTheRules:
 
 
 @each_backend
-@hypothesis.settings(max_examples=40)
+@hypothesis.settings(max_examples=20)
 @hypothesis.given(calls(), st.data())
 def test_a_head_gets_what_it_gets_alone(backend: str, call: tuple, data: st.DataObject) -> None:
     importance, config, cap, static_levels, *rules = call

@@ -56,9 +56,8 @@ def test_equals_its_definition(block_n: int, tokens: int, d: int, dtype: torch.d
     ],
     ids=["contiguous", "heads after tokens", "tokens innermost", "every second number"],
 )
-@pytest.mark.parametrize(("block_n", "d"), [(32, 64), (32, 128), (128, 64)])
-@pytest.mark.parametrize("n_orders", [1, 3])
-def test_reads_in_orders(view: Callable[[torch.Tensor], torch.Tensor], n_orders: int, block_n: int, d: int) -> None:
+@pytest.mark.parametrize(("block_n", "d", "n_orders"), [(32, 128, 3), (128, 64, 1)])
+def test_reads_in_orders(view: Callable[[torch.Tensor], torch.Tensor], block_n: int, d: int, n_orders: int) -> None:
     reordered = keys_of_all_kinds(2, 301, d, block_n, torch.float16)
     orders = random_orders(n_orders, 2, 3, 301)
     k = view(orders.restore(reordered))
