@@ -38,6 +38,7 @@ SELECT = "(type) => { window.psaNode = app.graph.nodes.find((n) => n.type === ty
 SET = "([name, value]) => app.extensionManager.setting.set(name, value)"
 # The graph that the front end begins with is in: what is added now stays.
 LOADED = "window.app.extensionManager?.workflow?.activeWorkflow?.changeTracker"
+FORGET = "() => { localStorage.clear(); sessionStorage.clear(); }"
 EXPORT = "async () => (await app.graphToPrompt()).output"
 
 
@@ -59,12 +60,14 @@ def launched(driver: Any, browser_path: str) -> Iterator[Any]:
 @contextmanager
 def opened(browser: Any, address: str) -> Iterator[Any]:
     """A page that shows the front end of a server, with nothing stored by another."""
-    page = browser.new_page()
+    # All in one context, whose cache has the front end's scripts.
+    page = (browser.contexts[0] if browser.contexts else browser.new_context()).new_page()
     try:
         page.goto(f"http://{address}")
         page.wait_for_function(READY, timeout=60_000)
         yield page
     finally:
+        page.evaluate(FORGET)
         page.close()
 
 

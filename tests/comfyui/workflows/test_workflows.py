@@ -42,7 +42,7 @@ PROBLEMS = """() => app.graph.nodes
 BOXES = """async () => {
     Object.assign(app.canvas.ds, { scale: 1, offset: [60, 60] });
     app.canvas.draw(true, true);
-    await new Promise((done) => setTimeout(done, 700));
+    await new Promise((done) => setTimeout(done, 300));
     const box = (node) => {
         if (!LiteGraph.vueNodesMode) return node.boundingRect;
         const { x, y, width, height } = document.querySelector(`[data-node-id="${node.id}"]`).getBoundingClientRect();
