@@ -21,8 +21,8 @@ import torch
 
 ROOT = Path(__file__).parent.parent
 COMFYUI = "tests/comfyui/"
-# Minutes each, so that they start first, and none of them is last and alone.
-LONGEST = (f"{COMFYUI}web/", f"{COMFYUI}nodes/", f"{COMFYUI}hosts/", COMFYUI, "tests/benchmarks/test_quality.py")
+# Minutes each, so that they start first.
+LONGEST = (COMFYUI, "tests/ops/test_compile_targets.py", "tests/benchmarks/test_quality.py")
 # The checkout goes before an installed copy.
 sys.path.insert(0, str(ROOT))
 if not torch.cuda.is_available():
@@ -61,16 +61,15 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """With ``-n``, what tests share is made once: a file's tests stay in one process, and a folder's that need ComfyUI.
+    """With ``-n``, what tests share is made once: a file's tests stay in one process, and all that need ComfyUI too.
 
-    So ComfyUI and the browser are started once a process, and no process has all of their tests.
+    These wait for servers and pages half of their time, in which other processes' tests compute.
     """
     from xdist.scheduler import LoadFileScheduling
 
     class Scheduling(LoadFileScheduling):
         def _split_scope(self, nodeid: str) -> str:
-            folder = nodeid.removeprefix(COMFYUI).split("/", 1)[0]
-            return folder if nodeid.startswith(COMFYUI) else super()._split_scope(nodeid)
+            return COMFYUI if nodeid.startswith(COMFYUI) else super()._split_scope(nodeid)
 
     # Else those with the most tests go first, and a long one may be last and alone.
     config.option.loadscopereorder = False
