@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from psa_core.apps.bench.cases import COGVIDEOX, COGVIDEOX_1_5, DENSITY, WAN_14B, WAN_720P, Case
 from psa_core.apps.bench.jobs import Job
@@ -30,12 +31,12 @@ class Target:
 
     name: str
     part: str
-    figure: Callable[[Sequence[Row]], float | None]
+    figure: Callable[[Sequence[Any]], float | None]
     bound: float
     unit: str = "x"
     at_least: bool = True
 
-    def line(self, rows: Sequence[Row]) -> tuple[str, str, str, str]:
+    def line(self, rows: Sequence[Any]) -> tuple[str, str, str, str]:
         """Name, target, measured, and met, missed or not measured."""
         value = self.figure(rows)
         target = f"{'>=' if self.at_least else '<='} {self.bound:.2f}{self.unit}"
@@ -50,7 +51,7 @@ def find(rows: Iterable[Row], **fields: object) -> Row | None:
     return next((row for row in rows if row.attention == PSA and _fits(row, fields)), None)
 
 
-def target_table(rows: Sequence[Row], targets: Sequence[Target]) -> str:
+def target_table(rows: Sequence[Any], targets: Sequence[Target]) -> str:
     """One line a target."""
     lines = [("target of", "target", "measured", ""), *(target.line(rows) for target in targets)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]

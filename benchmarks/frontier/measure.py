@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from tqdm import tqdm
@@ -56,7 +57,7 @@ def run_frontier(
 
 
 @torch.no_grad()
-def density_rows(heads: Heads, density: float, effort: Effort, tick: Callable[[], object] = lambda: None) -> list[Row]:
+def density_rows(heads: Heads, density: float, effort: Effort, tick: Callable[[], Any] = lambda: None) -> list[Row]:
     """Everything at one density: checked, timed where there is a GPU, and then each one's error."""
     entrants = [*rival_entrants(heads, density), *our_entrants(heads, density)]
     contenders = [entrant.contender for entrant in entrants]

@@ -109,8 +109,12 @@ def _attend(
     heads: Heads, config: PSAConfig, choice: Choice | None = None, level_map: LevelMap | None = None
 ) -> Callable[[int], Attended]:
     """One call of the op in a step."""
-    rest = config, heads.case.grid, 0, None, _backend(heads), choice, level_map
-    return lambda step: sparse_attention(*heads.steps[step], *rest)
+
+    def attend(step: int) -> Attended:
+        q, k, v = heads.steps[step]
+        return sparse_attention(q, k, v, config, heads.case.grid, 0, None, _backend(heads), choice, level_map)
+
+    return attend
 
 
 def _with_kept_maps(

@@ -54,13 +54,19 @@ def with_best_fixed(rows: Sequence[Row]) -> list[Row]:
 def best_fixed(rows: Sequence[Row], case: str, density: float) -> Row | None:
     """Of the recipes that all heads share, the one of the least error."""
     fixed = [row for name in FIXED if (row := find(rows, case, name, density)) is not None]
-    return min(fixed, key=lambda row: row.error, default=None)
+    return min(fixed, key=error_of, default=None)
 
 
 def find(rows: Sequence[Row], case: str, attention: str, density: float | None) -> Row | None:
     """The row of a whole op that took part."""
     found = (x for x in rows if (x.case, x.attention, x.density, x.stage) == (case, attention, density, WHOLE_OP))
     return next((row for row in found if row.error is not None), None)
+
+
+def error_of(row: Row) -> float:
+    """The error of a row that has one."""
+    assert row.error is not None
+    return row.error
 
 
 def error_at_time(rows: Sequence[Row], ms: float) -> float | None:
@@ -81,10 +87,11 @@ def error_at_time(rows: Sequence[Row], ms: float) -> float | None:
 
 def _mean_of_ages(fresh: Row, kept: Sequence[Row]) -> Row:
     """Kept maps are of ages from 0 on, as many as there are, all at one step."""
-    row = fresh.replace(attention=KEPT, host_ms=None, error=fresh.error * fmean(x.error for x in kept) / kept[0].error)
+    error = error_of(fresh) * fmean(map(error_of, kept)) / error_of(kept[0])
+    row = fresh.replace(attention=KEPT, host_ms=None, error=error)
     if fresh.ms is None or fresh.ratio is None:
         return row
-    ms = (fresh.ms + (MAP_STEPS - 1) * fmean(x.ms for x in kept)) / MAP_STEPS
+    ms = (fresh.ms + (MAP_STEPS - 1) * fmean(x.ms for x in kept if x.ms is not None)) / MAP_STEPS
     return row.replace(ms=ms, ratio=fresh.ratio * fresh.ms / ms)
 
 
@@ -133,7 +140,9 @@ def _choosing(rows: Sequence[Row]) -> str:
 def _of_dense(rows: Sequence[Row], row: Row) -> float | None:
     """Milliseconds of a row by those of dense attention, timed beside it."""
     fresh = find(rows, row.case, CALIBRATED, row.density)
-    return row.ms / (fresh.ms * fresh.ratio) if fresh is not None and fresh.ms and fresh.ratio else None
+    if fresh is None or not row.ms or not fresh.ms or not fresh.ratio:
+        return None
+    return row.ms / (fresh.ms * fresh.ratio)
 
 
 def _by_mean(case: str, other: str) -> Callable[[Sequence[Row]], float | None]:
@@ -151,7 +160,7 @@ def _largest(case: str, other: str) -> Callable[[Sequence[Row]], float | None]:
 def _pairs(rows: Sequence[Row], case: str, other: str) -> list[tuple[float, float]]:
     """The calibrated error, and another's, at each density."""
     found = [(find(rows, case, CALIBRATED, d), find(rows, case, other, d)) for name, d in _cells(rows) if name == case]
-    return [(ours.error, theirs.error) for ours, theirs in found if ours is not None and theirs is not None]
+    return [(error_of(ours), error_of(theirs)) for ours, theirs in found if ours is not None and theirs is not None]
 
 
 def _at_time_of_sol(case: str) -> Callable[[Sequence[Row]], float | None]:
@@ -162,10 +171,10 @@ def _at_time_of_sol(case: str) -> Callable[[Sequence[Row]], float | None]:
         for name, density in _cells(rows):
             orders = [find(rows, case, rival, density) for rival in (SOL, SOL_GILBERT)] if name == case else []
             timed = [row for row in orders if row is not None and row.ms]
-            best = min(timed, key=lambda row: row.error, default=None)
-            error = error_at_time(ours, best.ms) if best is not None else None
+            best = min(timed, key=error_of, default=None)
+            error = error_at_time(ours, best.ms) if best is not None and best.ms is not None else None
             if best is not None and error is not None:
-                shares.append(error / best.error)
+                shares.append(error / error_of(best))
         return max(shares, default=None)
 
     return figure

@@ -119,7 +119,7 @@ def _prompts_shared(handle: Handle) -> Iterator[None]:
     """Have calls with and without the prompt look alike, so that what is kept of the one serves the other."""
     denoising = handle._denoising
     place = denoising.place
-    denoising.place = lambda *layer: replace(place(*layer), condition=None)
+    denoising.place = lambda *layer: replace(place(*layer), condition=None)  # type: ignore[method-assign]
     try:
         yield
     finally:

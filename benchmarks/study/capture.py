@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -61,7 +62,7 @@ def capture_calls() -> list[Call]:
     return [
         call
         for number, prompt in enumerate(PROMPTS)
-        for call in calls_of(pipeline, prompt, SMALL, STEPS, lambda step, layer, n=number: wanted(n, step, layer))
+        for call in calls_of(pipeline, prompt, SMALL, STEPS, partial(wanted, number))
     ]
 
 

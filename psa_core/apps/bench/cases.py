@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol, TypeVar
 
 from ...settings.errors import ConfigError
 from ...settings.sizes import Grid
@@ -80,7 +81,17 @@ def mask_ratios(density: float, rest: int = 0) -> dict[int, tuple[float, float]]
     return {1: (0.0, first), 2: (first, second), 8: (second, third), rest: (third, 1.0)}
 
 
-def chosen_cases(names: Sequence[str] | None, cases: Sequence[Case], known: Sequence[Case] = CASES) -> list[Case]:
+class Named(Protocol):
+    """What is chosen by its name."""
+
+    @property
+    def name(self) -> str: ...
+
+
+N = TypeVar("N", bound=Named)
+
+
+def chosen_cases(names: Sequence[str] | None, cases: Sequence[N], known: Sequence[Named] = CASES) -> list[N]:
     """The cases whose name contains one of ``names``, upper and lower case alike; all of them for None.
 
     Raises:
