@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 import torch
@@ -38,13 +39,19 @@ class Choice(NamedTuple):
         """The same recipes at another density; None for their own."""
         if density is None:
             return self
-        return self._replace(recipes=tuple(dataclasses.replace(recipe, density=density) for recipe in self.recipes))
+        return self._replace(recipes=_at_density(self.recipes, density))
 
     def where(self, entries: torch.Tensor, other: Choice) -> Choice:
         """This choice in some batch entries, bool ``[B]``, and in the others another of the same recipes."""
         here = entries[:, None]
         of_head, errors, spot = (torch.where(here, x, y) for x, y in zip(self[1:], other[1:], strict=True))
         return Choice(self.recipes, of_head, errors, spot)
+
+
+# Asked on every attention call.
+@lru_cache(maxsize=64)
+def _at_density(recipes: tuple[Recipe, ...], density: float) -> tuple[Recipe, ...]:
+    return tuple(dataclasses.replace(recipe, density=density) for recipe in recipes)
 
 
 class HeadRecipes(NamedTuple):
@@ -81,13 +88,11 @@ def head_recipes(
         text_length: tokens in front of the video.
         k_blocks: key blocks of the call.
     """
-    recipes, device = tuple(recipes), of_head.device
-    names = tuple(dict.fromkeys(recipe.order for recipe in recipes))
-    levels, table = _table(recipes, config.block_n, k_blocks, device)
+    device = of_head.device
+    names, estimators, levels, table = _table(tuple(recipes), config.block_n, k_blocks, device)
     orders = None
     if grid is not None and names != (RASTER,):
         orders = Orders(order_index(names, grid, config.tile_size, text_length, device), table.order[of_head])
-    estimators = tuple(name for name in ESTIMATORS if any(recipe.estimator == name for recipe in recipes))
     return HeadRecipes(orders, estimators, table.estimator[of_head], Quotas(levels, table.bounds[of_head]))
 
 
@@ -103,8 +108,10 @@ class _Table(NamedTuple):
 @device_cache(maxsize=64)
 def _table(
     recipes: tuple[Recipe, ...], block_n: int, k_blocks: int, device: torch.device
-) -> tuple[tuple[int, ...], _Table]:
-    names = list(dict.fromkeys(recipe.order for recipe in recipes))
+) -> tuple[tuple[str, ...], tuple[str, ...], tuple[int, ...], _Table]:
+    """Names of the orders and of the estimators, the levels, and the table over them."""
+    names = tuple(dict.fromkeys(recipe.order for recipe in recipes))
+    estimators = tuple(name for name in ESTIMATORS if any(recipe.estimator == name for recipe in recipes))
     used = {level for recipe in recipes for level, (lo, hi) in recipe.mask_ratios(block_n).items() if hi > lo}
     levels = tuple(sorted(used, key=pyramid_order))
     columns = (
@@ -112,4 +119,9 @@ def _table(
         [list(ESTIMATORS).index(recipe.estimator) for recipe in recipes],
         [quota_bounds(recipe.mask_ratios(block_n), levels, k_blocks) for recipe in recipes],
     )
-    return levels, _Table(*(torch.tensor(column, dtype=torch.int32, device=device) for column in columns))
+    return (
+        names,
+        estimators,
+        levels,
+        _Table(*(torch.tensor(column, dtype=torch.int32, device=device) for column in columns)),
+    )

@@ -16,6 +16,7 @@ from ..settings.config import PSAConfig
 from ..settings.errors import ConfigError
 from ..settings.recipe import Recipe
 from ..settings.sizes import Grid
+from .fetch import fetch
 
 _TINY = torch.finfo(torch.float32).tiny
 
@@ -86,7 +87,7 @@ class Calibrated:
             places = [(step, layer) for step, layer, _ in self._measured]
         return [
             MeasuredError(step, layer, float((wrong / max(right, _TINY)) ** 0.5))
-            for (step, layer), (wrong, right) in zip(places, (x.tolist() for x in wrong_and_right), strict=True)
+            for (step, layer), (wrong, right) in zip(places, fetch(wrong_and_right), strict=True)
         ]
 
     def error(self) -> float | None:

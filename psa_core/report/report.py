@@ -14,6 +14,7 @@ import torch
 
 from .calibrated import Calibrated
 from .clock import Clock
+from .fetch import fetch
 
 _MODEL, _SPARSE, _DENSE = "model", "sparse", "dense"
 # Shares are summed in float32, on millions of block pairs.
@@ -252,8 +253,8 @@ class Report:
     def _calls(self) -> list[_Call]:
         """The sparse calls in numbers, which are fetched once: afterwards nothing of them is left on a device."""
         with self._lock:
-            shares = _fetch([call.shares for call in self._unread])
-            errors = iter(_fetch([call.error for call in self._unread if call.error is not None]))
+            shares = fetch([call.shares for call in self._unread])
+            errors = iter(fetch([call.error for call in self._unread if call.error is not None]))
             self._read += [
                 call._replace(shares=share, error=None if call.error is None else next(errors))
                 for call, share in zip(self._unread, shares, strict=True)
@@ -291,15 +292,3 @@ def _mean_shares(calls: Sequence[Sequence[float]]) -> dict[int, float]:
 
 def _by_name(shares: dict[int, float]) -> dict[str, float]:
     return {str(level) if level else "skipped": share for level, share in shares.items()}
-
-
-def _fetch(tensors: list[torch.Tensor]) -> list[Any]:
-    """Tensors as numbers or lists of them, in their order, with one wait for each device and size."""
-    alike: dict[tuple[torch.device, torch.Size], list[int]] = {}
-    for i, x in enumerate(tensors):
-        alike.setdefault((x.device, x.shape), []).append(i)
-    numbers: list[Any] = [None] * len(tensors)
-    for places in alike.values():
-        for i, number in zip(places, torch.stack([tensors[i] for i in places]).tolist(), strict=True):
-            numbers[i] = number
-    return numbers

@@ -96,12 +96,17 @@ class Calibration:
             layer: transformer block, counted from 0; None for all.
 
         Raises:
-            ConfigError: blocks, heads or layer differ; the message names which.
+            ConfigError: blocks, heads, layer or the error aimed at differ; the message names which. Where a density is
+                aimed at, recipes are good for others than that which they were chosen at.
         """
         for key in ("block_m", "block_n"):
             if getattr(config, key) != getattr(self, key):
                 allowed = f"the calibration was made with {getattr(self, key)}: set that, or calibrate anew"
                 raise ConfigError(key, getattr(config, key), allowed)
+        if config.target_error != self.target_error:
+            made = f"target_error {self.target_error:g}" if self.target_error is not None else "a density"
+            allowed = f"the calibration was made for {made}: aim at that, or calibrate anew"
+            raise ConfigError("target_error", config.target_error, allowed)
         if heads != self.heads:
             raise ConfigError("heads", heads, f"the calibration has recipes for {self.heads}: it is of another model")
         if layer is not None:

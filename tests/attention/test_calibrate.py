@@ -69,6 +69,16 @@ class TestCalibration:
         assert {recipe.density for recipe in chosen(info).recipes} == {0.5}
         check_heads_alone(qkv, SMALL, out, info.levels, chosen(info), denser, **VIDEO)
 
+    @pytest.mark.parametrize(
+        ("made", "aim"),
+        [({"target_error": 0.3}, {}), ({"target_error": 0.3}, {"target_error": 0.2}), ({}, {"target_error": 0.3})],
+    )
+    def test_recipes_for_an_error_do_for_no_other_aim(self, made: dict, aim: dict) -> None:
+        qkv = tensors(SMALL)
+        calibration = calibrate(*qkv, CONFIG.replace(**made), **VIDEO)
+        with pytest.raises(ConfigError, match=r"target_error = .*: the calibration was made for"):
+            calibrated(qkv, CONFIG.replace(**aim), **VIDEO, calibration=calibration)
+
     def test_defaults(self) -> None:
         qkv = random_qkv(Shape(1, 2, 300, 300))
         assert calibrate(*qkv) == calibrate(*qkv, PSAConfig(mask_mode="calibrated", target_density=0.15))

@@ -41,7 +41,7 @@ def index_of(n: int) -> torch.Tensor:
 
 CASES: dict[str, Callable[[int], Any]] = {
     "_given": lambda n: calibrate._given(RECIPES, (0, 1, 0), (n / 7, 0.1, 0.2), 2, CPU),
-    "_table": lambda n: recipes._table(RECIPES, 128, n, CPU)[1],
+    "_table": lambda n: recipes._table(RECIPES, 128, n, CPU)[-1],
     "as_they_lie": lambda n: as_they_lie(2, 3, n, CPU),
     "block_positions": lambda n: block_positions((0, 2), 64, n, CPU),
     "constant": lambda n: constant((n, 2.5), torch.float32, CPU),
