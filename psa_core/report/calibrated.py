@@ -126,6 +126,7 @@ class Calibrated:
             errors=errors,
             target_density=config.target_density,
             target_error=config.target_error,
+            tile_size=config.tile_size,
             model=model,
             grid=grid,
             text_length=text_length,

@@ -14,10 +14,10 @@ from typing import Any, ClassVar
 import yaml
 
 from .calibration_file import check_size, document_of, fields_of
-from .config import PSAConfig
+from .config import DEFAULT_TILE_SIZE, PSAConfig
 from .errors import ConfigError, errors_at
 from .files import write_text
-from .recipe import Recipe
+from .recipe import TILE, Recipe
 from .sizes import BLOCK_M, BLOCK_N, MOST_LAYERS, Grid
 from .targets import read_targets
 from .validation import FrozenMap, check_choice, check_names, check_text, check_whole, extents
@@ -36,6 +36,7 @@ class Calibration:
             have as many heads.
         errors: layer -> the relative error of each head's output by which its recipe was chosen.
         target_density, target_error: what the recipes were chosen for; one of them at most.
+        tile_size: (frames, height, width) in tokens of a tile, of recipes of the order ``"Tile"``.
         model: what was calibrated, for people.
         grid: (frames, height, width) of the video in tokens; None where there was none.
         text_length: text tokens in front of the video.
@@ -51,6 +52,7 @@ class Calibration:
     errors: Mapping[int, Sequence[float]]
     target_density: float | None = None
     target_error: float | None = None
+    tile_size: tuple[int, int, int] = DEFAULT_TILE_SIZE
     model: str = ""
     grid: Grid | None = None
     text_length: int = 0
@@ -68,6 +70,7 @@ class Calibration:
         set_field = object.__setattr__
         set_field(self, "target_density", density)
         set_field(self, "target_error", error)
+        set_field(self, "tile_size", extents("tile_size", self.tile_size))
         set_field(self, "grid", None if self.grid is None else extents("grid", self.grid))
         set_field(self, "recipes", _read_recipes(self.recipes))
         set_field(self, "errors", _read_errors(self.errors, self.recipes))
@@ -96,10 +99,11 @@ class Calibration:
             layer: transformer block, counted from 0; None for all.
 
         Raises:
-            ConfigError: blocks, heads, layer or the error aimed at differ; the message names which. Where a density is
-                aimed at, recipes are good for others than that which they were chosen at.
+            ConfigError: blocks, tiles that a recipe has, heads, layer or the error aimed at differ; the message names
+                which. Where a density is aimed at, recipes are good for others than that which they were chosen at.
         """
-        for key in ("block_m", "block_n"):
+        tiles = ("tile_size",) if self._has_tiles else ()
+        for key in ("block_m", "block_n", *tiles):
             if getattr(config, key) != getattr(self, key):
                 allowed = f"the calibration was made with {getattr(self, key)}: set that, or calibrate anew"
                 raise ConfigError(key, getattr(config, key), allowed)
@@ -111,6 +115,10 @@ class Calibration:
             raise ConfigError("heads", heads, f"the calibration has recipes for {self.heads}: it is of another model")
         if layer is not None:
             self._check_layer(layer)
+
+    @property
+    def _has_tiles(self) -> bool:
+        return any(recipe.order == TILE for recipes in self.recipes.values() for recipe in recipes)
 
     def _check_layer(self, layer: int) -> None:
         if layer not in self.recipes:

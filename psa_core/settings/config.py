@@ -25,6 +25,7 @@ SIM_LEVELS = {"x2": 2, "x4": 4, "x8": 8}
 
 # What "calibrated" means without a target.
 DEFAULT_TARGET_DENSITY = 0.15
+DEFAULT_TILE_SIZE = (2, 8, 8)
 DEFAULT_SIM_THRESHOLDS = {"x2": 0.7, "x4": 0.65, "x8": 0.6}
 
 
@@ -91,7 +92,7 @@ class PSAConfig:
     sim_thresholds: Mapping[str, float] = dataclasses.field(default_factory=lambda: FrozenMap(DEFAULT_SIM_THRESHOLDS))
     use_rearrange: bool = True
     rearrange_method: str = "Gilbert"
-    tile_size: tuple[int, int, int] = (2, 8, 8)
+    tile_size: tuple[int, int, int] = DEFAULT_TILE_SIZE
     warmup_steps: Amount = 0
     # On an H200 sparse is faster from here on, 1.25x at the least, with 12 and 40 heads of 128 and with 48 of 64, up to
     # density 0.4.

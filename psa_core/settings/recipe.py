@@ -8,7 +8,7 @@ from .config import IMPORTANCE_ESTIMATORS, REORDER_METHODS, PSAConfig
 from .mixes import MIX_RATIOS, Ratios
 from .validation import above_zero, check_choice
 
-RASTER = "Raster"
+RASTER, TILE = "Raster", "Tile"
 ORDERS = (RASTER, *REORDER_METHODS)
 MIXES = tuple(MIX_RATIOS)
 

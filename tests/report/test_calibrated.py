@@ -17,7 +17,7 @@ from psa_core.report.report import Report, as_document
 
 from ..support.tensors import DEVICE, Shape, random_qkv
 
-CONFIG = PSAConfig(mask_mode="calibrated", block_m=64, block_n=32, target_density=0.3)
+CONFIG = PSAConfig(mask_mode="calibrated", block_m=64, block_n=32, tile_size=(3, 4, 5), target_density=0.3)
 RECIPES = tuple(
     Recipe(order=order, estimator="sampled_max", mix=mix, density=0.3)
     for order in ("Raster", "Gilbert")
@@ -53,6 +53,7 @@ class TestCalibration:
         assert calibration.errors == {0: pytest.approx((0.2, 0.625)), 7: (0.75, 0.0)}
         assert (calibration.block_m, calibration.block_n) == (64, 32)
         assert (calibration.target_density, calibration.target_error) == (0.3, None)
+        assert calibration.tile_size == CONFIG.tile_size
         assert (calibration.model, calibration.grid, calibration.text_length) == ("a model", (2, 3, 4), 5)
 
     def test_the_latest_of_a_layer_and_condition_holds(self) -> None:

@@ -109,6 +109,18 @@ class TestFits:
         with pytest.raises(ConfigError, match=f"^{words}"):
             TWO_LAYERS.check_fits(config, heads, layer)
 
+    def test_tiles_count_where_a_recipe_has_them(self) -> None:
+        other = PSAConfig(block_n=64, tile_size=(4, 4, 4))
+        TWO_LAYERS.check_fits(other, 3)
+        recipes = {**TWO_LAYERS.recipes, 7: [RASTER, dataclasses.replace(RASTER, order="Tile"), RASTER]}
+        tiled = dataclasses.replace(TWO_LAYERS, recipes=recipes)
+        tiled.check_fits(PSAConfig(block_n=64), 3)
+        with pytest.raises(
+            ConfigError, match=r"^tile_size = \(4, 4, 4\): the calibration was made with \(2, 8, 8\): set"
+        ):
+            tiled.check_fits(other, 3)
+        dataclasses.replace(tiled, tile_size=(4, 4, 4)).check_fits(other, 3)
+
     def test_there_is_no_layer_that_was_not_calibrated(self) -> None:
         with pytest.raises(ConfigError, match=r"^layer = 3: .* none for this"):
             TWO_LAYERS.layer(3)
@@ -124,6 +136,7 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
     ({"description": 7}, "description", "a text"),
     ({"grid": (21, 30)}, "grid", "frames, height, width"),
     ({"grid": (21, 30, 0)}, "grid", "1 or more"),
+    ({"tile_size": (2, 8)}, "tile_size", "frames, height, width"),
     ({"text_length": -1}, "text_length", "0 or more"),
     ({"recipes": {}}, "recipes", "layers"),
     ({"recipes": [GILBERT]}, "recipes", "layers"),

@@ -93,6 +93,7 @@ def calibrations(draw: st.DrawFn) -> Calibration:
         recipes={layer: [draw(st.sampled_from(some)) for _ in range(heads)] for layer in layers},
         errors={layer: [draw(st.floats(0, allow_infinity=False)) for _ in range(heads)] for layer in layers},
         **draw(targets("calibrated")),
+        tile_size=draw(st.tuples(*[st.integers(1, 200)] * 3)),
         model=draw(WRITTEN_TEXT),
         grid=draw(st.none() | st.tuples(*[st.integers(1, 200)] * 3)),
         text_length=draw(st.integers(0, 10_000)),
