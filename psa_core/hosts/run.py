@@ -90,7 +90,8 @@ class Run:
         self.report.add_sparse(place.step, place.layer, info.level_shares, info.levels, error, result.map_age)
         if result.chosen is not None:
             recipes, of_head, errors, _ = result.chosen
-            self.report.calibrated.give(place.layer, (place.condition, q.shape), recipes, of_head, errors)
+            chosen = recipes, of_head, errors, config.target_error
+            self.report.calibrated.give(place.layer, (place.condition, q.shape), *chosen)
         if result.measured is not None:
             self.report.calibrated.add_measured(place.step, place.layer, result.measured)
         return out

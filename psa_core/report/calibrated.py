@@ -16,6 +16,7 @@ from ..settings.config import PSAConfig
 from ..settings.errors import ConfigError
 from ..settings.recipe import Recipe
 from ..settings.sizes import Grid
+from ..settings.words import percent
 from .fetch import fetch
 
 _TINY = torch.finfo(torch.float32).tiny
@@ -48,6 +49,7 @@ class Calibrated:
     def __init__(self) -> None:
         self._given: dict[tuple[int, Hashable], _Given] = {}
         self._measured: list[tuple[int, int, torch.Tensor]] = []
+        self._asked: set[float] = set()
         self._lock = threading.Lock()
 
     @classmethod
@@ -57,13 +59,20 @@ class Calibrated:
         for part in parts:
             whole._given |= part._given
             whole._measured += part._measured
+            whole._asked |= part._asked
         return whole
 
     def __bool__(self) -> bool:
         return bool(self._given)
 
     def give(
-        self, layer: int, condition: Hashable, recipes: tuple[Recipe, ...], of_head: torch.Tensor, errors: torch.Tensor
+        self,
+        layer: int,
+        condition: Hashable,
+        recipes: tuple[Recipe, ...],
+        of_head: torch.Tensor,
+        errors: torch.Tensor,
+        target_error: float | None = None,
     ) -> None:
         """Note the recipes that the heads of a layer have from now on.
 
@@ -71,9 +80,12 @@ class Calibrated:
             condition: what tells calls of the layer in one step apart.
             recipes: what there was to choose from.
             of_head, errors: ``[B, H]``: the number of each head's recipe, and the error that it was chosen by.
+            target_error: the error that recipes were to keep to; None where they were chosen at a density.
         """
         with self._lock:
             self._given[layer, condition] = _Given(recipes, of_head, errors)
+            if target_error is not None:
+                self._asked.add(target_error)
 
     def add_measured(self, step: int, layer: int, squares: torch.Tensor) -> None:
         """Note a measurement: squared norms ``[2, B, H]`` of what is wrong in an output, and of what is right."""
@@ -94,6 +106,19 @@ class Calibrated:
         """The mean of :meth:`errors`; None without any. Waits for the GPU."""
         errors = [measured.error for measured in self.errors()]
         return fsum(errors) / len(errors) if errors else None
+
+    def asked_errors(self) -> list[float]:
+        """The errors that recipes were to keep to, the smallest first; of one model one at most."""
+        with self._lock:
+            return sorted(self._asked)
+
+    def error_words(self) -> str:
+        """The error measured beside the one asked for, for people; empty where there is neither. Waits for the GPU."""
+        error = self.error()
+        asked = " and ".join(f"{100 * each:.6g} %" for each in self.asked_errors())
+        if error is None:
+            return f"error not measured (asked {asked})" if asked else ""
+        return f"error {percent(error)}" + (f" (asked {asked})" if asked else "")
 
     def calibration(
         self, config: PSAConfig, model: str = "", grid: Grid | None = None, text_length: int = 0
@@ -133,13 +158,14 @@ class Calibrated:
         )
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON: how many heads of each layer have which recipe, and the errors measured later."""
+        """For JSON: how many heads of each layer have which recipe, the errors asked for, and those measured later."""
         layers = {}
         for layer, conditions in self._by_layer().items():
             heads = chain.from_iterable(map(_by_head, conditions))
             counts = Counter(recipe.name for recipe, _ in chain.from_iterable(heads))
             layers[str(layer)] = dict(counts.most_common())
-        return {"recipes": layers, "measured_errors": [error._asdict() for error in self.errors()]}
+        measured = [error._asdict() for error in self.errors()]
+        return {"recipes": layers, "asked_errors": self.asked_errors(), "measured_errors": measured}
 
     def _by_layer(self) -> dict[int, list[_Given]]:
         """What each layer was given, under all conditions."""

@@ -212,14 +212,14 @@ class Report:
         return Seconds(measured.get(_MODEL), measured.get(_SPARSE), dense)
 
     def line(self) -> str:
-        """One line for people: density reached and error measured, calls sparse and dense, each reason for dense with
-        its count."""
-        density, error = self.density(), self.calibrated.error()
-        reached = "PSA: no call ran sparse" if density is None else f"PSA: density {density:.3f}"
-        reached += "" if error is None else f", error {error:.3f}"
+        """One line for people: of calibrated attention the error measured and asked for, density reached, calls sparse
+        and dense, each reason for dense with its count."""
+        density, reached = self.density(), "no call ran sparse"
+        if density is not None:
+            reached = ", ".join(filter(None, [self.calibrated.error_words(), f"density {density:.3f}"]))
         reasons = ", ".join(f"{reason} {count}" for reason, count in self.dense_reasons.most_common())
         dense = f"{self.dense_count} dense" + (f" ({reasons})" if reasons else "")
-        return f"{reached} | {self.sparse_count} sparse, {dense}"
+        return f"PSA: {reached} | {self.sparse_count} sparse, {dense}"
 
     def as_dict(self) -> dict[str, Any]:
         """The report as plain data, for JSON.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import reprlib
 from itertools import islice
 from typing import Any
@@ -44,6 +45,16 @@ def shown(value: Any) -> str:
 def cut(text: str, length: int) -> str:
     """:func:`one_line` of a text's first ``length`` characters at most, with dots for what is left out."""
     return one_line(text if len(text) <= length else text[: length - len(_DOTS)] + _DOTS)
+
+
+def percent(share: float) -> str:
+    """A measured share in percent, with two digits below 10 % and no decimals above."""
+    if not math.isfinite(share):
+        return "not a number"
+    number = 100 * share
+    if 0 < number < 0.01:
+        return "below 0.01 %"
+    return f"{number:,.0f} %" if number >= 10 else f"{number:.2g} %"
 
 
 def one_line(text: str) -> str:

@@ -163,6 +163,7 @@ class Line:
     dense: int
     reasons: Counter[str] = field(default_factory=Counter)
     error: float | None = None
+    asked: float | None = None
 
 
 def lines(result: PromptResult, graph: Graph) -> list[Line]:
@@ -195,12 +196,13 @@ def listed(address: str) -> dict[str, Any]:
 
 
 # What stands there while a run goes on is another matter.
-_ENDED = re.compile(r"PSA: (density|no call ran sparse)")
+_ENDED = re.compile(r"PSA: (error|density|no call ran sparse)")
 
 
 def _read(text: str) -> Line:
     found = re.fullmatch(
-        r"PSA: (?:density (?P<density>[\d.]+)|no call ran sparse)(?:, error (?P<error>[\d.]+))? \| "
+        r"PSA: (?:error (?:below )?(?P<error>[\d.]+) %(?: \(asked (?P<asked>[\d.]+) %\))?, )?"
+        r"(?:density (?P<density>[\d.]+)|no call ran sparse) \| "
         r"(?P<sparse>\d+) sparse, (?P<dense>\d+) dense(?: \((?P<reasons>.*)\))?",
         text,
     )
@@ -208,6 +210,7 @@ def _read(text: str) -> Line:
     reasons = Counter(
         {reason: int(count) for reason, count in re.findall(r"(.+?) (\d+)(?:, |$)", found["reasons"] or "")}
     )
-    density, error = (float(found[key]) if found[key] else None for key in ("density", "error"))
+    density = float(found["density"]) if found["density"] else None
+    error, asked = (float(found[key]) / 100 if found[key] else None for key in ("error", "asked"))
     assert sum(reasons.values()) == int(found["dense"])
-    return Line(density, int(found["sparse"]), int(found["dense"]), reasons, error)
+    return Line(density, int(found["sparse"]), int(found["dense"]), reasons, error, asked)

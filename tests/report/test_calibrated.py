@@ -27,10 +27,15 @@ NAMES = [recipe.name for recipe in RECIPES]
 
 
 def give(
-    to: Calibrated, numbers: list[list[int]], errors: list[list[float]], layer: int = 0, condition: Hashable = None
+    to: Calibrated,
+    numbers: list[list[int]],
+    errors: list[list[float]],
+    layer: int = 0,
+    condition: Hashable = None,
+    asked: float | None = None,
 ) -> None:
     of_head = torch.tensor(numbers, device=DEVICE)
-    to.give(layer, condition, RECIPES, of_head, torch.tensor(errors, device=DEVICE))
+    to.give(layer, condition, RECIPES, of_head, torch.tensor(errors, device=DEVICE), asked)
 
 
 def squares(wrong: list[list[float]], right: list[list[float]]) -> torch.Tensor:
@@ -96,7 +101,33 @@ class TestReport:
         return report
 
     def test_line_has_the_error(self) -> None:
-        assert self.report().line() == "PSA: density 0.250, error 0.250 | 1 sparse, 0 dense"
+        assert self.report().line() == "PSA: error 25 %, density 0.250 | 1 sparse, 0 dense"
+
+    @pytest.mark.parametrize(
+        ("asked", "wrong", "words"),
+        [
+            ([0.05], 0.048, "error 4.8 % (asked 5 %)"),
+            ([0.0725, 0.0725], 0.0997, "error 10 % (asked 7.25 %)"),
+            ([0.1, 0.05], 0.123, "error 12 % (asked 5 % and 10 %)"),
+            ([1.0], 12.5, "error 1,250 % (asked 100 %)"),
+            ([0.1], 2.4e-7, "error below 0.01 % (asked 10 %)"),
+            ([0.05], 0.0, "error 0 % (asked 5 %)"),
+            ([0.05], float("nan"), "error not a number (asked 5 %)"),
+            ([0.05], None, "error not measured (asked 5 %)"),
+        ],
+    )
+    def test_line_has_the_error_beside_the_one_asked_for(
+        self, asked: list[float], wrong: float | None, words: str
+    ) -> None:
+        reports = []
+        for each in asked:
+            report = Report()
+            sparse(report)
+            give(report.calibrated, [[0]], [[0.1]], asked=each)
+            if wrong is not None:
+                report.calibrated.add_measured(4, 0, squares([[wrong**2]], [[1.0]]))
+            reports.append(report)
+        assert Report.of(reports).line().startswith(f"PSA: {words}, density 0.250 | ")
 
     def test_line_has_no_error_that_was_not_measured(self) -> None:
         report = Report()
@@ -109,6 +140,7 @@ class TestReport:
         assert json.loads(json.dumps(document)) == document
         assert document["calibrated"] == {
             "recipes": {"2": {NAMES[1]: 4, NAMES[0]: 1, NAMES[3]: 1}, "10": {NAMES[2]: 1}},
+            "asked_errors": [],
             "measured_errors": [{"step": 4, "layer": 2, "error": 0.25}],
         }
         # The most frequent first.
