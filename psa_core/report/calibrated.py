@@ -133,13 +133,15 @@ class Calibrated:
             model, grid, text_length: as of :class:`~psa_core.settings.calibration.Calibration`.
 
         Raises:
-            ConfigError: no layer was calibrated.
+            ConfigError: no layer was calibrated, or one had queries, keys or values that are no finite numbers.
         """
         if not self:
             allowed = "must be calibrated, in a run with sparse steps and layers: nothing was chosen in it"
             raise ConfigError("mask_mode", config.mask_mode, allowed)
         recipes, errors = {}, {}
         for layer, conditions in self._by_layer().items():
+            for given in conditions:
+                _check_finite(layer, given.errors)
             heads = zip(*map(_by_head, conditions), strict=True)
             worst = [max(chain.from_iterable(head), key=lambda pair: pair[1]) for head in heads]
             recipes[layer] = [recipe for recipe, _ in worst]
@@ -175,6 +177,16 @@ class Calibrated:
         for (layer, _), under_condition in given:
             layers[layer].append(under_condition)
         return layers
+
+
+def _check_finite(layer: int, errors: torch.Tensor) -> None:
+    """See that a layer's heads could be compared."""
+    if not errors.isfinite().all():
+        allowed = (
+            "attention there had queries, keys or values that are NaN or infinite, so nothing can be chosen by their "
+            "errors: sample in bfloat16 or float32 if the model overflows in float16, and calibrate anew"
+        )
+        raise ConfigError(f"layer {layer}", "errors that are not numbers", allowed)
 
 
 def _by_head(given: _Given) -> list[list[tuple[Recipe, float]]]:

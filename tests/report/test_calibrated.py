@@ -69,6 +69,14 @@ class TestCalibration:
         assert (calibration.recipes[0], calibration.errors[0]) == ((RECIPES[3],), (0.25,))
         assert (calibration.target_density, calibration.target_error) == (None, 0.25)
 
+    @pytest.mark.parametrize("errors", [[[0.1, float("nan")]], [[float("nan"), 0.1]], [[float("inf"), 0.1]]])
+    def test_of_what_is_not_a_number_is_refused_with_the_layer_and_the_cause(self, errors: list[list[float]]) -> None:
+        calibrated = Calibrated()
+        give(calibrated, [[0, 1], [1, 2]], [[0.1, 0.5], *errors], layer=0)
+        give(calibrated, [[0, 1]], [[0.1, 0.2]], layer=7)
+        with pytest.raises(ConfigError, match=r"^layer 0 = 'errors that are not numbers': attention there had queries"):
+            calibrated.calibration(CONFIG)
+
     def test_of_a_run_that_chose_nothing_is_refused(self) -> None:
         with pytest.raises(ConfigError, match="mask_mode = 'thresholdbound': must be calibrated"):
             Calibrated().calibration(PSAConfig())
