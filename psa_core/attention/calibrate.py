@@ -6,7 +6,7 @@ import torch
 
 from ..ops.backends import choose_backend
 from ..ops.device_cache import device_cache
-from ..report.calibrated import Calibrated
+from ..report.calibrated import Calibrated, Given
 from ..settings.calibration import Calibration
 from ..settings.config import PSAConfig
 from ..settings.errors import ConfigError
@@ -61,8 +61,9 @@ def calibrate(
     trial = trial_of(q, k, v, config, grid, text_length, static_levels, choose_backend(backend, q, k, v))
     choice = choose_recipes(trial)
     record = Calibrated()
-    record.give(layer, None, choice.recipes, choice.of_head, choice.errors)
-    return record.calibration(config, model, grid, text_length)
+    given = Given(choice.recipes, choice.of_head, choice.errors, config.target_error, grid, text_length)
+    record.give(0, layer, None, given)
+    return record.calibration(config, model)
 
 
 def given_choice(calibration: Calibration, q: torch.Tensor, config: PSAConfig, layer: int | None = None) -> Choice:

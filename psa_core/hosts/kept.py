@@ -8,7 +8,7 @@ shape share recipes, and each has a level map of its own: windows may be others 
 from __future__ import annotations
 
 import threading
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -93,11 +93,11 @@ class Kept:
     Attributes:
         map_memory: GiB that level maps may take; what would go beyond, or leave the device short of memory, is made
             anew in every step.
-        calibration: recipes that heads take without choosing.
+        calibrations: recipes that heads take without choosing, by expert.
     """
 
     map_memory: float = MAP_MEMORY
-    calibration: Calibration | None = None
+    calibrations: Mapping[int, Calibration] = field(default_factory=dict)
     _chosen: dict[Hashable, _Chosen] = field(default_factory=dict)
     _maps: dict[Hashable, _Map] = field(default_factory=dict)
     # Of the step under way: which, and the maps that its calls have asked for.
@@ -152,8 +152,9 @@ class Kept:
         """Have heads choose their recipes, or take those of a calibration; None where they keep theirs."""
         device = trial.q.device
         if chosen.choice is None:
-            if self.calibration is not None:
-                chosen.choice = given_choice(self.calibration, trial.q, trial.config, place.layer)
+            given = self.calibrations.get(place.expert)
+            if given is not None:
+                chosen.choice = given_choice(given, trial.q, trial.config, place.layer)
             else:
                 chosen.choice = choose_recipes(trial)
                 chosen.before = OnItsWay(chosen.choice.spot)
@@ -213,7 +214,7 @@ def _is_spared(device: torch.device) -> bool:
 
 
 def _key(q: torch.Tensor, k: torch.Tensor, place: Place) -> Hashable:
-    where = place.layer, place.condition, place.grid, place.text_length, place.reference_frames
+    where = place.expert, place.layer, place.condition, place.grid, place.text_length, place.reference_frames
     return (*where, q.shape, k.shape, q.dtype, q.device)
 
 

@@ -23,6 +23,7 @@ class Place:
         in_window: whether the schedule's window of the denoising has it.
         reference_frames: frames of the grid before and after the clip (``RadialMask.reference_frames``); None when
             unknown.
+        expert: which of the models that share a run, such as Wan 2.2's two experts, counted from 0.
         condition: what else tells the calls of a layer in one step apart: the prompts, for one.
         window: which part of the clip it is, where a model sees it in parts; None for the whole.
     """
@@ -35,6 +36,7 @@ class Place:
     frames_per_token: int = 1
     in_window: bool = True
     reference_frames: tuple[int, int] | None = (0, 0)
+    expert: int = 0
     condition: Hashable = None
     window: Hashable = None
 

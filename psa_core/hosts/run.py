@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
+from ..report.calibrated import Given
 from ..report.report import Report
 from ..settings.at_step import config_at, dense_places
 from ..settings.calibration import Calibration
@@ -30,7 +31,8 @@ class Run:
         measure_errors: run every sparse call dense as well, and report how far its output is from that.
         on_compile: called before kernels run for the first time in this process, which Triton compiles then.
         map_memory: GiB that level maps may take which are kept from step to step (``PSAConfig.map_steps``).
-        calibration: recipes that calibrated attention takes instead of measuring which; None for measuring.
+        calibrations: recipes that calibrated attention takes instead of measuring which, by expert; one that has none
+            measures.
     """
 
     config: PSAConfig
@@ -39,7 +41,7 @@ class Run:
     measure_errors: bool = False
     on_compile: Callable[[], None] | None = None
     map_memory: float = MAP_MEMORY
-    calibration: Calibration | None = None
+    calibrations: Mapping[int, Calibration] = field(default_factory=dict)
     _kept: Kept = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -47,7 +49,7 @@ class Run:
 
     def let_go(self) -> None:
         """Let go of what is kept for later steps: there will be none."""
-        self._kept = Kept(self.map_memory, self.calibration)
+        self._kept = Kept(self.map_memory, self.calibrations)
 
     def dense_reason(self, q: torch.Tensor, k: torch.Tensor, place: Place) -> str | None:
         """Why this call stays dense, in a few words for a user; None when it runs sparse.
@@ -90,8 +92,8 @@ class Run:
         self.report.add_sparse(place.step, place.layer, info.level_shares, info.levels, error, result.map_age)
         if result.chosen is not None:
             recipes, of_head, errors, _ = result.chosen
-            chosen = recipes, of_head, errors, config.target_error
-            self.report.calibrated.give(place.layer, (place.condition, q.shape), *chosen)
+            given = Given(recipes, of_head, errors, config.target_error, place.grid, place.text_length)
+            self.report.calibrated.give(place.expert, place.layer, (place.condition, q.shape), given)
         if result.measured is not None:
             self.report.calibrated.add_measured(place.step, place.layer, result.measured)
         return out

@@ -35,19 +35,30 @@ class MeasuredError(NamedTuple):
     error: float
 
 
-class _Given(NamedTuple):
-    """Recipes of one layer under one condition: a tuple of them, and per head a number and an error, ``[B, H]``."""
+class Given(NamedTuple):
+    """What the heads of one layer were given under one condition.
+
+    Attributes:
+        recipes: what there was to choose from.
+        of_head, errors: ``[B, H]``: the number of each head's recipe, and the error that it was chosen by.
+        target_error: the error that recipes were to keep to; None where they were chosen at a density.
+        grid: (frames, height, width) of the video in tokens; None when unknown.
+        text_length: text tokens in front of it.
+    """
 
     recipes: tuple[Recipe, ...]
     of_head: torch.Tensor
     errors: torch.Tensor
+    target_error: float | None = None
+    grid: Grid | None = None
+    text_length: int = 0
 
 
 class Calibrated:
     """Numbers stay on their device until somebody asks, so recording never waits for the GPU."""
 
     def __init__(self) -> None:
-        self._given: dict[tuple[int, Hashable], _Given] = {}
+        self._given: dict[tuple[int, int, Hashable], Given] = {}
         self._measured: list[tuple[int, int, torch.Tensor]] = []
         self._asked: set[float] = set()
         self._lock = threading.Lock()
@@ -65,27 +76,17 @@ class Calibrated:
     def __bool__(self) -> bool:
         return bool(self._given)
 
-    def give(
-        self,
-        layer: int,
-        condition: Hashable,
-        recipes: tuple[Recipe, ...],
-        of_head: torch.Tensor,
-        errors: torch.Tensor,
-        target_error: float | None = None,
-    ) -> None:
+    def give(self, expert: int, layer: int, condition: Hashable, given: Given) -> None:
         """Note the recipes that the heads of a layer have from now on.
 
         Args:
+            expert: which of the models of the run, counted from 0.
             condition: what tells calls of the layer in one step apart.
-            recipes: what there was to choose from.
-            of_head, errors: ``[B, H]``: the number of each head's recipe, and the error that it was chosen by.
-            target_error: the error that recipes were to keep to; None where they were chosen at a density.
         """
         with self._lock:
-            self._given[layer, condition] = _Given(recipes, of_head, errors)
-            if target_error is not None:
-                self._asked.add(target_error)
+            self._given[expert, layer, condition] = given
+            if given.target_error is not None:
+                self._asked.add(given.target_error)
 
     def add_measured(self, step: int, layer: int, squares: torch.Tensor) -> None:
         """Note a measurement: squared norms ``[2, B, H]`` of what is wrong in an output, and of what is right."""
@@ -120,32 +121,39 @@ class Calibrated:
             return f"error not measured (asked {asked})" if asked else ""
         return f"error {percent(error)}" + (f" (asked {asked})" if asked else "")
 
-    def calibration(
-        self, config: PSAConfig, model: str = "", grid: Grid | None = None, text_length: int = 0
-    ) -> Calibration:
-        """The recipe of every layer and head. Waits for the GPU.
+    @property
+    def experts(self) -> list[int]:
+        """The models of the run that were calibrated."""
+        with self._lock:
+            return sorted({expert for expert, _, _ in self._given})
+
+    def calibration(self, config: PSAConfig, model: str = "", expert: int = 0) -> Calibration:
+        """The recipe of every layer and head of a model. Waits for the GPU.
 
         Batch entries and conditions choose for themselves; a head gets the recipe of the one whose error is the
         largest, as it is there that the choice matters most.
 
         Args:
             config: settings of the run.
-            model, grid, text_length: as of :class:`~psa_core.settings.calibration.Calibration`.
+            model: as of :class:`~psa_core.settings.calibration.Calibration`.
+            expert: which model it is.
 
         Raises:
-            ConfigError: no layer was calibrated, or one had queries, keys or values that are no finite numbers.
+            ConfigError: no layer of it was calibrated, or one had queries, keys or values that are no finite numbers.
         """
-        if not self:
+        by_layer = self._by_layer(expert)
+        if not by_layer:
             allowed = "must be calibrated, in a run with sparse steps and layers: nothing was chosen in it"
             raise ConfigError("mask_mode", config.mask_mode, allowed)
         recipes, errors = {}, {}
-        for layer, conditions in self._by_layer().items():
+        for layer, conditions in by_layer.items():
             for given in conditions:
                 _check_finite(layer, given.errors)
             heads = zip(*map(_by_head, conditions), strict=True)
             worst = [max(chain.from_iterable(head), key=lambda pair: pair[1]) for head in heads]
             recipes[layer] = [recipe for recipe, _ in worst]
             errors[layer] = [error for _, error in worst]
+        latest = [*by_layer.values()][-1][-1]
         return Calibration(
             block_m=config.block_m,
             block_n=config.block_n,
@@ -155,8 +163,8 @@ class Calibrated:
             target_error=config.target_error,
             tile_size=config.tile_size,
             model=model,
-            grid=grid,
-            text_length=text_length,
+            grid=latest.grid,
+            text_length=latest.text_length,
         )
 
     def as_dict(self) -> dict[str, Any]:
@@ -169,12 +177,12 @@ class Calibrated:
         measured = [error._asdict() for error in self.errors()]
         return {"recipes": layers, "asked_errors": self.asked_errors(), "measured_errors": measured}
 
-    def _by_layer(self) -> dict[int, list[_Given]]:
-        """What each layer was given, under all conditions."""
+    def _by_layer(self, only: int | None = None) -> dict[int, list[Given]]:
+        """What each layer was given, under all conditions, of one expert or of all."""
         with self._lock:
-            given = list(self._given.items())
-        layers: dict[int, list[_Given]] = {layer: [] for layer in sorted(layer for (layer, _), _ in given)}
-        for (layer, _), under_condition in given:
+            given = [(key, value) for key, value in self._given.items() if only in (None, key[0])]
+        layers: dict[int, list[Given]] = {layer: [] for layer in sorted(layer for (_, layer, _), _ in given)}
+        for (_, layer, _), under_condition in given:
             layers[layer].append(under_condition)
         return layers
 
@@ -189,7 +197,7 @@ def _check_finite(layer: int, errors: torch.Tensor) -> None:
         raise ConfigError(f"layer {layer}", "errors that are not numbers", allowed)
 
 
-def _by_head(given: _Given) -> list[list[tuple[Recipe, float]]]:
+def _by_head(given: Given) -> list[list[tuple[Recipe, float]]]:
     """Recipe and error of every batch entry, head by head."""
     numbers, errors = given.of_head.T.tolist(), given.errors.T.tolist()
     return [

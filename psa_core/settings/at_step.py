@@ -51,6 +51,13 @@ def dense_places(config: PSAConfig, steps: int | None) -> DensePlaces:
     return DensePlaces(start, stop, layers, 0 if radial is None else radial.dense_layers)
 
 
+def sparse_layers(config: PSAConfig, layers: int) -> list[int]:
+    """The transformer blocks that may run sparse, of a model that has so many."""
+    # They do not depend on the steps.
+    places = dense_places(config, 1)
+    return [layer for layer in range(layers) if not places.has_layer(layer)]
+
+
 def warmups(config: PSAConfig) -> dict[str, Amount]:
     """The warm-ups that count, by where they are set: ``schedule``, ``preset``, ``mask``. The longest of them holds."""
     schedule, radial = config.schedule, config.radial

@@ -184,7 +184,7 @@ class TestGiven:
         calibration = calibrate(*tensors, CONFIG, **VIDEO, layer=0)
         expected = pyramid_sparse_attention(*tensors, CONFIG, **VIDEO)
         monkeypatch.setattr(module, "choose_recipes", _nothing_is_chosen)
-        run = Run(CONFIG, "torch", calibration=calibration)
+        run = Run(CONFIG, "torch", calibrations={0: calibration})
         for step in range(STEPS):
             # However much the error grows.
             out = run.attend(*(tensors if step == 0 else in_common(noise, 0.0)), at(step))
@@ -201,7 +201,8 @@ class TestGiven:
             for layer, (order, mix) in enumerate(zip(orders, mixes, strict=True))
         }
         errors = {layer: [0.1] * SHAPE.heads for layer in recipes}
-        run = Run(CONFIG, "torch", calibration=Calibration(block_m=64, block_n=32, recipes=recipes, errors=errors))
+        given = Calibration(block_m=64, block_n=32, recipes=recipes, errors=errors)
+        run = Run(CONFIG, "torch", calibrations={0: given})
         tensors = in_common(noise, 1.0, 2.0)
         for layer, (recipe, *_) in recipes.items():
             out = run.attend(*tensors, Place(0, layer, GRID, TEXT))

@@ -12,7 +12,7 @@ import torch
 from psa_core import ConfigError, PSAConfig, Recipe
 from psa_core.hosts.place import Place
 from psa_core.hosts.run import Run
-from psa_core.report.calibrated import Calibrated
+from psa_core.report.calibrated import Calibrated, Given
 from psa_core.report.report import Report, as_document
 
 from ..support.tensors import DEVICE, Shape, random_qkv
@@ -33,9 +33,11 @@ def give(
     layer: int = 0,
     condition: Hashable = None,
     asked: float | None = None,
+    expert: int = 0,
 ) -> None:
     of_head = torch.tensor(numbers, device=DEVICE)
-    to.give(layer, condition, RECIPES, of_head, torch.tensor(errors, device=DEVICE), asked)
+    given = Given(RECIPES, of_head, torch.tensor(errors, device=DEVICE), asked, (2, 3, 4), 5)
+    to.give(expert, layer, condition, given)
 
 
 def squares(wrong: list[list[float]], right: list[list[float]]) -> torch.Tensor:
@@ -53,7 +55,7 @@ class TestCalibration:
         give(calibrated, [[0, 1], [1, 2]], [[0.1, 0.5], [0.2, 0.25]], condition="positive")
         give(calibrated, [[3, 3]], [[0.125, 0.625]], condition="negative")
         give(calibrated, [[2, 0]], [[0.75, 0.0]], layer=7)
-        calibration = calibrated.calibration(CONFIG, "a model", (2, 3, 4), 5)
+        calibration = calibrated.calibration(CONFIG, "a model")
         assert calibration.recipes == {0: (RECIPES[1], RECIPES[3]), 7: (RECIPES[2], RECIPES[0])}
         assert calibration.errors == {0: pytest.approx((0.2, 0.625)), 7: (0.75, 0.0)}
         assert (calibration.block_m, calibration.block_n) == (64, 32)
@@ -76,6 +78,17 @@ class TestCalibration:
         give(calibrated, [[0, 1]], [[0.1, 0.2]], layer=7)
         with pytest.raises(ConfigError, match=r"^layer 0 = 'errors that are not numbers': attention there had queries"):
             calibrated.calibration(CONFIG)
+
+    def test_experts_have_one_each(self) -> None:
+        calibrated = Calibrated()
+        give(calibrated, [[0]], [[0.5]], expert=1)
+        give(calibrated, [[3]], [[0.75]])
+        give(calibrated, [[2]], [[0.25]], layer=1)
+        assert calibrated.experts == [0, 1]
+        assert calibrated.calibration(CONFIG).recipes == {0: (RECIPES[3],), 1: (RECIPES[2],)}
+        assert calibrated.calibration(CONFIG, expert=1).recipes == {0: (RECIPES[0],)}
+        with pytest.raises(ConfigError, match="nothing was chosen"):
+            calibrated.calibration(CONFIG, expert=2)
 
     def test_of_a_run_that_chose_nothing_is_refused(self) -> None:
         with pytest.raises(ConfigError, match="mask_mode = 'thresholdbound': must be calibrated"):
@@ -173,7 +186,7 @@ class TestReport:
                 raise AssertionError(func)
 
         watched, calibrated = torch.ones(1, 2).as_subclass(Watched), Calibrated()
-        calibrated.give(0, None, RECIPES, watched, watched)
+        calibrated.give(0, 0, None, Given(RECIPES, watched, watched))
         calibrated.add_measured(0, 0, watched)
         assert calibrated
 

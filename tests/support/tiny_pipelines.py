@@ -13,7 +13,7 @@ from peft.utils import get_peft_model_state_dict
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 
 LAYERS = 2
-_HEADS, _HEAD_DIM = 2, 16
+HEADS, _HEAD_DIM = 2, 16
 _TEXT_DIM, _CHANNELS = 16, 4
 _PAD, _END = "<pad>", "</s>"
 
@@ -82,7 +82,7 @@ def wan_pipeline(**components: Any) -> Any:
 
 def _wan_transformer() -> Any:
     return diffusers.WanTransformer3DModel(
-        num_attention_heads=_HEADS,
+        num_attention_heads=HEADS,
         attention_head_dim=_HEAD_DIM,
         in_channels=_CHANNELS,
         out_channels=_CHANNELS,
@@ -114,7 +114,7 @@ def cogvideox_pipeline(**settings: Any) -> Any:
 
 def _cogvideox_transformer(**settings: Any) -> Any:
     return diffusers.CogVideoXTransformer3DModel(
-        num_attention_heads=_HEADS,
+        num_attention_heads=HEADS,
         attention_head_dim=_HEAD_DIM,
         in_channels=_CHANNELS,
         out_channels=_CHANNELS,

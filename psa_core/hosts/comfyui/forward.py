@@ -112,7 +112,7 @@ class Forward:
             sizes = call.options.get("grid_sizes")
             grid = grid if sizes is None else (int(sizes[0]), int(sizes[1]), int(sizes[2]))
         facts = (self.steps, model.frames_per_token, self.in_window, self.reference_frames)
-        return Place(self.step, layer, grid, text_length, *facts, (self._prompts, nth), self._window)
+        return Place(self.step, layer, grid, text_length, *facts, condition=(self._prompts, nth), window=self._window)
 
     @cached_property
     def _prompts(self) -> Hashable:

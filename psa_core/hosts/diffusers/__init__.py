@@ -41,6 +41,7 @@ from ...settings.schedule import Schedule
 from ..kept import MAP_MEMORY
 from ..run import Run
 from .attention import Layer
+from .calibrations import Given, by_expert
 from .denoising import Denoising
 from .families import family_of, transformers_of
 from .operators import enter
@@ -59,7 +60,7 @@ def patch(
     steps: int | None = None,
     keep_levels: bool = False,
     measure_errors: bool = False,
-    calibration: Calibration | None = None,
+    calibration: Given | None = None,
     map_memory: float = MAP_MEMORY,
 ) -> Handle:
     """Run the video self-attention of a pipeline or transformer through Pyramid Sparse Attention.
@@ -76,19 +77,21 @@ def patch(
             and is not asked where this is given. ``schedule.steps`` does the same where this is None.
         keep_levels: keep level maps in the report, for pictures.
         measure_errors: run every sparse call dense as well, and report how far its output is from that.
-        calibration: recipes of every layer and head, which ``mask_mode="calibrated"`` takes instead of measuring which.
+        calibration: recipes of every layer and head, which ``mask_mode="calibrated"`` takes instead of measuring which:
+            one for the only transformer, or of several, such as Wan 2.2's experts, one by the transformer's name in the
+            pipeline, as :meth:`Handle.calibrations` has them. A transformer without one measures.
         map_memory: GiB that level maps may take which are kept from step to step (``map_steps``); what would go beyond
             is made anew in every step.
 
     Raises:
         TypeError: nothing here can be patched; the message says what can.
-        ConfigError: no such backend, also in the environment variable ``PSA_BACKEND``, or settings that need the number
-            of steps where nobody knows it.
+        ConfigError: no such backend, also in the environment variable ``PSA_BACKEND``, settings that need the number of
+            steps where nobody knows it, or a calibration that does not fit.
     """
     check_backend(backend)
     transformers = transformers_of(target)
     if config.verbose:
-        log.info("PSA on %s: %s", ", ".join(type(x).__name__ for x in transformers), config)
+        log.info("PSA on %s: %s", ", ".join(type(x).__name__ for x in transformers.values()), config)
     schedule = config.schedule or Schedule()
     steps = steps or schedule.steps or None
     scheduled = steps is None and getattr(target, "scheduler", None) is not None
@@ -96,15 +99,16 @@ def patch(
         raise ConfigError("steps", None, "must be given: the settings depend on it, and there is no scheduler to ask")
     counter = SchedulerSteps(target) if scheduled else TimestepSteps(steps, schedule.start_step)
     report = Report(keep_levels)
-    run = Run(config, backend, report, measure_errors, map_memory=map_memory, calibration=calibration)
+    calibrations = by_expert(calibration, transformers, config)
+    run = Run(config, backend, report, measure_errors, map_memory=map_memory, calibrations=calibrations)
     denoising = Denoising(run, keep_levels, counter)
-    return Handle(denoising, [_Patch(x, i, denoising) for i, x in enumerate(transformers)])
+    return Handle(denoising, {name: _Patch(x, i, denoising) for i, (name, x) in enumerate(transformers.items())})
 
 
 class Handle:
     """A patched pipeline or transformer; as a context manager, it restores on leaving."""
 
-    def __init__(self, denoising: Denoising, patches: list[_Patch]) -> None:
+    def __init__(self, denoising: Denoising, patches: dict[str, _Patch]) -> None:
         self._denoising, self._patches = denoising, patches
 
     @property
@@ -113,20 +117,38 @@ class Handle:
         return self._denoising.run.report
 
     def calibration(self, model: str = "") -> Calibration:
-        """The recipes that heads had at the end of the latest run of ``mask_mode="calibrated"``.
+        """The recipes that the heads of the only transformer had at the end of the latest run of
+        ``mask_mode="calibrated"``.
 
         Args:
             model: what it is called in the calibration.
 
         Raises:
-            ConfigError: no call of it was calibrated.
+            ConfigError: there are several transformers, or no call was calibrated.
         """
-        denoising = self._denoising
-        return self.report.calibrated.calibration(denoising.run.config, model, denoising.grid, denoising.text_length)
+        if len(self._patches) > 1:
+            names = " and ".join(self._patches)
+            raise ConfigError("calibration", "one", f"{names} have one each: calibrations() gives them by name")
+        return self.report.calibrated.calibration(self._denoising.run.config, model)
+
+    def calibrations(self, model: str = "") -> dict[str, Calibration]:
+        """The same for every transformer that the run has calibrated, by its name in the pipeline: ``transformer``, and
+        ``transformer_2`` for the second expert of Wan 2.2. :func:`patch` takes them as they are.
+
+        Args:
+            model: what it is called in the calibrations.
+
+        Raises:
+            ConfigError: no call was calibrated.
+        """
+        calibrated, config, names = self.report.calibrated, self._denoising.run.config, list(self._patches)
+        # Of a run without any, the first says so.
+        experts = calibrated.experts or [0]
+        return {names[expert]: calibrated.calibration(config, model, expert) for expert in experts}
 
     def restore(self) -> None:
         """Take the patch away, where no newer one has taken its place. The report stays readable."""
-        for transformer_patch in self._patches:
+        for transformer_patch in self._patches.values():
             transformer_patch.remove()
 
     def __enter__(self) -> Handle:

@@ -83,7 +83,7 @@ class Denoising:
         step, steps, _, repeats = self.position
         return Place(
             step, layer, self.grid, self.text_length, steps, self.frames_per_token,
-            in_window=in_window(self.run.config, step, steps), condition=(expert, repeats),
+            in_window=in_window(self.run.config, step, steps), expert=expert, condition=repeats,
         )  # fmt: skip
 
     def stay_dense(self, reason: str) -> None:

@@ -70,22 +70,23 @@ FAMILIES: dict[type, Family] = {
 
 
 def family_of(transformer: torch.nn.Module) -> Family:
-    """The family of a transformer that :func:`transformers_of` has returned."""
+    """The family of a transformer that :func:`transformers_of` has found."""
     return next(family for kind, family in FAMILIES.items() if isinstance(transformer, kind))
 
 
-def transformers_of(target: Any) -> list[torch.nn.Module]:
-    """The transformers of a pipeline, or the one that was given.
+def transformers_of(target: Any) -> dict[str, torch.nn.Module]:
+    """The transformers of a pipeline by their names in it, or the one that was given, as ``transformer``.
 
     Raises:
         TypeError: there is none, or one that cannot be patched; the message says what can.
     """
-    components = [target] if isinstance(target, torch.nn.Module) else [getattr(target, x, None) for x in _COMPONENTS]
+    whole = not isinstance(target, torch.nn.Module)
+    components = {name: getattr(target, name, None) for name in _COMPONENTS} if whole else {_COMPONENTS[0]: target}
     # torch.compile wraps a module in another.
-    found = [getattr(x, "_orig_mod", x) for x in components if x is not None]
-    if found and all(isinstance(x, tuple(FAMILIES)) for x in found):
+    found = {name: getattr(x, "_orig_mod", x) for name, x in components.items() if x is not None}
+    if found and all(isinstance(x, tuple(FAMILIES)) for x in found.values()):
         return found
     kinds = " or ".join(kind.__name__ for kind in FAMILIES)
-    held = ", ".join(type(x).__name__ for x in found if x is not target)
+    held = ", ".join(type(x).__name__ for x in found.values() if x is not target)
     given = type(target).__name__ + (f" with {held}" if held else "")
     raise TypeError(f"only a {kinds}, or a pipeline with one, can be patched, not {given}")

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from psa_core import PSAConfig
+from psa_core import Calibration, ConfigError, PSAConfig, Recipe
 from psa_core.hosts import kept
 
 pytest.importorskip("diffusers", minversion="0.35")
@@ -18,7 +20,7 @@ from psa_core.hosts.diffusers import Handle, patch
 
 from ...support.diffusers_models import Model, cogvideox_1_5, wan_model
 from ...support.tensors import relative_error
-from ...support.tiny_pipelines import LAYERS, cogvideox_pipeline, wan_pipeline
+from ...support.tiny_pipelines import HEADS, LAYERS, cogvideox_pipeline, wan_pipeline
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array:DeprecationWarning")
 
@@ -146,14 +148,115 @@ def test_few_steps_choose_in_the_first_sparse_one(steps: int, warmup: int) -> No
     assert seen[: 2 * LAYERS] == [warmup] * (2 * LAYERS)
 
 
+def two_experts() -> Any:
+    """Of whose 4 steps each samples some."""
+    return wan_pipeline(transformer_2=wan_pipeline().transformer, boundary_ratio=0.7)
+
+
 def test_two_experts_choose_for_themselves(choices: list[Any]) -> None:
-    pipeline = wan_pipeline(transformer_2=wan_pipeline().transformer, boundary_ratio=0.7)
+    pipeline = two_experts()
     with patch(pipeline, CONFIG.replace(map_steps=8), backend="torch") as handle:
         sample(pipeline)
         assert maps(handle) == 0
     assert len(choices) == 2 * 2 * LAYERS
     assert handle.report.map_ages()[0] == 2 * 2 * LAYERS
     assert handle.report.as_dict()["calibrated"]["recipes"].keys() == {"0", "1"}
+
+
+def test_two_experts_have_a_calibration_each(choices: list[Any], tmp_path: Path) -> None:
+    pipeline = two_experts()
+    with patch(pipeline, CONFIG, backend="torch") as handle:
+        sample(pipeline, guidance=1.0)
+    saved = {
+        name: Calibration.load(calibration.save(tmp_path / f"{name}.yaml"))
+        for name, calibration in handle.calibrations("A14B").items()
+    }
+    assert list(saved) == ["transformer", "transformer_2"]
+    for name, calibration in saved.items():
+        assert (calibration.model, calibration.grid) == ("A14B", (3, 8, 8)), name
+    with pytest.raises(ConfigError, match=r"calibration = 'one': transformer and transformer_2 have one each: calibra"):
+        handle.calibration()
+
+    # Unlike what either has chosen.
+    tail = Recipe(order="Columns", estimator="mean", mix="tail", density=0.5)
+    given = {
+        "transformer": saved["transformer"],
+        "transformer_2": replace(saved["transformer_2"], recipes=dict.fromkeys(range(LAYERS), [tail] * HEADS)),
+    }
+    choices.clear()
+    with patch(pipeline, CONFIG, backend="torch", calibration=given) as handle:
+        sample(pipeline, guidance=1.0)
+    assert not choices
+    taken = handle.calibrations()
+    assert taken["transformer"].recipes == saved["transformer"].recipes
+    assert taken["transformer_2"].recipes == given["transformer_2"].recipes
+
+    with patch(pipeline, CONFIG, backend="torch", calibration={"transformer_2": given["transformer_2"]}) as handle:
+        sample(pipeline, guidance=1.0)
+    assert len(choices) == LAYERS
+    assert handle.calibrations()["transformer"].recipes == saved["transformer"].recipes
+
+
+def test_one_transformer_has_one_calibration(choices: list[Any]) -> None:
+    pipeline = wan_pipeline()
+    with patch(pipeline, CONFIG, backend="torch") as handle:
+        with pytest.raises(ConfigError, match="nothing was chosen in it"):
+            handle.calibrations()
+        expected = sample(pipeline, guidance=1.0)
+    calibration = handle.calibration("Wan")
+    assert handle.calibrations("Wan") == {"transformer": calibration}
+    choices.clear()
+    for given in (calibration, {"transformer": calibration}):
+        with patch(pipeline, CONFIG, backend="torch", calibration=given):
+            assert torch.equal(sample(pipeline, guidance=1.0), expected)
+    assert not choices
+
+
+REFUSED: list[tuple[dict[str, Any], dict[str, Any], str]] = [
+    ({"target_error": 0.1}, {}, r"^transformer: target_error = 0\.1: the calibration was made for a density"),
+    (
+        {"mask_mode": "topk", "target_density": None},
+        {},
+        r"^transformer: mask_mode = 'topk': must be calibrated for a run",
+    ),
+    ({"block_n": 64}, {}, r"^transformer: block_n = 64: the calibration was made with 32"),
+    ({}, {"heads": HEADS + 1}, rf"^transformer: heads = {HEADS}: .* it is of another model"),
+    ({}, {"layers": LAYERS - 1}, rf"^transformer: layer = {LAYERS - 1}: .* none for this"),
+]
+
+
+@pytest.mark.parametrize(("changes", "made", "message"), REFUSED)
+def test_a_calibration_that_does_not_fit_is_refused_before_sampling(
+    changes: dict[str, Any], made: dict[str, int], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        patch(wan_pipeline(), CONFIG.replace(**changes), calibration=by_hand(**made))
+
+
+def test_dense_layers_need_no_recipes() -> None:
+    config = CONFIG.replace(schedule={"dense_layers": [LAYERS - 1]})
+    with patch(wan_pipeline(), config, calibration=by_hand(layers=LAYERS - 1)):
+        pass
+
+
+def test_a_calibration_of_no_transformer_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"calibration = 'transformer_2': there is no such .* here, but transformer$"):
+        patch(wan_pipeline(), CONFIG, calibration={"transformer_2": by_hand()})
+    with pytest.raises(
+        ConfigError, match=r"= 'one': each .* its own: give \{'transformer': .*'transformer_2': \.\.\.\}"
+    ):
+        patch(two_experts(), CONFIG, calibration=by_hand())
+
+
+def by_hand(layers: int = LAYERS, heads: int = HEADS) -> Calibration:
+    recipe = Recipe(order="Raster", estimator="mean", mix="tail", density=0.3)
+    return Calibration(
+        block_m=CONFIG.block_m,
+        block_n=CONFIG.block_n,
+        recipes={layer: [recipe] * heads for layer in range(layers)},
+        errors={layer: [0.1] * heads for layer in range(layers)},
+        target_density=0.3,
+    )
 
 
 @pytest.mark.parametrize(("make", "config"), [(wan_model, CONFIG), (cogvideox_1_5, FIXED)])

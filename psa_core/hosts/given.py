@@ -1,0 +1,25 @@
+"""Calibrations that a model is given, in place of having its heads choose."""
+
+from __future__ import annotations
+
+from ..settings.at_step import sparse_layers
+from ..settings.calibration import Calibration
+from ..settings.config import PSAConfig
+from ..settings.errors import ConfigError
+
+
+def check_given(calibration: Calibration, config: PSAConfig, heads: int, layers: int) -> None:
+    """See, before sampling starts, that a model can follow a calibration in every layer that runs sparse.
+
+    Args:
+        config: its settings.
+        heads: attention heads of each layer.
+        layers: transformer blocks.
+
+    Raises:
+        ConfigError: it cannot; the message names what differs.
+    """
+    if config.mask_mode != "calibrated":
+        raise ConfigError("mask_mode", config.mask_mode, "must be calibrated for a run with a calibration")
+    for layer in sparse_layers(config, layers):
+        calibration.check_fits(config, heads, layer)
