@@ -30,8 +30,10 @@ WEIGHT_DTYPES = list(_OPTIONS)
 _PATCHES = "patch_embed.proj.weight"
 # Together no other model has them.
 _SIGNS = (_PATCHES, "patch_embed.text_proj.weight", "blocks.0.norm1.linear.weight")
-# Every published model of 48 heads (all but 2b) has 42 blocks; of others the number cannot be known.
-_BLOCKS = {48: 42}
+# Blocks by heads of all published models: 2b, and the others. They take T5-XXL's text; what takes another is a model of
+# somebody's own, whose number of blocks cannot be known.
+_BLOCKS = {30: 30, 48: 42}
+_TEXT_DIM = 4096
 _NAMED = 3
 # Of the image-to-video models of 1.0 only the one that was published has them, and ComfyUI fills its channels.
 _LEARNED_POSITIONS = "patch_embed.pos_embedding"
@@ -103,7 +105,9 @@ def _refuse_incomplete(held: set[str], transformer: Any, name: str) -> None:
     # ComfyUI counts blocks up to the first that is not there.
     counted = len(transformer.blocks)
     in_file = {int(found[1]) for key in held if (found := re.match(r"blocks\.(\d{1,4})\.", key))}
-    whole = max(max(in_file) + 1, _BLOCKS.get(transformer.num_attention_heads, 0))
+    is_published = transformer.patch_embed.text_proj.in_features == _TEXT_DIM
+    published = _BLOCKS.get(transformer.num_attention_heads, 0) if is_published else 0
+    whole = max(max(in_file) + 1, published)
     block = [key.removeprefix("blocks.0.") for key in parameters if key.startswith("blocks.0.")]
     parameters += [f"blocks.{index}.{part}" for index in range(counted, whole) for part in block]
     missing = [key for key in parameters if key not in held]

@@ -188,6 +188,18 @@ def test_a_file_that_lacks_weights_is_refused(
     assert f"is incomplete: {number} weights are missing, such as {named}" in said
 
 
+def test_a_2b_that_lacks_its_last_blocks_is_refused(comfyui: ComfyUI, folder: Path, publish: Publish) -> None:
+    variant = publish("2b")
+    weights = {key: weight.bfloat16() for key, weight in load_file(folder / variant.checkpoint).items()}
+    # Text of T5-XXL tells a published model from the stand-in, whose single block is all that it has.
+    weights["patch_embed.text_proj.weight"] = torch.zeros(variant.heads * 64, 4096, dtype=torch.bfloat16)
+    save_file(weights, folder / "cut_2b.safetensors")
+
+    said = _error(comfyui, _sampling(loader("cut_2b.safetensors"), variant))
+
+    assert f"is incomplete: {29 * 24} weights are missing, such as blocks.1.norm1.linear.weight" in said
+
+
 def test_weights_of_another_size_are_refused(comfyui: ComfyUI, folder: Path) -> None:
     weights = load_file(folder / HOSTS["cogvideox"].checkpoint)
     save_file(weights | {"proj_out.bias": torch.zeros(3)}, folder / "mixed.safetensors")
