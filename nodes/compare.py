@@ -22,11 +22,20 @@ class PSACompare(io.ComfyNode):
             display_name="PSA Compare",
             category="PSA",
             description=(
-                "How near a video is to a reference: PSNR and SSIM of every frame, and what differs as a video. Give "
-                "it the video of dense attention (attention: dense in a Preset Loader) and that of sparse attention, "
-                "of one seed."
+                "How near a video is to a reference: PSNR and SSIM of every frame, flicker, and what differs as a "
+                "video. From 30 dB of PSNR on a difference is hard to see; under 20 dB it is another video. Give it "
+                "the video of dense attention (attention: dense in a Preset Loader) and that of sparse attention, of "
+                "one seed."
             ),
-            search_aliases=["psnr", "ssim", "video quality", "difference", "compare videos", "dense or sparse"],
+            search_aliases=[
+                "psnr",
+                "ssim",
+                "flicker",
+                "video quality",
+                "difference",
+                "compare videos",
+                "dense or sparse",
+            ],
             inputs=[
                 io.Image.Input("reference", tooltip="The video to compare with: that of dense attention."),
                 io.Image.Input(
@@ -42,11 +51,14 @@ class PSACompare(io.ComfyNode):
                 ),
             ],
             outputs=[
-                io.Image.Output("plot", tooltip="PSNR and SSIM by frame, their means in the title."),
+                io.Image.Output("plot", tooltip="PSNR and SSIM by frame, their means and flicker in the title."),
                 io.Image.Output("difference", tooltip="How far each pixel is from the reference's, amplified by gain."),
                 io.String.Output(
                     "numbers",
-                    tooltip='JSON: means, and PSNR and SSIM by frame. The PSNR of equal frames is "identical".',
+                    tooltip=(
+                        "JSON: means, flicker, and PSNR and SSIM by frame. The PSNR of equal frames is "
+                        '"identical"; flicker is null where the reference does not move.'
+                    ),
                 ),
             ],
             is_output_node=True,

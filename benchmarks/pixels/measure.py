@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from psa_core.apps.bench.results import file_stem
 from psa_core.apps.bench.side_by_side import reason_of
-from psa_core.report.quality import measure_quality
+from psa_core.report.quality import flicker, measure_quality
 
 from .cases import SETTINGS, Setting, Study
 from .results import PixelRow, save_rows
@@ -48,20 +48,6 @@ def run_pixels(
     return rows, file
 
 
-def flicker(video: np.ndarray, reference: np.ndarray) -> float:
-    """How far the changes from frame to frame are from those of a reference.
-
-    Norm of the difference of the two videos' frame-to-frame changes, by the norm of the reference's changes: 0 for the
-    same changes, also in a video that is brighter throughout, and 1 for a still one. PSNR of frames misses pulsing, as
-    it does not tell an error that stays from one that comes and goes.
-
-    Args:
-        video, reference: ``[frames, height, width, 3]``, two frames or more.
-    """
-    changes, wanted = (np.diff(x.astype(np.float32), axis=0) for x in (video, reference))
-    return float(np.linalg.norm(changes - wanted) / max(np.linalg.norm(wanted), np.finfo(np.float32).tiny))
-
-
 def _measure(sampler: Sampler, study: Study, setting: Setting, dense: np.ndarray) -> PixelRow:
     start = time.perf_counter()
     try:
@@ -75,7 +61,7 @@ def _measure(sampler: Sampler, study: Study, setting: Setting, dense: np.ndarray
     # NumPy and SciPy let other threads run meanwhile.
     with ThreadPoolExecutor() as threads:
         quality = list(threads.map(measure_quality, videos[:, ::_EVERY], dense[:, ::_EVERY]))
-        changes = list(threads.map(flicker, videos, dense))
+        changes = [x for x in threads.map(flicker, videos, dense) if x is not None]
     psnr = tuple(found.mean_psnr for found in quality)
     ssim = tuple(found.mean_ssim for found in quality)
     return PixelRow(study.name, setting.name, density, psnr, ssim, tuple(changes), seconds)

@@ -10,14 +10,12 @@ from statistics import fmean, median, quantiles
 
 from psa_core.apps.bench.results import Machine
 from psa_core.apps.bench.table import markdown
-from psa_core.report.quality import psnr_as_plain
+from psa_core.report.quality import ANOTHER_VIDEO, psnr_as_plain
 from psa_core.settings.files import write_json
 
 from ..targets import Target
 from .cases import BEST_FIXED, CALIBRATED, PRESET, SOL, STUDIES
 
-# Below so many dB a clip shows something else than the dense one.
-ANOTHER_VIDEO = 20.0
 UNITS = {
     "density": "share of dense attention's FLOPs in the sparse calls, mean",
     "psnr": "dB against the dense clip, one number a clip: mean over every fourth frame",

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from ..settings.errors import ConfigError
-from .quality import SSIM_WINDOW, Quality, measure_quality
+from .quality import SSIM_WINDOW, Quality, flicker, measure_quality
 
 _COLOURS = 3
 
@@ -19,7 +19,7 @@ class Difference:
     """What a video is against its reference.
 
     Attributes:
-        quality: PSNR and SSIM.
+        quality: PSNR, SSIM and flicker.
         video: ``[frames, height, width, 3]``, float32 from 0 to 1: how far each colour of a pixel is from the
             reference's, amplified.
     """
@@ -51,7 +51,8 @@ def compare_videos(
         differences[i] = torch.from_numpy(np.abs(frame - wanted) * np.float32(gain)).clamp(max=1)
         on_frame()
     psnr, ssim = ([value for part in qualities for value in getattr(part, name)] for name in ("psnr", "ssim"))
-    return Difference(Quality(tuple(psnr), tuple(ssim), lpips=None), differences)
+    changes = flicker(_frames(video, "video"), _frames(reference, "reference"))
+    return Difference(Quality(tuple(psnr), tuple(ssim), lpips=None, flicker=changes), differences)
 
 
 def _check(video: torch.Tensor, reference: torch.Tensor) -> None:
@@ -61,8 +62,8 @@ def _check(video: torch.Tensor, reference: torch.Tensor) -> None:
     if len(video) != len(reference):
         raise ConfigError(
             "video",
-            _frames(video),
-            f"the reference has {_frames(reference)}: make both with the same length, or cut the longer one",
+            _count(video),
+            f"the reference has {_count(reference)}: make both with the same length, or cut the longer one",
         )
     if video.shape[1:3] != reference.shape[1:3]:
         raise ConfigError(
@@ -75,6 +76,11 @@ def _check(video: torch.Tensor, reference: torch.Tensor) -> None:
         raise ConfigError("video", _size(video), allowed)
 
 
+def _frames(frames: torch.Tensor, name: str) -> Iterator[np.ndarray]:
+    """Its frames, one after another."""
+    return (_pixels(frames, i, name) for i in range(len(frames)))
+
+
 def _pixels(frames: torch.Tensor, i: int, name: str) -> np.ndarray:
     """One frame ``[height, width, 3]``, float32 from 0 to 1."""
     frame = frames[i, ..., :_COLOURS].float().cpu()
@@ -84,7 +90,7 @@ def _pixels(frames: torch.Tensor, i: int, name: str) -> np.ndarray:
     return pixels
 
 
-def _frames(video: torch.Tensor) -> str:
+def _count(video: torch.Tensor) -> str:
     return f"{len(video)} frame{'s' * (len(video) > 1)}"
 
 

@@ -1,12 +1,13 @@
-"""How near a video is to another: PSNR, SSIM and LPIPS. Needs scikit-image, which the core does not."""
+"""How near a video is to another: PSNR, SSIM, flicker and LPIPS. Needs scikit-image, which the core does not."""
 
 from __future__ import annotations
 
 import importlib.util
 import logging
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from statistics import fmean
 from typing import Any
 
@@ -22,6 +23,13 @@ Lpips = Callable[[np.ndarray, np.ndarray], float]
 IDENTICAL = "identical"
 # SSIM looks at windows of this many pixels a side.
 SSIM_WINDOW = 7
+# From so many dB on a difference is hard to see, and under so many a video shows something else than its reference.
+HARD_TO_SEE, ANOTHER_VIDEO = 30, 20
+HOW_TO_READ = (
+    f"From {HARD_TO_SEE} dB of PSNR on a difference is hard to see; under {ANOTHER_VIDEO} dB it is another video, "
+    "which may be as good. Flicker is the error of the changes from frame to frame: 0 is none, 1 that of a still "
+    "picture."
+)
 
 
 @dataclass(frozen=True)
@@ -32,11 +40,13 @@ class Quality:
         psnr: in dB; infinite for a frame that equals the reference's.
         ssim: 1 for equal frames.
         lpips: 0 for equal frames; None where it was not measured.
+        flicker: of the whole video, as of :func:`flicker`.
     """
 
     psnr: tuple[float, ...]
     ssim: tuple[float, ...]
     lpips: tuple[float, ...] | None
+    flicker: float | None = None
 
     @property
     def mean_psnr(self) -> float:
@@ -56,6 +66,7 @@ class Quality:
         return {
             "psnr": psnr_as_plain(self.mean_psnr),
             "ssim": self.mean_ssim,
+            "flicker": self.flicker,
             "lpips": self.mean_lpips,
             "frames": {
                 "psnr": [psnr_as_plain(value) for value in self.psnr],
@@ -72,6 +83,7 @@ class Quality:
             psnr=tuple(math.inf if value == IDENTICAL else float(value) for value in frames["psnr"]),
             ssim=tuple(frames["ssim"]),
             lpips=None if frames["lpips"] is None else tuple(frames["lpips"]),
+            flicker=document.get("flicker"),
         )
 
 
@@ -94,7 +106,30 @@ def measure_quality(video: np.ndarray, reference: np.ndarray, lpips: Lpips | Non
         psnr=tuple(_psnr(frame, wanted) for frame, wanted in pairs),
         ssim=tuple(float(structural_similarity(wanted, x, channel_axis=-1, data_range=1)) for x, wanted in pairs),
         lpips=None if lpips is None else tuple(lpips(frame, wanted) for frame, wanted in pairs),
+        flicker=flicker(video, reference),
     )
+
+
+def flicker(video: Iterable[np.ndarray], reference: Iterable[np.ndarray]) -> float | None:
+    """How far the changes from frame to frame are from those of a reference.
+
+    Norm of the difference of the two videos' changes, by the norm of the reference's changes: 0 for the same changes,
+    also in a video that is brighter throughout, and 1 for a still one. PSNR of frames misses pulsing, as it does not
+    tell an error that stays from one that comes and goes.
+
+    Args:
+        video, reference: as many frames ``[height, width, 3]``.
+
+    Returns:
+        None where the reference does not change, as a single frame does not.
+    """
+    frames = ((x.astype(np.float32), wanted.astype(np.float32)) for x, wanted in zip(video, reference, strict=True))
+    wrong = right = 0.0
+    for (before, wanted_before), (after, wanted) in pairwise(frames):
+        change = wanted - wanted_before
+        wrong += float(np.square(after - before - change).sum(dtype=np.float64))
+        right += float(np.square(change).sum(dtype=np.float64))
+    return math.sqrt(wrong / right) if right else None
 
 
 def load_lpips() -> Lpips | None:

@@ -60,6 +60,7 @@ def test_the_page_needs_nothing_from_the_net_and_escapes_prompts(done: Compare) 
         assert shown in page.texts
     assert any("first prompt and seed only" in text for text in page.texts)
     assert any("times on a CPU" in text for text in page.texts)
+    assert any("under 20 dB it is another video" in text for text in page.texts)
 
 
 def test_every_number_of_json_that_a_row_shows_is_on_the_page(done: Compare) -> None:
@@ -71,6 +72,7 @@ def test_every_number_of_json_that_a_row_shows_is_on_the_page(done: Compare) -> 
             assert f"{row['error']:.3g}" in texts
         if isinstance(row["psnr"], float):
             assert f"{row['psnr']:.2f} dB" in texts
+            assert f"{row['flicker']:.3f}" in texts
 
 
 def test_a_video_shows_every_attention_and_that_of_the_seed(done: Compare) -> None:
@@ -92,6 +94,7 @@ def test_presets_that_see_less_are_further_away(done: Compare) -> None:
     assert full["density"] == 1 > fine["density"] > coarse["density"] > 0.2
     assert coarse["psnr"] < fine["psnr"] - 3
     assert coarse["ssim"] < fine["ssim"] < 1
+    assert coarse["flicker"] > fine["flicker"] > 0
     assert coarse["error"] > fine["error"] > 100 * full["error"]
     assert (full["sparse_share"], fine["sparse_share"]) == pytest.approx((2 / 3, 1))
     assert {(row["speed_up"], row["lpips"]) for row in rows.values()} == {(None, None)}
@@ -107,8 +110,9 @@ def test_means_are_those_of_the_clips(done: Compare) -> None:
         assert len(takes) == 4
         assert row["seconds"] == pytest.approx(sum(take["seconds"] for take in takes) / 4)
         if preset in ("fine", "coarse it"):
-            for key in ("psnr", "ssim"):
+            for key in ("psnr", "ssim", "flicker"):
                 assert row[key] == pytest.approx(sum(take["quality"][key] for take in takes) / 4)
+            for key in ("psnr", "ssim"):
                 assert len(takes[0]["quality"]["frames"][key]) == FRAMES
 
 
@@ -183,12 +187,13 @@ def test_the_shell_shows_the_table(compare: Compare, capsys) -> None:
     assert compare("--presets", "coarse it", "plain", "--no-errors") == 0
     out, err = capsys.readouterr()
     lines = out.splitlines()
-    assert lines[0].split() == ["attention", "density", "calls", "sparse", "speed-up", "PSNR", "SSIM"]
+    assert lines[0].split() == ["attention", "density", "calls", "sparse", "speed-up", "PSNR", "SSIM", "flicker"]
     row = compare.summary()["coarse it"]
     numbers = [f"{row['density']:.3f}", "100%", "-", f"{row['psnr']:.2f}", "dB", f"{row['ssim']:.4f}"]
+    numbers.append(f"{row['flicker']:.3f}")
     assert lines[2].split() == ["coarse", "it", *numbers]
     # A dense preset shows that a seed gives the same video again.
-    assert lines[3].split() == ["plain", "-", "0%", "-", "identical", "1.0000"]
+    assert lines[3].split() == ["plain", "-", "0%", "-", "identical", "1.0000", "0.000"]
     assert "plain: attention as it is" in lines
     assert len({len(line) for line in lines[:4]}) == 1
     assert lines[-1] == f"1 of 1 comparison in {compare.output}; open {compare.output / 'index.html'}"

@@ -6,7 +6,6 @@ import dataclasses
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
@@ -28,18 +27,6 @@ def test_prompts_are_different_and_of_the_models_words() -> None:
 def test_studies_are_of_enough_clips() -> None:
     assert [(study.name, study.clips) for study in STUDIES] == [("320 x 384", 16), ("640 x 768", 8)]
     assert all(0.25 <= study.dense_steps / study.steps <= 0.35 for study in STUDIES)
-
-
-def test_flicker_is_the_error_of_changes() -> None:
-    pytest.importorskip("skimage")
-    from benchmarks.pixels.measure import flicker
-
-    video = np.random.default_rng(0).random((5, 8, 9, 3))
-    assert flicker(video, video) == 0
-    assert flicker(video + 0.3, video) == pytest.approx(0, abs=1e-6)
-    assert flicker(np.repeat(video[:1], 5, 0), video) == pytest.approx(1)
-    pulsing = video + 0.1 * (np.arange(5) % 2)[:, None, None, None]
-    assert flicker(pulsing, video) == pytest.approx(0.1 / np.sqrt(np.square(np.diff(video, axis=0)).mean()))
 
 
 def test_a_table_has_medians_quartiles_and_other_videos() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 
@@ -114,6 +115,8 @@ def test_the_title_says_the_means_and_what_is_left_out() -> None:
     assert quality_title(quality(30, 34)) == "PSNR 32.00 dB, SSIM 0.9500"
     assert quality_title(quality(30, math.inf, 31)) == "PSNR 30.50 dB (1 of 3 frames identical, left out), SSIM 0.9500"
     assert quality_title(quality(math.inf, math.inf)) == "PSNR identical, SSIM 0.9500"
+    flickering = dataclasses.replace(quality(30), flicker=0.1234)
+    assert quality_title(flickering) == "PSNR 30.00 dB, SSIM 0.9500, flicker 0.123"
 
 
 @pytest.mark.parametrize("psnr", [(30.0,), (math.inf,), (math.inf,) * 4, (30.0, math.inf, 34.0), (30.0, 31.0) * 90])

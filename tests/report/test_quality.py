@@ -14,7 +14,7 @@ import torch
 
 pytest.importorskip("skimage")
 
-from psa_core.report.quality import load_lpips, measure_quality
+from psa_core.report.quality import Quality, flicker, load_lpips, measure_quality
 
 SHAPE = (3, 24, 32, 3)
 
@@ -60,6 +60,33 @@ def test_one_equal_frame_does_not_hide_the_others() -> None:
     assert quality.psnr[1] == math.inf
     assert quality.mean_psnr == pytest.approx((quality.psnr[0] + quality.psnr[2]) / 2)
     assert quality.mean_psnr < 30
+
+
+def test_flicker_is_the_error_of_changes() -> None:
+    video = np.random.default_rng(0).random((5, 8, 9, 3))
+    assert flicker(video, video) == 0
+    assert flicker(video + 0.3, video) == pytest.approx(0, abs=1e-6)
+    assert flicker(np.repeat(video[:1], 5, 0), video) == pytest.approx(1)
+    pulsing = video + 0.1 * (np.arange(5) % 2)[:, None, None, None]
+    expected = 0.1 / np.sqrt(np.square(np.diff(video, axis=0)).mean())
+    assert flicker(pulsing, video) == pytest.approx(expected)
+    assert measure_quality(pulsing, video).flicker == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("frames", [1, 3])
+def test_beside_a_reference_that_does_not_move_there_is_no_flicker(frames: int) -> None:
+    still = np.repeat(noisy(0)[1][:1], frames, 0)
+    quality = measure_quality(noisy(0.1)[0][:frames], still)
+    assert quality.flicker is None
+    assert json.loads(json.dumps(quality.as_dict(), allow_nan=False))["flicker"] is None
+
+
+def test_json_brings_back_the_numbers_also_of_a_file_without_flicker() -> None:
+    quality = measure_quality(*noisy(0.1))
+    document = json.loads(json.dumps(quality.as_dict()))
+    assert Quality.from_dict(document) == quality
+    del document["flicker"]
+    assert Quality.from_dict(document).flicker is None
 
 
 @pytest.mark.parametrize("shape", [(3, 24, 32), (3, 6, 32, 3), (3, 24, 32, 4), (0, 24, 32, 3)])

@@ -63,8 +63,10 @@ def _clip(result: ClipResult) -> dict[str, Any]:
 
 def _take(take: Take) -> dict[str, str]:
     quality = take.quality
-    psnr, ssim, lpips = (
-        (None, None, None) if quality is None else (quality.mean_psnr, quality.mean_ssim, quality.mean_lpips)
+    psnr, ssim, flicker, lpips = (
+        (None, None, None, None)
+        if quality is None
+        else (quality.mean_psnr, quality.mean_ssim, quality.flicker, quality.mean_lpips)
     )
     return {
         "preset": take.preset,
@@ -72,5 +74,6 @@ def _take(take: Take) -> dict[str, str]:
         "seconds": number_text(take.seconds, "{:.1f} s"),
         "psnr": psnr_text(psnr),
         "ssim": number_text(ssim, "{:.4f}"),
+        "flicker": number_text(flicker, "{:.3f}"),
         "lpips": number_text(lpips, "{:.4f}"),
     }

@@ -88,7 +88,7 @@ class Summary(NamedTuple):
     Attributes:
         preset, density, sparse_share, seconds: means of a :class:`Take`'s.
         speed_up: seconds of dense attention by these, for the clips that have both; None on a CPU.
-        psnr, ssim, lpips: means over the clips; the PSNR over those that differ from the dense video.
+        psnr, ssim, flicker, lpips: means over the clips; the PSNR over those that differ from the dense video.
         error: mean relative error of attention's outputs.
         why_dense: what the attention did where no call of a clip ran sparse.
     """
@@ -100,6 +100,7 @@ class Summary(NamedTuple):
     speed_up: float | None
     psnr: float | None
     ssim: float | None
+    flicker: float | None
     lpips: float | None
     error: float | None
     why_dense: str | None
@@ -129,6 +130,7 @@ def _summary(comparison: Comparison, preset: str) -> Summary:
         speed_up=None if comparison.gpu is None else _ratio(pairs),
         psnr=mean_psnr([quality.mean_psnr for quality in qualities]) if qualities else None,
         ssim=_mean([quality.mean_ssim for quality in qualities]),
+        flicker=_mean([quality.flicker for quality in qualities]),
         lpips=_mean([quality.mean_lpips for quality in qualities]),
         error=_mean(errors),
         why_dense=None if dense else next((take.line for take in takes if not take.sparse_share), None),

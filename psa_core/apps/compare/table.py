@@ -12,7 +12,7 @@ _NONE = "-"
 
 def columns(comparison: Comparison) -> list[str]:
     """Heads of the table; LPIPS and errors of attention where they are measured."""
-    head = ["attention", "density", "calls sparse", "speed-up", "PSNR", "SSIM"]
+    head = ["attention", "density", "calls sparse", "speed-up", "PSNR", "SSIM", "flicker"]
     head += ["LPIPS"] * comparison.with_lpips
     return head + ["attention error"] * bool(comparison.errors)
 
@@ -29,7 +29,10 @@ def notes(comparison: Comparison) -> list[str]:
         lines.append("No speed-up is shown: times on a CPU say nothing of the kernels, which need a GPU.")
     else:
         lines.append("The speed-up is that of whole videos, from text to pixels.")
-    lines.append("Density is that of the sparse calls. PSNR and SSIM are against the dense video of the same seed.")
+    lines.append(
+        "Density is that of the sparse calls. PSNR, SSIM and flicker are against the dense video of the same seed."
+    )
+    lines.append(quality.HOW_TO_READ)
     if not comparison.with_lpips:
         lines.append("LPIPS is left out: it needs the package lpips.")
     if comparison.errors:
@@ -65,6 +68,7 @@ def _cells(comparison: Comparison, row: Summary) -> list[str]:
         number_text(row.speed_up, "{:.2f}x"),
         psnr_text(row.psnr),
         number_text(row.ssim, "{:.4f}"),
+        number_text(row.flicker, "{:.3f}"),
     ]
     cells += [number_text(row.lpips, "{:.4f}")] * comparison.with_lpips
     return cells + [number_text(row.error, "{:.3g}")] * bool(comparison.errors)

@@ -27,6 +27,7 @@ _SKIPPED = "#f2f0ea"
 DENSE = "#d9d9d9"
 PAPER = "#ffffff"
 INK = "#222222"
+FAINT = "#767676"
 # Numbers stay readable in a heat map of up to this many cells a side.
 _MOST_NUMBERS = 24
 

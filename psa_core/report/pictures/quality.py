@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,18 +11,20 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
-from ..quality import IDENTICAL, Quality, psnr_text
-from .heat_maps import as_image
+from ..quality import HOW_TO_READ, IDENTICAL, Quality, psnr_text
+from .heat_maps import FAINT, as_image
 
 _PSNR, _SSIM, _EQUAL = "#1f2d7a", "#1a8a6e", "#c98a1b"
 # Points stay apart in a clip of up to this many frames.
 _MOST_POINTS = 60
 # SSIM's axis shows at least this much, so that rounding does not look like a curve.
 _LEAST_SPAN = 0.01
+# In a line below the plot.
+_LETTERS = 130
 
 
 def quality_picture(quality: Quality) -> Image.Image:
-    """Draw PSNR and SSIM of every frame, their means above them; 920 pixels wide, RGB.
+    """Draw PSNR and SSIM of every frame, their means and flicker above them; 920 pixels wide, RGB.
 
     Frames that equal the reference's have no PSNR; marks at the top say where they are.
     """
@@ -38,14 +41,16 @@ def quality_picture(quality: Quality) -> Image.Image:
     below.ticklabel_format(useOffset=False)
     below.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     figure.suptitle(quality_title(quality), fontsize=13)
+    figure.supxlabel(textwrap.fill(HOW_TO_READ, _LETTERS), fontsize=9, color=FAINT)
     return as_image(figure)
 
 
 def quality_title(quality: Quality) -> str:
-    """The means, for people."""
+    """The means and flicker, for people."""
     equal = quality.psnr.count(math.inf)
     note = f" ({equal} of {len(quality.psnr)} frames identical, left out)" if 0 < equal < len(quality.psnr) else ""
-    return f"PSNR {psnr_text(quality.mean_psnr)}{note}, SSIM {quality.mean_ssim:.4f}"
+    flicker = "" if quality.flicker is None else f", flicker {quality.flicker:.3f}"
+    return f"PSNR {psnr_text(quality.mean_psnr)}{note}, SSIM {quality.mean_ssim:.4f}{flicker}"
 
 
 def _draw_curve(axis: Any, values: Sequence[float], colour: str, name: str) -> None:
@@ -66,4 +71,4 @@ def _mark_equal(axis: Any, psnr: Sequence[float]) -> None:
         heights = [0.96] * len(equal)
         top = axis.get_xaxis_transform()
         axis.plot(equal, heights, "v", color=_EQUAL, markersize=6, transform=top, label=IDENTICAL, clip_on=False)
-        axis.figure.legend(loc="outside lower center", frameon=False, fontsize=9)
+        axis.legend(loc="lower right", bbox_to_anchor=(1, 1), frameon=False, fontsize=9, borderpad=0, borderaxespad=0.2)

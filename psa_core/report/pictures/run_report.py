@@ -14,11 +14,10 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from PIL import Image
 
 from ..report import Report
-from .heat_maps import DENSE, INK, PAPER, as_image, by_layer_and_step, draw_cells, level_colours, level_name
+from .heat_maps import DENSE, FAINT, INK, PAPER, as_image, by_layer_and_step, draw_cells, level_colours, level_name
 
 _WIDTH, _DPI = 9.2, 100
 _SPARSE = "#2c7fb8"
-_FAINT = "#767676"
 _SIZE = 9
 _TITLE_LETTERS, _LABEL_LETTERS = 98, 34
 # A cell is wide enough for its number up to this many steps.
@@ -174,4 +173,4 @@ def _ticks(count: int) -> np.ndarray:
 
 
 def _heading(axis: Any, text: str) -> None:
-    axis.set_title(text, fontsize=_SIZE + 0.5, color=_FAINT, loc="left")
+    axis.set_title(text, fontsize=_SIZE + 0.5, color=FAINT, loc="left")
