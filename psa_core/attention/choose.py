@@ -15,10 +15,9 @@ from ..settings.recipe import Recipe
 from .recipes import Choice
 from .trial import ORDERS_TRIED, Errors, Trial
 
-# On the bundled model, recipes of the sampled estimators beside these make 4 to 6 % less error, and take four times as
-# long to rank blocks, for which a quarter more density can be had.
-ESTIMATORS_TRIED = ("sub_block_mass",)
-MIXES_TRIED = ("level 1", "pyramid", "tail")
+# Each with the estimator whose maps serve it best for the time that they take (benchmarks/NOTES.md). Where the rest is
+# skipped the strongest blocks must be found, and the largest weight finds them; where all else is pooled, mass counts.
+TRIED = {"level 1": "sampled_max", "pyramid": "sub_block_mass", "tail": "sub_block_mass"}
 
 # Densities that a head may take to keep to an error, each about 1.4 times the one before. At the first of a pair of
 # densities all candidates are measured, and the best of them at the second: candidates that are good at one density
@@ -31,8 +30,7 @@ def candidates(density: float, orders: tuple[str, ...]) -> tuple[Recipe, ...]:
     return tuple(
         Recipe(order=order, estimator=estimator, mix=mix, density=density)
         for order in orders
-        for estimator in ESTIMATORS_TRIED
-        for mix in MIXES_TRIED
+        for mix, estimator in TRIED.items()
     )
 
 
@@ -74,16 +72,17 @@ def _cheapest(trial: Trial, target: float) -> Choice:
     return _choice(tuple(recipes), errors, first, torch.stack(numbers))
 
 
-def _together(recipe: Recipe) -> tuple[int, int]:
+def _together(recipe: Recipe) -> tuple[int, str]:
     """Sort key of recipes that have an order, and an estimator, in common."""
-    return ORDERS_TRIED.index(recipe.order), ESTIMATORS_TRIED.index(recipe.estimator)
+    return ORDERS_TRIED.index(recipe.order), recipe.estimator
 
 
 def _errors_of_all(trial: Trial, recipes: Sequence[Recipe]) -> Errors:
     """Errors of recipes, each of them on every head; those that have something in common stand together."""
     measured = []
-    for order, group in groupby(recipes, lambda recipe: recipe.order):
-        here = trial.in_order(trial.one_order(order))
+    groups = [(order, list(group)) for order, group in groupby(recipes, lambda recipe: recipe.order)]
+    trials = trial.in_orders([trial.one_order(order) for order, _ in groups])
+    for here, (_, group) in zip(trials, groups, strict=True):
         maps = []
         for estimator, mixes in groupby(group, lambda recipe: recipe.estimator):
             importance = here.importance(estimator)
@@ -95,7 +94,7 @@ def _errors_of_all(trial: Trial, recipes: Sequence[Recipe]) -> Errors:
 def _errors_by_density(trial: Trial, of_head: torch.Tensor, rungs: list[tuple[Recipe, ...]]) -> Errors:
     """Errors of each head's own recipe at several densities, which leave its order and its estimator as they are."""
     by_density = [trial.head_recipes(recipes, of_head) for recipes in rungs]
-    here = trial.in_order(by_density[0].orders)
+    (here,) = trial.in_orders([by_density[0].orders])
     importance = here.importance_by_head(by_density[0])
     return here.errors([here.levels(importance, trial.config, recipes.quotas) for recipes in by_density])
 

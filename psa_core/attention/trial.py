@@ -17,7 +17,7 @@ from ..ops.importance.estimators import ESTIMATORS
 from ..ops.levels.bounds import Quotas
 from ..ops.levels.rules import levels_from_importance
 from ..ops.reorder import Orders, order_index
-from ..ops.reorder.orders import as_they_lie, first_order
+from ..ops.reorder.orders import as_they_lie, first_order, take_tokens
 from ..ops.similarity.cap import similarity_cap
 from ..settings.config import PSAConfig
 from ..settings.recipe import RASTER, Recipe
@@ -27,8 +27,13 @@ from .plan import coarsest_level
 from .recipes import HeadRecipes, head_recipes
 
 ORDERS_TRIED = (RASTER, "Rows", "Columns", "Gilbert")
-# Query blocks of a trial.
+# Query blocks of a trial, and the queries of each that errors are taken of: neighbours have much the same error.
 BLOCKS = 8
+ROWS = 32
+# Queries of the kernels' smallest tile.
+_TILE = 64
+# Steps of this share of a sequence, wrapped, fall evenly and never in step with the rows or columns of a picture.
+_GOLDEN = (5**0.5 - 1) / 2
 _TINY = torch.finfo(torch.float32).tiny
 
 
@@ -68,9 +73,10 @@ def relative_error(wrong: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
 
 
 def trial_blocks(tokens: int, block_m: int, text_length: int) -> tuple[int, ...]:
-    """The query blocks of a trial: 8, or as many as there are, spread evenly over the whole blocks without text.
+    """The query blocks of a trial: 8, or as many as there are, spread over the whole blocks without text.
 
-    Of a sequence that has no such block, the last one.
+    One lies somewhere in each eighth of them: eight at equal distances would all have the same place in the picture
+    where the order is one of rows or columns. Of a sequence that has no such block, the last one.
     """
     first, end = math.ceil(text_length / block_m), tokens // block_m
     count = end - first
@@ -78,7 +84,9 @@ def trial_blocks(tokens: int, block_m: int, text_length: int) -> tuple[int, ...]
         return ((tokens - 1) // block_m,)
     if count <= BLOCKS:
         return tuple(range(first, end))
-    return tuple(first + (2 * i + 1) * count // (2 * BLOCKS) for i in range(BLOCKS))
+    eighth = count / BLOCKS
+    # Less than a whole block short of an eighth, so that no two are the same.
+    return tuple(first + int(i * eighth + (i + 1) * _GOLDEN % 1 * (eighth - 1)) for i in range(BLOCKS))
 
 
 def spot_of(blocks: int) -> slice:
@@ -123,6 +131,11 @@ class Trial:
         """Names of the orders that tokens may take: windows of a static map run along raster order."""
         return (RASTER,) if self.grid is None or self.static is not None else ORDERS_TRIED
 
+    def positions(self, blocks: tuple[int, ...]) -> torch.Tensor:
+        """Of the queries of some blocks that errors are taken of."""
+        block_m = self.config.block_m
+        return block_positions(blocks, block_m, self.q.shape[2], self.q.device, block_m // ROWS)
+
     def one_order(self, name: str) -> Orders | None:
         """The same order for all heads."""
         if self.orders == (RASTER,):
@@ -139,14 +152,17 @@ class Trial:
         grid = None if self.orders == (RASTER,) else self.grid
         return head_recipes(recipes, of_head, self.config, grid, self.text_length, k_blocks)
 
-    def in_order(self, orders: Orders | None) -> TrialInOrder:
-        """The trial of maps over the tokens in the order that each head takes them; None for as they lie."""
+    def in_orders(self, orders: Sequence[Orders | None]) -> list[TrialInOrder]:
+        """The trials of maps over the tokens in the orders that heads take them; None for as they lie."""
+        rows = [take_tokens(self.q, self.positions(self.blocks), each) for each in orders]
+        # Dense attention does not care for the order of keys. A few rows at a time would leave most of a GPU idle.
+        exact = scaled_dot_product_attention(torch.cat(rows, 2), self.k, self.v).chunk(len(rows), 2)
+        return [self._in_order(*each) for each in zip(orders, rows, exact, strict=True)]
+
+    def _in_order(self, orders: Orders | None, rows: torch.Tensor, exact: torch.Tensor) -> TrialInOrder:
         q, k, v = self.q, self.k, self.v
         if orders is not None and self.backend == "torch":
             q, k, v, orders = orders.take(q), orders.take(k), orders.take(v), None
-        positions = block_positions(self.blocks, self.config.block_m, q.shape[2], q.device)
-        rows = take_tokens(q, positions, orders)
-        exact = scaled_dot_product_attention(rows, k, v)
         cap = similarity_cap(k, self.config, self.backend, orders) if self.config.use_sim_mask else None
         static = None
         if self.static is not None:
@@ -161,7 +177,7 @@ class TrialInOrder:
     Attributes:
         trial: what it belongs to.
         q, k, v, orders: what ops take: tokens and their orders, or tokens in order.
-        rows: the queries of the trial's blocks, ``[B, H, n, D]``.
+        rows: the queries of the trial's blocks that errors are taken of, ``[B, H, n, D]``.
         exact: their dense attention.
         cap: of the cosine similarity.
         static: the rows of the static map.
@@ -204,17 +220,18 @@ class TrialInOrder:
         n = len(maps)
         # Maps side by side, as if they were more query blocks: one launch for all of them.
         levels = torch.stack(maps, 2).flatten(2, 3)
-        rows = _whole_blocks(self.rows, config.block_m)
-        queries = rows[:, :, None].expand(-1, -1, n, -1, -1).flatten(2, 3)
+        tile = _TILE if self.trial.backend == "triton" else ROWS
+        rows = pad(_in_blocks(self.rows), (0, 0, 0, tile - ROWS))
+        queries = rows[:, :, None].expand(-1, -1, n, -1, -1, -1).flatten(2, 4)
         own_order = None if self.orders is None else as_they_lie(*queries.shape[:3], queries.device)
         out, _ = attend(
-            queries, self.k, self.v, levels, config.block_m, config.block_n, coarsest_level(config),
+            queries, self.k, self.v, levels, tile, config.block_n, coarsest_level(config),
             self.trial.backend, self.orders, own_order,
         )  # fmt: skip
         exact = self.exact.float()
-        wrong = out.unflatten(2, (n, -1))[..., : exact.shape[2], :].float() - exact[:, :, None]
-        right = _squares(exact, config.block_m)[None].expand(n, -1, -1, -1)
-        return Errors(_squares(wrong, config.block_m).movedim(2, 0), right)
+        found = out.unflatten(2, (n, -1, tile))[..., :ROWS, :].flatten(3, 4)[..., : exact.shape[2], :]
+        wrong = _squares(_in_blocks(found.float() - exact[:, :, None])).movedim(2, 0)
+        return Errors(wrong, _squares(_in_blocks(exact))[None].expand(n, -1, -1, -1))
 
 
 def measure_again(trial: Trial, orders: Orders | None, out: torch.Tensor) -> torch.Tensor:
@@ -228,26 +245,17 @@ def measure_again(trial: Trial, orders: Orders | None, out: torch.Tensor) -> tor
     Returns:
         float32 ``[2, B, H]``, as ``Choice.spot``.
     """
-    blocks = trial.blocks[spot_of(len(trial.blocks))]
-    positions = block_positions(blocks, trial.config.block_m, out.shape[2], out.device)
+    positions = trial.positions(trial.blocks[spot_of(len(trial.blocks))])
     exact = scaled_dot_product_attention(take_tokens(trial.q, positions, orders), trial.k, trial.v).float()
     wrong = take_tokens(out, positions, orders).float() - exact
-    return torch.stack([_squares(x, len(positions)).squeeze(-1) for x in (wrong, exact)])
+    return torch.stack([_squares(x) for x in (wrong, exact)])
 
 
-def _squares(x: torch.Tensor, rows: int) -> torch.Tensor:
-    """Squared norm of each run of so many rows; the last may be shorter."""
-    return _whole_blocks(x, rows).unflatten(-2, (-1, rows)).square().sum((-2, -1))
+def _squares(x: torch.Tensor) -> torch.Tensor:
+    """Squared norms of matrices, ``[...]`` of ``[..., n, D]``."""
+    return x.square().sum((-2, -1))
 
 
-def _whole_blocks(x: torch.Tensor, rows: int) -> torch.Tensor:
-    """With zeros for the rows that a last block lacks."""
-    lacking = -x.shape[-2] % rows
-    return pad(x, (0, 0, 0, lacking)) if lacking else x
-
-
-def take_tokens(x: torch.Tensor, positions: torch.Tensor, orders: Orders | None) -> torch.Tensor:
-    """The tokens at some positions of each head's order, ``[B, H, n, D]``."""
-    if orders is None:
-        return x.index_select(2, positions)
-    return Orders(orders.index[:, positions], orders.of_head).take(x)
+def _in_blocks(x: torch.Tensor) -> torch.Tensor:
+    """``[..., blocks, ROWS, D]`` of ``[..., n, D]``, with zeros for the rows that a last block lacks."""
+    return pad(x, (0, 0, 0, -x.shape[-2] % ROWS)).unflatten(-2, (-1, ROWS))

@@ -14,7 +14,7 @@ from psa_core import PSAConfig, Recipe, pyramid_sparse_attention
 from psa_core.attention.choose import candidates, choose_recipes
 from psa_core.attention.recipes import Choice
 from psa_core.attention.steps import sparse_attention, trial_of
-from psa_core.attention.trial import ORDERS_TRIED, trial_blocks
+from psa_core.attention.trial import ORDERS_TRIED, ROWS, trial_blocks
 from psa_core.hosts.kept import Kept
 from psa_core.hosts.place import Place
 from psa_core.ops.importance.estimators import ESTIMATORS
@@ -63,7 +63,8 @@ def errors_of_call(qkv: QKV, recipe: Recipe, config: PSAConfig) -> torch.Tensor:
     out = pyramid_sparse_attention(*qkv, recipe.config(config), **VIDEO, backend="triton")
     index = order_index((recipe.order,), GRID, config.tile_size, TEXT, CUDA)[0]
     blocks = trial_blocks(TOKENS, config.block_m, TEXT)
-    at = torch.cat([index[i * config.block_m : (i + 1) * config.block_m] for i in blocks])
+    size = config.block_m
+    at = torch.cat([index[i * size : (i + 1) * size : size // ROWS] for i in blocks])
     q, k, v = (x.float() for x in qkv)
     exact = (q[:, :, at] @ k.mT / math.sqrt(q.shape[-1])).softmax(-1) @ v
     return (out[:, :, at].float() - exact).norm(dim=(2, 3)) / exact.norm(dim=(2, 3))
@@ -110,8 +111,9 @@ def test_choosing_repeats_bit_for_bit_and_never_waits_for_the_gpu(target: str) -
 
 @pytest.mark.parametrize("map_steps", [1, 3])
 def test_a_run_never_waits_for_the_gpu(map_steps: int) -> None:
-    shape, dtype, changes = CASES[2]
-    config = settings(shape, map_steps=map_steps, **changes)
+    shape, dtype, _ = CASES[2]
+    # Random keys are so unlike each other that a cosine cap would leave all blocks at level 1, and no error.
+    config = settings(shape, map_steps=map_steps)
     q, k, v = from_projections(shape, dtype)
     # The error of one batch entry grows, which is measured in step 4 and acted on in step 6.
     calm = v + 4 * torch.tensor([1, 0], dtype=dtype, device=CUDA)[:, None, None, None]

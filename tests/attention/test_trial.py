@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -21,6 +22,8 @@ from ..support.tensors import DEVICE, Shape, random_levels, random_qkv, softmax_
 needs_triton = pytest.mark.skipif(not triton_installed(), reason="Triton is not installed")
 GRID, TEXT = (3, 14, 18), 21
 TOKENS = 777
+# Whose columns hold a whole number of blocks.
+GRID_OF_COLUMNS = (16, 32, 48)
 RADIAL = RadialMask(decay_factor=0.5, block_size=32)
 
 
@@ -68,7 +71,7 @@ def tensors(shape: Shape, dtype: torch.dtype = torch.float32) -> tuple[torch.Ten
 
 def trial_and_errors(case: Case, qkv: tuple[torch.Tensor, ...], recipe: Recipe, backend: str) -> tuple[Trial, Errors]:
     trial = trial_of(*qkv, case.config, case.grid, case.text, case.static, backend)
-    here = trial.in_order(trial.one_order(recipe.order))
+    (here,) = trial.in_orders([trial.one_order(recipe.order)])
     return trial, here.errors([here.levels(here.importance(recipe.estimator), recipe.config(case.config))])
 
 
@@ -80,8 +83,9 @@ def call(case: Case, qkv: tuple[torch.Tensor, ...], recipe: Recipe, backend: str
 
 
 def squares_by_block(x: torch.Tensor, blocks: tuple[int, ...], size: int) -> torch.Tensor:
-    """Squared norms of some blocks, ``[B, H, blocks]``."""
-    return torch.stack([x[:, :, i * size : (i + 1) * size].double().square().sum((2, 3)) for i in blocks], -1)
+    """Squared norms of some blocks, of each 32 rows, ``[B, H, blocks]``."""
+    rows = [x[:, :, i * size : (i + 1) * size : size // 32] for i in blocks]
+    return torch.stack([of_block.double().square().sum((2, 3)) for of_block in rows], -1)
 
 
 def errors_of_call(case: Case, qkv: tuple[torch.Tensor, ...], recipe: Recipe, out: torch.Tensor) -> torch.Tensor:
@@ -159,9 +163,9 @@ def test_spot_is_two_blocks_apart_of_the_trial_s_own_choice_of_map() -> None:
     [
         (64 * 8, 0, (0, 1, 2, 3, 4, 5, 6, 7)),
         (64 * 8 + 63, 1, (1, 2, 3, 4, 5, 6, 7)),
-        (64 * 16, 0, (1, 3, 5, 7, 9, 11, 13, 15)),
-        (64 * 18 + 5, 128, (3, 5, 7, 9, 11, 13, 15, 17)),
-        (64 * 800, 0, (50, 150, 250, 350, 450, 550, 650, 750)),
+        (64 * 9, 0, (0, 1, 2, 3, 4, 5, 6, 7)),
+        (64 * 18 + 5, 128, (2, 4, 6, 8, 10, 12, 14, 16)),
+        (64 * 800, 0, (61, 123, 284, 346, 408, 570, 632, 793)),
         (64 * 2, 64, (1,)),
         (64 * 2 + 1, 65, (2,)),
         (63, 0, (0,)),
@@ -169,7 +173,20 @@ def test_spot_is_two_blocks_apart_of_the_trial_s_own_choice_of_map() -> None:
         (1, 1, (0,)),
     ],
 )
-def test_its_blocks_are_whole_and_spread_evenly_behind_the_text(
-    tokens: int, text: int, blocks: tuple[int, ...]
-) -> None:
+def test_its_blocks_are_whole_and_spread_behind_the_text(tokens: int, text: int, blocks: tuple[int, ...]) -> None:
     assert trial_blocks(tokens, 64, text) == blocks
+
+
+def test_its_blocks_are_eight_one_in_each_eighth() -> None:
+    for count in range(8, 2000, 7):
+        blocks = trial_blocks(64 * count + 1, 64, 0)
+        assert len(set(blocks)) == 8
+        assert all(8 * block + 8 > i * count and 8 * block < (i + 1) * count for i, block in enumerate(blocks))
+
+
+def test_its_blocks_do_not_stand_where_a_picture_s_columns_do() -> None:
+    """In an order of columns, evenly spaced blocks of this clip are all from two of its frames."""
+    column = math.prod(GRID_OF_COLUMNS[:2])
+    blocks = trial_blocks(math.prod(GRID_OF_COLUMNS), 64, 0)
+    in_column = [block * 64 % column / column for block in blocks]
+    assert len({int(4 * part) for part in in_column}) == 4

@@ -13,6 +13,7 @@ from psa_core.attention.steps import attend
 from psa_core.ops.attention import dispatch
 from psa_core.ops.importance.by_head import importance_by_head
 from psa_core.ops.importance.estimators import ESTIMATORS, Estimator, sampled_max
+from psa_core.ops.importance.sub_blocks import sub_block_mass
 from psa_core.ops.levels.bounds import Quotas
 from psa_core.ops.levels.rules import levels_from_importance
 from psa_core.ops.pyramid.triton import block_means_triton
@@ -143,7 +144,9 @@ def test_attention_takes_any_strides(case: str) -> None:
 def test_importance_equals_torch(estimator: Estimator, shape: Shape, dtype: torch.dtype) -> None:
     q, k, _ = from_projections(shape, dtype)
     out = estimator(q, k, shape.block_m, shape.block_n, "triton", None)
-    assert relative_error(out, estimator(q, k, shape.block_m, shape.block_n, "torch", None)) < 1e-4
+    # Means of runs are rounded to the tensors' dtype, where sums in another order may fall on the other side.
+    bound = 1e-3 if estimator is sub_block_mass else 1e-4
+    assert relative_error(out, estimator(q, k, shape.block_m, shape.block_n, "torch", None)) < bound
 
 
 @pytest.mark.parametrize(("shape", "dtype"), CASES)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from ..block_positions import block_positions
-from ..reorder.orders import Orders, as_they_lie
+from ..reorder.orders import Orders, as_they_lie, take_tokens
 from .sampling import SAMPLED_SUM
 from .torch import block_means, scores_torch
 
@@ -29,20 +29,17 @@ def sub_block_mass(
     Args and result: as of :func:`psa_core.ops.importance.estimators.sampled_max`, but ``"torch"`` takes no orders.
     """
     per_m, per_n = block_m // SUB_BLOCK, block_n // SUB_BLOCK
+    q_orders = orders
+    if blocks is not None:
+        q, q_orders = take_tokens(q, block_positions(blocks, block_m, q.shape[2], q.device), orders), None
     if backend == "triton":
         from ..pyramid.triton import block_means_triton
-
-        q_mean, k_mean = (block_means_triton(x, SUB_BLOCK, orders, x.dtype) for x in (q, k))
-    else:
-        assert orders is None, "torch cuts blocks from the order that tokens have"
-        q_mean, k_mean = (block_means(x, SUB_BLOCK) for x in (q, k))
-    if blocks is not None:
-        q_mean = q_mean.index_select(2, block_positions(blocks, per_m, q_mean.shape[2], q.device))
-    if backend == "triton":
         from .triton import scores_triton
 
+        q_mean, k_mean = (block_means_triton(x, SUB_BLOCK, of, x.dtype) for x, of in ((q, q_orders), (k, orders)))
         runs = as_they_lie(*q_mean.shape[:3], q.device)
         scores = scores_triton(q_mean, k_mean, runs, per_m, per_n, SAMPLED_SUM)
     else:
-        scores = scores_torch(q_mean, k_mean, per_m, per_n, torch.sum)
+        assert orders is None, "torch cuts blocks from the order that tokens have"
+        scores = scores_torch(block_means(q, SUB_BLOCK), block_means(k, SUB_BLOCK), per_m, per_n, torch.sum)
     return scores.div_(scores.sum(-1, keepdim=True))

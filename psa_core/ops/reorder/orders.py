@@ -51,6 +51,13 @@ def as_they_lie(batch: int, heads: int, tokens: int, device: torch.device) -> Or
     return Orders(torch.arange(tokens, device=device)[None], first_order(batch, heads, device))
 
 
+def take_tokens(x: torch.Tensor, positions: torch.Tensor, orders: Orders | None) -> torch.Tensor:
+    """Copy the tokens at some positions, int64 ``[n]``, of each head's order; x is ``[B, H, L, D]``, any strides."""
+    if orders is None:
+        return x.index_select(2, positions)
+    return Orders(orders.index[:, positions], orders.of_head).take(x)
+
+
 def order_tensors(orders: Orders | None, stand_in: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """``index`` and ``of_head`` as kernels read them; ``stand_in`` for both where there are none to read."""
     if orders is None:
