@@ -56,9 +56,9 @@ def test_choosing_by_measured_error_beats_the_presets_recipe_on_trained_heads() 
     prompt = "a red circle still over gray plain"
     denoising = Denoising(Clip(320, 384, 17), (prompt,), layers=(1, 4, 7, 10), steps=4, chosen=1, later=(2,))
     heads = trained("half a clip", denoising).heads(torch.device("cpu"))
-    config, grid = BASE.replace(mask_mode="calibrated", target_density=0.2), heads.case.grid
+    config, grid = BASE.replace(mask_mode="calibrated", target_density=0.15), heads.case.grid
     calibration = calibrate(*heads.steps[0], config, grid=grid)
-    preset = Recipe(order="Gilbert", estimator="sampled_max", mix="pyramid", density=0.2).config(BASE)
+    preset = Recipe(order="Gilbert", estimator="sampled_max", mix="pyramid", density=0.15).config(BASE)
     ours, info = pyramid_sparse_attention(*heads.steps[1], config, grid=grid, calibration=calibration, return_info=True)
     theirs, preset_info = pyramid_sparse_attention(*heads.steps[1], preset, grid=grid, return_info=True)
     assert heads.errors(ours, 1).mean() < 0.85 * heads.errors(theirs, 1).mean()
