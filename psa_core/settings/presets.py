@@ -1,4 +1,4 @@
-"""All presets, by model: the bundled files first, then those in the user's own folder."""
+"""All presets, by model: the bundled files first, then those in the user's own folder, then the dial's."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import os
 from pathlib import Path
 
 from .config import PSAConfig
+from .dial import dial_presets
 from .errors import ConfigError
 from .preset_schema import ModelFamily, read_preset_file
 from .yaml_files import yaml_files
@@ -31,7 +32,7 @@ def user_dir() -> Path | None:
 
 
 def load_presets(path: str | Path | None = None) -> dict[str, dict[str, PSAConfig]]:
-    """All presets by model.
+    """All presets by model; every model has those of the dial, :func:`~.dial.dial_presets`.
 
     Args:
         path: a preset file, or a folder of them; None for the bundled presets and the user's.
@@ -95,7 +96,7 @@ def load_families(
             families[family.name] = merged = _merge(known, family, file)
             for note in merged.notes[len(known.notes) if known else 0 :]:
                 log.warning("%s", note)
-    return families
+    return {name: _with_dial(family) for name, family in families.items()}
 
 
 def _preset_files(path: Path) -> list[Path]:
@@ -104,6 +105,14 @@ def _preset_files(path: Path) -> list[Path]:
     if not path.is_file():
         raise FileNotFoundError(f"no preset file or folder at {path}")
     return [path]
+
+
+def _with_dial(family: ModelFamily) -> ModelFamily:
+    """Add the dial's presets to a model; those that its files have under these names come before them."""
+    presets = dict(family.presets)
+    for name, config in dial_presets(presets[family.default]).items():
+        presets.setdefault(name, config)
+    return dataclasses.replace(family, presets=presets)
 
 
 def _merge(known: ModelFamily | None, new: ModelFamily, file: Path) -> ModelFamily:

@@ -14,6 +14,7 @@ from psa_core import RadialMask, Schedule, load_presets
 from psa_core.apps.cli import main
 from psa_core.apps.compare.command import add_options, read_settings
 from psa_core.apps.compare.comparison_settings import Clip, CompareSettings, for_warm_up
+from psa_core.settings.dial import DIAL_PRESETS
 from psa_core.settings.presets import PRESETS_DIR_VARIABLE
 
 ROOT = Path(__file__).parents[2]
@@ -110,7 +111,8 @@ def test_a_prompt_is_needed(capsys) -> None:
 
 def test_presets_need_a_sparse_one_and_the_name_of_the_reference_is_taken(capsys, tmp_path: Path) -> None:
     file = tmp_path / "mine.yaml"
-    file.write_text("Wan2.1_14b:\n  attention_configs:\n    base: {type: dense}\n")
+    dial = "".join(f"    {name}: {{type: dense}}\n" for name in DIAL_PRESETS)
+    file.write_text(f"Wan2.1_14b:\n  attention_configs:\n{dial}")
     assert main(["compare", "--model", "Wan2.1_14b", "--prompt", "x", "--presets-file", str(file)]) == 2
     assert capsys.readouterr().err == "psa: --presets = None: Wan2.1_14b has no sparse one\n"
     file.write_text("Wan2.1_14b:\n  attention_configs:\n    dense: {type: psa}\n")

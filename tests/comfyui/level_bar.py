@@ -10,7 +10,7 @@ from .browser import ADD, LOADED, READY, SET, VALUES
 
 RENDERERS = {"classic": False, "vue": True}
 # The presets have arrived, and those of other models have gone.
-LISTED = "window.psaNode.widgets.find((w) => w.name === 'preset').options.values.length === 4"
+LISTED = "window.psaNode.widgets.find((w) => w.name === 'preset').options.values.length === 7"
 PLACE = """([scale, x, y]) => {
     window.psaNode.pos = [0, 0];
     Object.assign(app.canvas.ds, { scale, offset: [x / scale, y / scale] });

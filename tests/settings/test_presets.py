@@ -12,7 +12,7 @@ from psa_core import ConfigError, PSAConfig, RadialMask, load_preset, load_prese
 from psa_core.settings.preset_schema import read_preset_file
 from psa_core.settings.presets import PRESETS_DIR_VARIABLE, load_families
 
-from ..support.preset_files import FAMILIES, LARGE, UPSTREAM_FILE, write
+from ..support.preset_files import FAMILIES, LARGE, UPSTREAM_FILE, in_files, write
 
 # model, preset, block n, reordered, cosine cap, mode, attn_impl, upper bounds of levels 1 2 4 8, warm-up, x8 threshold
 UPSTREAM = [
@@ -113,8 +113,7 @@ class TestUpstreamFile:
         return file
 
     def test_loads_unchanged(self, file: Path) -> None:
-        presets = load_presets(file)
-        assert {model: list(found) for model, found in presets.items()} == {
+        assert {model: list(presets) for model, presets in in_files(file).items()} == {
             "Wan2.1_14b": ["baseline", "capped"],
             "CogVideo_5b": ["my_custom_preset", "shorter"],
         }
@@ -262,7 +261,7 @@ class TestCalibrated:
             "dense_enough": {"mask_mode": "calibrated", "target_density": 0.2, "map_steps": 4},
             "near_enough": {"mask_mode": "calibrated", "target_error": 0.08},
         }
-        held = load_presets(write(tmp_path / "mine.yaml", presets))["M"]
+        held = in_files(write(tmp_path / "mine.yaml", presets))["M"]
         assert held == {
             "dense_enough": PSAConfig(mask_mode="calibrated", target_density=0.2, map_steps=4),
             "near_enough": PSAConfig(mask_mode="calibrated", target_error=0.08),

@@ -14,7 +14,7 @@ from psa_core.settings.preset_schema import config_to_schema
 from psa_core.settings.presets import PRESETS_DIR_VARIABLE, load_families
 
 from ..support.limited_disk import ROOT, needs_limits, run_python
-from ..support.preset_files import FAMILIES, UPSTREAM_FILE, write
+from ..support.preset_files import FAMILIES, UPSTREAM_FILE, in_files, write
 from ..support.strategies import configs
 
 
@@ -32,11 +32,11 @@ class TestUserFolder:
         return folder
 
     def test_adds_models_and_presets(self, folder: Path) -> None:
-        bundled = load_presets()
+        bundled = in_files()
         write(folder / "a.yaml", {"mine": {"warmup_steps": 3}}, model="Wan2.1_14b")
         write(folder / "b.yml", {"p": {"type": "psa"}}, model="Hunyuan")
         (folder / "notes.txt").write_text("not YAML: [", encoding="utf-8")
-        merged = load_presets()
+        merged = in_files()
         assert merged.pop("Hunyuan") == {"p": PSAConfig()}
         assert merged["Wan2.1_14b"].pop("mine") == PSAConfig(warmup_steps=3)
         assert merged == bundled
@@ -110,11 +110,11 @@ class TestSave:
     def test_keeps_what_the_file_holds(self, tmp_path: Path) -> None:
         file = tmp_path / "M.yaml"
         file.write_text(UPSTREAM_FILE, encoding="utf-8")
-        before = load_presets(file)
+        before = in_files(file)
         save_preset("M", "a", PSAConfig(warmup_steps=1), tmp_path)
         save_preset("M", "b", PSAConfig(warmup_steps=2), tmp_path)
         save_preset("M", "a", PSAConfig(warmup_steps=3), tmp_path)
-        after = load_presets(file)
+        after = in_files(file)
         assert {name: config.warmup_steps for name, config in after.pop("M").items()} == {"a": 3, "b": 2}
         assert after == before
         assert [path.name for path in tmp_path.glob("[!.]*")] == ["M.yaml"]
@@ -128,7 +128,7 @@ class TestSave:
         )
         both = [subprocess.Popen([sys.executable, "-c", code, name, str(tmp_path)], cwd=ROOT) for name in ("a", "b")]
         assert [process.wait() for process in both] == [0, 0]
-        saved = {name: config.warmup_steps for name, config in load_presets(tmp_path / "M.yaml")["M"].items()}
+        saved = {name: config.warmup_steps for name, config in in_files(tmp_path / "M.yaml")["M"].items()}
         assert saved == {f"{name} {n}": n for name in ("a", "b") for n in range(saves)}
         assert [path.name for path in tmp_path.glob("*") if path.name != ".psa.lock"] == ["M.yaml"]
 
@@ -136,7 +136,7 @@ class TestSave:
         save_preset("M", "a", PSAConfig(warmup_steps=1), tmp_path, overwrite=False)
         with pytest.raises(ConfigError, match="preset = 'a': M has a preset of this name"):
             save_preset("M", "a", PSAConfig(warmup_steps=2), tmp_path, overwrite=False)
-        assert load_presets(tmp_path / "M.yaml") == {"M": {"a": PSAConfig(warmup_steps=1)}}
+        assert in_files(tmp_path / "M.yaml") == {"M": {"a": PSAConfig(warmup_steps=1)}}
 
     @needs_limits
     def test_a_full_disk_costs_no_preset(self, tmp_path: Path) -> None:
@@ -158,7 +158,7 @@ class TestSave:
         save_preset("M", "a", PSAConfig(text_length=226), tmp_path)
         with pytest.raises(ConfigError, match=r"text_length = 0: M\.yaml has 226"):
             save_preset("M", "b", PSAConfig(), tmp_path)
-        assert list(load_presets(tmp_path)["M"]) == ["a"]
+        assert list(in_files(tmp_path)["M"]) == ["a"]
 
     def test_a_broken_file_is_refused_and_stays(self, tmp_path: Path) -> None:
         (tmp_path / "M.yaml").write_text("M: [", encoding="utf-8")

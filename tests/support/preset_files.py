@@ -6,6 +6,9 @@ from pathlib import Path
 
 import yaml
 
+from psa_core import PSAConfig, load_presets
+from psa_core.settings.dial import DIAL_PRESETS
+
 # model: text length and video scale in width, height, depth
 FAMILIES = {
     "Wan2.1_14b": (0, (16, 16, 4)),
@@ -89,6 +92,14 @@ CogVideo_5b:
       mask_mode: thresholdbound
       warmup_steps: 10
 """
+
+
+def in_files(path: Path | None = None) -> dict[str, dict[str, PSAConfig]]:
+    """``load_presets`` without what every model has beside its files: the dial."""
+    return {
+        model: {name: config for name, config in presets.items() if name not in DIAL_PRESETS}
+        for model, presets in load_presets(path).items()
+    }
 
 
 def write(path: Path, presets: dict[str, dict], model: str = "M", **family: object) -> Path:

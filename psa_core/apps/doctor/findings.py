@@ -14,6 +14,7 @@ from ... import __version__
 from ...ops.backends import check_backend, refusals, triton_release
 from ...ops.kernel_table import PORTABLE
 from ...ops.refusals import BACKEND_VARIABLE
+from ...settings.dial import DIAL_PRESETS
 from ...settings.errors import ConfigError
 from ...settings.presets import PRESETS_DIR_VARIABLE, bundled_dir, load_families, user_dir
 
@@ -113,7 +114,8 @@ def _folder(folder: Path) -> str:
         families = load_families(folder)
     except (ConfigError, OSError) as error:
         return f"{shown}: {error}"
-    return f"{shown}: {sum(len(family.presets) for family in families.values())} presets of {len(families)} models"
+    in_files = sum(name not in DIAL_PRESETS for family in families.values() for name in family.presets)
+    return f"{shown}: {in_files} presets of {len(families)} models"
 
 
 def _shown(folder: Path) -> str:

@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from psa_core.settings.dial import DIAL_PRESETS
+
 from ..browser import CHOOSE
 from ..conftest import ComfyUI
 from ..level_bar import bounds
@@ -45,7 +47,7 @@ def listed(page: Any) -> list[str]:
 def test_presets_are_those_of_the_model(loader: Any) -> None:
     assert listed(loader) == loader.evaluate(NAMES, "preset")
     loader.evaluate(CHOOSE, ["model", "CogVideo_5b"])
-    assert listed(loader) == ["baseline", "psa_balanced", "psa_4steps"]
+    assert listed(loader) == ["baseline", "psa_balanced", "psa_4steps", *DIAL_PRESETS]
 
 
 @contextmanager
@@ -68,8 +70,9 @@ def test_new_presets_are_listed_without_a_reload(loader: Any, comfyui: ComfyUI, 
         loader.evaluate(refresh)
         loader.wait_for_function(f"({NAMES})('preset').includes('mine')", timeout=10_000)
 
-        assert loader.evaluate(NAMES, "preset") == [*before, "mine"]
+        with_mine = [name for name in before if name not in DIAL_PRESETS] + ["mine", *DIAL_PRESETS]
+        assert loader.evaluate(NAMES, "preset") == with_mine
         assert loader.evaluate(NAMES, "model") == models
-        assert listed(loader) == [*before, "mine"]
+        assert listed(loader) == with_mine
         loader.evaluate(CHOOSE, ["preset", "mine"])
         assert bounds(loader) == [0.25, 0.0, 0.0, 0.0]

@@ -79,7 +79,7 @@ def test_a_changed_file_is_read_anew(comfyui: ComfyUI, mine: dict[str, Any], pre
 
 
 def test_an_unknown_name_without_numbers_names_what_there_is(comfyui: ComfyUI, mine: dict[str, Any]) -> None:
-    with pytest.raises(PromptFailedError, match=r"preset = 'fast': Mine has few, late, masked; .*attention, level_1, "):
+    with pytest.raises(PromptFailedError, match=r"preset = 'fast': Mine has few, late, masked, .*attention, level_1, "):
         ran(comfyui, by_name(MODEL, "fast"))
     with pytest.raises(PromptFailedError, match=r"preset = 'fast': there is no model Nobody's; .* level_1"):
         ran(comfyui, by_name("Nobody's", "fast"))

@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 
+from psa_core.settings.dial import DIAL_PRESETS
+
 from ..browser import ADD, CHOOSE, EXPORT, SAVE, VALUES, reload_graph
 from ..psa import PRESET_NUMBERS
 
@@ -16,7 +18,7 @@ PRESET_NAMES = "window.psaNode.widgets.find((w) => w.name === 'preset').options.
 def loader(page: Any) -> Any:
     page.evaluate(ADD, "PSAPresetLoader")
     # The list of names narrows to the model's when the presets have arrived.
-    page.wait_for_function(f"{PRESET_NAMES}.length === 4", timeout=20_000)
+    page.wait_for_function(f"{PRESET_NAMES}.length === 7", timeout=20_000)
     return page
 
 
@@ -39,7 +41,7 @@ def test_choosing_a_model_narrows_the_presets_and_takes_its_default(loader: Any)
     loader.evaluate(CHOOSE, ["model", "CogVideo_5b"])
 
     values = loader.evaluate(VALUES)
-    assert loader.evaluate(PRESET_NAMES) == ["baseline", "psa_balanced", "psa_4steps"]
+    assert loader.evaluate(PRESET_NAMES) == ["baseline", "psa_balanced", "psa_4steps", *DIAL_PRESETS]
     assert (values["preset"], values["reorder"], values["level_1"]) == ("psa_balanced", "off", 0.1)
 
 
