@@ -25,8 +25,9 @@ class PSAReport(io.ComfyNode):
             category="PSA",
             description=(
                 "What a patched model's attention did in the last run: density by layer and step, the share of each "
-                "pyramid level, why calls stayed dense, and the time spent in attention. As a picture, which it also "
-                "shows on itself, and as JSON."
+                "pyramid level, why calls stayed dense, and the time spent in attention; of calibrated attention also "
+                "the recipe of each layer and head, and the error measured beside the one asked for. As a picture, "
+                "which it also shows on itself, and as JSON."
             ),
             search_aliases=["psa statistics", "density heat map", "attention time", "level shares", "dense or sparse"],
             inputs=[

@@ -8,9 +8,10 @@ shape share recipes, and each has a level map of its own: windows may be others 
 from __future__ import annotations
 
 import threading
-from collections.abc import Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
@@ -94,10 +95,12 @@ class Kept:
         map_memory: GiB that level maps may take; what would go beyond, or leave the device short of memory, is made
             anew in every step.
         calibrations: recipes that heads take without choosing, by expert.
+        time_calibration: measures what is done on a device inside its ``with``.
     """
 
     map_memory: float = MAP_MEMORY
     calibrations: Mapping[int, Calibration] = field(default_factory=dict)
+    time_calibration: Callable[[torch.device], AbstractContextManager[Any]] = nullcontext
     _chosen: dict[Hashable, _Chosen] = field(default_factory=dict)
     _maps: dict[Hashable, _Map] = field(default_factory=dict)
     # Of the step under way: which, and the maps that its calls have asked for.
@@ -144,7 +147,8 @@ class Kept:
         measured = None
         if calibrated and _is_due(chosen, place.step, last):
             assert attended.level_map is not None
-            measured = measure_again(trial, attended.level_map.orders, attended.out)
+            with self.time_calibration(q.device):
+                measured = measure_again(trial, attended.level_map.orders, attended.out)
             chosen.again, chosen.measured_at = OnItsWay(measured), place.step
         return Result(attended, 0 if found is None else place.step - found.made_at, new_choice, measured)
 
@@ -156,7 +160,8 @@ class Kept:
             if given is not None:
                 chosen.choice = given_choice(given, trial.q, trial.config, place.layer)
             else:
-                chosen.choice = choose_recipes(trial)
+                with self.time_calibration(device):
+                    chosen.choice = choose_recipes(trial)
                 chosen.before = OnItsWay(chosen.choice.spot)
         else:
             grown = self._grown(chosen, place.step)
@@ -164,7 +169,8 @@ class Kept:
                 return None
             # What a GPU is given without a wait lies in pinned memory.
             entries = (grown.pin_memory() if device.type == "cuda" else grown).to(device, non_blocking=True)
-            chosen.choice = choose_recipes(trial).where(entries, chosen.choice)
+            with self.time_calibration(device):
+                chosen.choice = choose_recipes(trial).where(entries, chosen.choice)
             chosen.before = OnItsWay(chosen.choice.spot)
         chosen.measured_at = place.step
         return chosen.choice

@@ -49,7 +49,7 @@ class Run:
 
     def let_go(self) -> None:
         """Let go of what is kept for later steps: there will be none."""
-        self._kept = Kept(self.map_memory, self.calibrations)
+        self._kept = Kept(self.map_memory, self.calibrations, self.report.time_calibration)
 
     def dense_reason(self, q: torch.Tensor, k: torch.Tensor, place: Place) -> str | None:
         """Why this call stays dense, in a few words for a user; None when it runs sparse.

@@ -6,7 +6,7 @@ import threading
 from collections import Counter
 from collections.abc import Hashable, Iterable
 from itertools import chain
-from math import fsum
+from math import fsum, isfinite
 from typing import Any, NamedTuple
 
 import torch
@@ -61,6 +61,7 @@ class Calibrated:
         self._given: dict[tuple[int, int, Hashable], Given] = {}
         self._measured: list[tuple[int, int, torch.Tensor]] = []
         self._asked: set[float] = set()
+        self._calls = 0
         self._lock = threading.Lock()
 
     @classmethod
@@ -71,6 +72,7 @@ class Calibrated:
             whole._given |= part._given
             whole._measured += part._measured
             whole._asked |= part._asked
+            whole._calls += part._calls
         return whole
 
     def __bool__(self) -> bool:
@@ -85,12 +87,14 @@ class Calibrated:
         """
         with self._lock:
             self._given[expert, layer, condition] = given
+            self._calls += 1
             if given.target_error is not None:
                 self._asked.add(given.target_error)
 
     def add_measured(self, step: int, layer: int, squares: torch.Tensor) -> None:
         """Note a measurement: squared norms ``[2, B, H]`` of what is wrong in an output, and of what is right."""
         with self._lock:
+            self._calls += 1
             self._measured.append((step, layer, squares))
 
     def errors(self) -> list[MeasuredError]:
@@ -122,16 +126,29 @@ class Calibrated:
         return f"error {percent(error)}" + (f" (asked {asked})" if asked else "")
 
     @property
+    def calls(self) -> int:
+        """How many calls were given recipes or had their error measured."""
+        return self._calls
+
+    @property
     def experts(self) -> list[int]:
         """The models of the run that were calibrated."""
         with self._lock:
             return sorted({expert for expert, _, _ in self._given})
 
-    def calibration(self, config: PSAConfig, model: str = "", expert: int = 0) -> Calibration:
-        """The recipe of every layer and head of a model. Waits for the GPU.
+    def heads(self, expert: int = 0) -> dict[int, list[tuple[Recipe, float]]]:
+        """Recipe and error of every head of a model, by layer. Waits for the GPU.
 
         Batch entries and conditions choose for themselves; a head gets the recipe of the one whose error is the
-        largest, as it is there that the choice matters most.
+        largest, as it is there that the choice matters most. An error that is no number is the largest.
+        """
+        return {
+            layer: [max(chain.from_iterable(head), key=_by_error) for head in zip(*map(_by_head, given), strict=True)]
+            for layer, given in self._by_layer(expert).items()
+        }
+
+    def calibration(self, config: PSAConfig, model: str = "", expert: int = 0) -> Calibration:
+        """The recipe of every layer and head of a model, as of :meth:`heads`. Waits for the GPU.
 
         Args:
             config: settings of the run.
@@ -146,13 +163,10 @@ class Calibrated:
             allowed = "must be calibrated, in a run with sparse steps and layers: nothing was chosen in it"
             raise ConfigError("mask_mode", config.mask_mode, allowed)
         recipes, errors = {}, {}
-        for layer, conditions in by_layer.items():
-            for given in conditions:
-                _check_finite(layer, given.errors)
-            heads = zip(*map(_by_head, conditions), strict=True)
-            worst = [max(chain.from_iterable(head), key=lambda pair: pair[1]) for head in heads]
-            recipes[layer] = [recipe for recipe, _ in worst]
-            errors[layer] = [error for _, error in worst]
+        for layer, heads in self.heads(expert).items():
+            recipes[layer] = [recipe for recipe, _ in heads]
+            errors[layer] = [error for _, error in heads]
+            _check_finite(layer, errors[layer])
         latest = [*by_layer.values()][-1][-1]
         return Calibration(
             block_m=config.block_m,
@@ -187,9 +201,14 @@ class Calibrated:
         return layers
 
 
-def _check_finite(layer: int, errors: torch.Tensor) -> None:
+def _by_error(chosen: tuple[Recipe, float]) -> tuple[bool, float]:
+    """Sort key of recipes with their errors."""
+    return not isfinite(chosen[1]), chosen[1]
+
+
+def _check_finite(layer: int, errors: Iterable[float]) -> None:
     """See that a layer's heads could be compared."""
-    if not errors.isfinite().all():
+    if not all(map(isfinite, errors)):
         allowed = (
             "attention there had queries, keys or values that are NaN or infinite, so nothing can be chosen by their "
             "errors: sample in bfloat16 or float32 if the model overflows in float16, and calibrate anew"

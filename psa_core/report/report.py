@@ -16,7 +16,7 @@ from .calibrated import Calibrated
 from .clock import Clock
 from .fetch import fetch
 
-_MODEL, _SPARSE, _DENSE = "model", "sparse", "dense"
+_MODEL, _SPARSE, _DENSE, _CALIBRATION = "model", "sparse", "dense", "calibration"
 # Shares are summed in float32, on millions of block pairs.
 _ROUNDED = 1e-6
 
@@ -55,11 +55,13 @@ class Seconds(NamedTuple):
         model: in forward passes of the model, attention and all else.
         sparse: in sparse calls.
         dense: in dense calls, by reason.
+        calibration: in choosing recipes and measuring errors, which is part of sparse calls.
     """
 
     model: float | None
     sparse: float | None
     dense: dict[str, float]
+    calibration: float | None = None
 
     @property
     def attention(self) -> float | None:
@@ -123,6 +125,10 @@ class Report:
     def time_sparse(self, device: torch.device) -> AbstractContextManager[None]:
         """Measure a sparse call, which :meth:`add_sparse` counts."""
         return self._clock.measure(_SPARSE, device)
+
+    def time_calibration(self, device: torch.device) -> AbstractContextManager[None]:
+        """Measure what calibration takes of a sparse call."""
+        return self._clock.measure(_CALIBRATION, device)
 
     def add_sparse(
         self,
@@ -209,7 +215,7 @@ class Report:
         """Where the time went. Waits for the GPU."""
         measured = self._clock.seconds()
         dense = {reason: measured[_DENSE, reason] for reason in self.dense_reasons if (_DENSE, reason) in measured}
-        return Seconds(measured.get(_MODEL), measured.get(_SPARSE), dense)
+        return Seconds(measured.get(_MODEL), measured.get(_SPARSE), dense, measured.get(_CALIBRATION))
 
     def line(self) -> str:
         """One line for people: of calibrated attention the error measured and asked for, density reached, calls sparse
@@ -228,7 +234,8 @@ class Report:
         (``"1"``, ``"2"`` ... ``"skipped"``) and the same by step; ``dense_calls``, counts by reason; ``seconds`` in
         the model's forward passes, in attention, in sparse calls and in dense calls by reason, null where they were
         not measured; ``attention_errors`` where they were; ``map_ages``, counts of sparse calls by the age of their
-        level map, where maps were kept; ``calibrated``, as of :meth:`Calibrated.as_dict`, where heads were.
+        level map, where maps were kept; ``calibrated``, its ``seconds`` and :meth:`Calibrated.as_dict`, where heads
+        were.
         """
         seconds = self.seconds()
         steps = sorted({call.step for call in self._calls()})
@@ -247,7 +254,7 @@ class Report:
         if any(ages):
             document["map_ages"] = {str(age): count for age, count in ages.items()}
         if self.calibrated:
-            document["calibrated"] = self.calibrated.as_dict()
+            document["calibrated"] = {"seconds": seconds.calibration, **self.calibrated.as_dict()}
         return document
 
     def _calls(self) -> list[_Call]:

@@ -63,6 +63,11 @@ class TestCalibration:
         assert calibration.tile_size == CONFIG.tile_size
         assert (calibration.model, calibration.grid, calibration.text_length) == ("a model", (2, 3, 4), 5)
 
+    def test_heads_have_their_recipe_where_an_error_is_no_number(self) -> None:
+        calibrated = Calibrated()
+        give(calibrated, [[0, 1], [1, 2]], [[0.1, float("nan")], [float("inf"), 0.25]])
+        assert [recipe for recipe, _ in calibrated.heads()[0]] == [RECIPES[1], RECIPES[1]]
+
     def test_the_latest_of_a_layer_and_condition_holds(self) -> None:
         calibrated = Calibrated()
         give(calibrated, [[0]], [[0.5]])
@@ -161,6 +166,7 @@ class TestReport:
         assert json.loads(json.dumps(document)) == document
         assert document["calibrated"] == {
             "recipes": {"2": {NAMES[1]: 4, NAMES[0]: 1, NAMES[3]: 1}, "10": {NAMES[2]: 1}},
+            "seconds": None,
             "asked_errors": [],
             "measured_errors": [{"step": 4, "layer": 2, "error": 0.25}],
         }
@@ -172,6 +178,7 @@ class TestReport:
         give(second.calibrated, [[3, 3, 3]], [[0.1, 0.2, 0.3]], layer=2)
         second.calibrated.add_measured(9, 0, squares([[9.0]], [[16.0]]))
         whole = Report.of([first, second]).calibrated
+        assert whole.calls == 6
         assert whole.errors() == [(4, 2, 0.25), (9, 0, 0.75)]
         recipes = whole.as_dict()["recipes"]
         assert recipes == {"2": {NAMES[3]: 4, NAMES[1]: 2}, "10": {NAMES[2]: 1}}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import threading
 import time
@@ -56,6 +57,21 @@ def test_times_may_be_nested() -> None:
     assert measured.seconds() == {"whole": 3.0, "part": 2.0}
 
 
+def test_calibration_is_a_part_of_sparse_calls(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The clock moves by a second whenever it is asked, so that a measurement takes 1 and each within it 2 more."""
+    config = PSAConfig(mask_mode="calibrated", block_n=32, block_m=64, target_density=0.3)
+    run, seconds = Run(config, "torch"), itertools.count()
+    monkeypatch.setattr(run.report._clock, "_now", lambda: float(next(seconds)))
+    tensors = random_qkv(Shape(1, 2, 256, 128), device=CPU)
+    for step in range(6):
+        run.attend(*tensors, Place(step, 0, GRID, steps=6))
+    # Recipes are chosen in the first step, and their error is measured four steps later and in the last one.
+    assert run.report.seconds() == (None, 6.0 + 2 * 3, {}, 3.0)
+    assert run.report.calibrated.calls == 3
+    document = run.report.as_dict()
+    assert (document["calibrated"]["seconds"], document["seconds"]["attention"]) == (3.0, 12.0)
+
+
 def test_what_raises_is_not_counted() -> None:
     measured = Clock()
     with pytest.raises(ZeroDivisionError), measured.measure("a", CPU):
@@ -68,7 +84,7 @@ def test_other_devices_are_not_measured() -> None:
     with report.dense_call("warm-up", torch.device("meta")):
         pass
     assert report.dense_count == 1
-    assert report.seconds() == (None, None, {})
+    assert report.seconds() == (None, None, {}, None)
     assert report.seconds().attention is None
 
 
@@ -111,7 +127,7 @@ def test_a_report_tells_sparse_from_dense_and_reasons_apart(monkeypatch: pytest.
                 now.at += took
         report.add_dense("never measured")
     seconds = report.seconds()
-    assert seconds == (14.125, 1.0, {"warm-up": 3.0, "cross-attention": 0.125})
+    assert seconds == (14.125, 1.0, {"warm-up": 3.0, "cross-attention": 0.125}, None)
     assert seconds.attention == 4.125
     assert report.as_dict()["seconds"] == {
         "model": 14.125,

@@ -1,9 +1,10 @@
-"""One picture of a run: density and levels by step, what stayed dense and why, and the time that attention took."""
+"""One picture of a run: density, error and levels by step, recipes, what stayed dense and why, and attention's time."""
 
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -14,15 +15,18 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from PIL import Image
 
 from ..report import Report
-from .heat_maps import DENSE, FAINT, INK, PAPER, as_image, by_layer_and_step, draw_cells, level_colours, level_name
+from .axes import SIZE, heading, round_ticks
+from .calibrated import draw_errors, draw_recipes, has_errors
+from .heat_maps import DENSE, INK, PAPER, as_image, by_layer_and_step, draw_cells, level_colours, level_name
 
 _WIDTH, _DPI = 9.2, 100
-_SPARSE = "#2c7fb8"
-_SIZE = 9
+_SPARSE, _CALIBRATION = "#2c7fb8", "#8fc3e2"
 _TITLE_LETTERS, _LABEL_LETTERS = 98, 34
 # A cell is wide enough for its number up to this many steps.
 _MOST_NUMBERS = 20
 _MOST_ROWS = 10
+# Ages of level maps that are told one by one.
+_MOST_AGES = 4
 
 
 class _Row(NamedTuple):
@@ -34,6 +38,13 @@ class _Row(NamedTuple):
     colour: str
 
 
+class _Panel(NamedTuple):
+    """A part of the picture: its height in inches, and what draws it into an axis."""
+
+    height: float
+    draw: Callable[[Any], None]
+
+
 def report_picture(models: Sequence[Report]) -> Image.Image:
     """Draw what a run did, about 900 pixels wide, RGB.
 
@@ -43,27 +54,57 @@ def report_picture(models: Sequence[Report]) -> Image.Image:
     """
     whole = Report.of(models)
     rows = _rows(whole)
-    heights = [0.55 + 0.27 * sum(row.name.count("\n") + 1 for row in rows)]
-    if whole.sparse_count:
-        heights = [float(np.clip(0.5 + 0.16 * (max(whole.layers) + 1), 1.5, 4.2)), 1.7, *heights]
+    changes = _changes(models)
+    over_steps = _over_steps(whole, bool(changes)) if whole.sparse_count else []
+    recipes = _recipes(models)
+    heights = [panel.height for panel in (*over_steps, *recipes)]
+    heights.append(0.55 + 0.27 * sum(row.name.count("\n") + 1 for row in rows))
     title = textwrap.fill(whole.line(), _TITLE_LETTERS, max_lines=3, placeholder=" ...")
     height = sum(heights) + 0.55 * len(heights) + 0.2 * (title.count("\n") + 1)
     layout = ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.06, hspace=0.03)
     figure = Figure(figsize=(_WIDTH, height), dpi=_DPI, facecolor=PAPER, layout=layout)
     figure.suptitle(title, x=0.012, ha="left", fontsize=10.5, color=INK, fontweight="bold")
     grid = GridSpec(len(heights), 1, figure, height_ratios=heights)
-    if whole.sparse_count:
-        top = figure.add_subplot(grid[0])
-        changes = _changes(models)
-        _draw_density(top, whole, "; dashed: the next model takes over" if changes else "")
-        below = figure.add_subplot(grid[1], sharex=top)
-        _draw_shares(below, whole)
+    top = None
+    for i, panel in enumerate(over_steps):
+        axis = figure.add_subplot(grid[i], sharex=top)
+        top = top or axis
+        panel.draw(axis)
         for step in changes:
-            for axis in (top, below):
-                axis.axvline(step - 0.5, color=INK, linewidth=1.3, linestyle=(0, (4, 2)))
+            axis.axvline(step - 0.5, color=INK, linewidth=1.3, linestyle=(0, (4, 2)))
+    for i, panel in enumerate(recipes, len(over_steps)):
+        panel.draw(figure.add_subplot(grid[i]))
     counts, times = grid[-1].subgridspec(1, 2, wspace=0.04).subplots(squeeze=False, sharey=True)[0]
     _draw_rows(counts, times, rows, whole)
     return as_image(figure)
+
+
+def _over_steps(report: Report, takes_turns: bool) -> list[_Panel]:
+    """The panels whose horizontal axis is the denoising step."""
+    note = "; dashed: the next model takes over" if takes_turns else ""
+    panels = [
+        _Panel(_height_of_layers(report), partial(_draw_density, report=report, note=note)),
+        _Panel(1.7, partial(_draw_shares, report=report)),
+    ]
+    if has_errors(report.calibrated):
+        panels.insert(1, _Panel(1.1, partial(draw_errors, calibrated=report.calibrated)))
+    return panels
+
+
+def _recipes(models: Sequence[Report]) -> list[_Panel]:
+    """A panel for each model whose heads have recipes."""
+    calibrated = [(report, expert) for report in models for expert in report.calibrated.experts]
+    panels = []
+    for number, (report, expert) in enumerate(calibrated, 1):
+        of = f" of model {number}" if len(calibrated) > 1 else ""
+        heads, layers = report.calibrated.heads(expert), max(report.layers) + 1
+        panels.append(_Panel(_height_of_layers(report), partial(draw_recipes, heads=heads, layers=layers, of=of)))
+    return panels
+
+
+def _height_of_layers(report: Report) -> float:
+    """Of a panel with a row for each layer."""
+    return float(np.clip(0.5 + 0.16 * (max(report.layers) + 1), 1.5, 4.2))
 
 
 def _draw_density(axis: Any, report: Report, note: str) -> None:
@@ -71,12 +112,12 @@ def _draw_density(axis: Any, report: Report, note: str) -> None:
     table = by_layer_and_step(report.sparse_calls(), (max(report.layers) + 1, max(report.steps) + 1))
     image = draw_cells(axis, table, 1.0, numbers=table.shape[1] <= _MOST_NUMBERS)
     bar = axis.figure.colorbar(image, cax=axis.inset_axes((1.015, 0, 0.025, 1)))
-    bar.ax.tick_params(labelsize=_SIZE - 1)
+    bar.ax.tick_params(labelsize=SIZE - 1)
     bar.outline.set_visible(False)
-    _heading(axis, f"Density by layer and step: {report.density():.2f} of dense attention's work on average{note}")
-    axis.set_ylabel("layer", fontsize=_SIZE)
-    axis.set(xticks=_ticks(table.shape[1]), yticks=_ticks(table.shape[0]))
-    axis.tick_params(labelsize=_SIZE - 1, labelbottom=False)
+    heading(axis, f"Density by layer and step: {report.density():.2f} of dense attention's work on average{note}")
+    axis.set_ylabel("layer", fontsize=SIZE)
+    axis.set(xticks=round_ticks(table.shape[1]), yticks=round_ticks(table.shape[0]))
+    axis.tick_params(labelsize=SIZE - 1, labelbottom=False)
     axis.spines[:].set_visible(False)
 
 
@@ -97,15 +138,27 @@ def _draw_shares(axis: Any, report: Report) -> None:
     dense = [step for step in steps if not by_step[step]]
     if dense:
         axis.bar(dense, 1.0, color=DENSE, label="ran dense", **style)
-    axis.set(xlim=(-0.5, steps[-1] + 0.5), xticks=_ticks(steps[-1] + 1))
+    axis.set(xlim=(-0.5, steps[-1] + 0.5), xticks=round_ticks(steps[-1] + 1))
     axis.set(ylim=(0, 1), yticks=[0, 0.5, 1], yticklabels=["0", "50 %", "100 %"])
-    axis.set_xlabel("denoising step", fontsize=_SIZE)
-    axis.tick_params(labelsize=_SIZE - 1)
+    axis.set_xlabel("denoising step", fontsize=SIZE)
+    axis.tick_params(labelsize=SIZE - 1)
     axis.legend(
-        loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize=_SIZE - 1, reverse=True, borderaxespad=0
+        loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize=SIZE - 1, reverse=True, borderaxespad=0
     )
-    _heading(axis, "Blocks by level, in sparse calls")
+    heading(axis, f"Blocks by level, in sparse calls{_ages(report)}")
     axis.spines[:].set_visible(False)
+
+
+def _ages(report: Report) -> str:
+    """How many calls had level maps of which age, for a heading; empty where none was kept."""
+    ages = report.map_ages()
+    if not any(ages):
+        return ""
+    told = [f"{age}: {calls:,}" for age, calls in [*ages.items()][:_MOST_AGES]]
+    older = [*ages.items()][_MOST_AGES:]
+    if older:
+        told.append(f"{older[0][0]} to {older[-1][0]}: {sum(calls for _, calls in older):,}")
+    return f"; calls by their map's age in steps: {', '.join(told)}"
 
 
 def _changes(models: Sequence[Report]) -> list[int]:
@@ -128,15 +181,15 @@ def _draw_rows(counts: Any, times: Any, rows: list[_Row], report: Report) -> Non
         ),
     ):
         bars = axis.barh(places, values, color=[row.colour for row in rows], height=0.68)
-        axis.bar_label(bars, labels=texts, padding=4, fontsize=_SIZE, color=INK)
+        axis.bar_label(bars, labels=texts, padding=4, fontsize=SIZE, color=INK)
         axis.set_xlim(0, 1.32 * max([*values, 1e-9]))
         axis.set(yticks=places, yticklabels=[row.name for row in rows], xticks=[])
-        axis.tick_params(axis="y", length=0, labelsize=_SIZE)
+        axis.tick_params(axis="y", length=0, labelsize=SIZE)
         axis.spines[:].set_visible(False)
     times.tick_params(labelleft=False)
     counts.invert_yaxis()
-    _heading(counts, "Attention calls")
-    _heading(times, _time_heading(report))
+    heading(counts, "Attention calls")
+    heading(times, _time_heading(report))
 
 
 def _rows(report: Report) -> list[_Row]:
@@ -144,6 +197,8 @@ def _rows(report: Report) -> list[_Row]:
     seconds = report.seconds()
     reasons = report.dense_reasons.most_common()
     rows = [_Row("sparse", report.sparse_count, seconds.sparse, _SPARSE)] if report.sparse_count or not reasons else []
+    if report.calibrated:
+        rows.append(_Row("of these, calibration", report.calibrated.calls, seconds.calibration, _CALIBRATION))
     kept = len(reasons) if len(reasons) < _MOST_ROWS else _MOST_ROWS - 2
     for reason, calls in reasons[:kept]:
         name = textwrap.fill(f"dense: {reason}", _LABEL_LETTERS)
@@ -165,12 +220,3 @@ def _time_heading(report: Report) -> str:
 
 def _time(seconds: float) -> str:
     return f"{seconds:.3g} s" if seconds >= 1 else f"{1000 * seconds:.3g} ms"
-
-
-def _ticks(count: int) -> np.ndarray:
-    """Round numbers from 0 on, below ``count`` and few enough to be read."""
-    return np.arange(0, count, next(step for step in (1, 2, 5, 10, 20, 50, count) if count <= 14 * step))
-
-
-def _heading(axis: Any, text: str) -> None:
-    axis.set_title(text, fontsize=_SIZE + 0.5, color=FAINT, loc="left")

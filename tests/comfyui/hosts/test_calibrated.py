@@ -60,7 +60,10 @@ def reported(comfyui: ComfyUI, graph: Graph) -> tuple[PromptResult, dict[str, An
     shown, _ = graph.add("PreviewAny", source=[node, 1])
     result = comfyui.client.run(graph)
     (text,) = result.outputs[shown]["text"]
-    return result, json.loads(text)
+    report = json.loads(text)
+    # Which there are where the picture could not be drawn.
+    assert "notes" not in report
+    return result, report
 
 
 def choosing(report: dict[str, Any]) -> dict[str, int]:
@@ -101,6 +104,7 @@ def test_few_steps(comfyui: ComfyUI, name: str, steps: int, cfg: float) -> None:
         assert shown.error is None
         return
     assert choosing(report) == dict.fromkeys(("0", "1"), HEADS * (1 if cfg == 1.0 else 2))
+    assert 0 < report["calibrated"]["seconds"] < report["seconds"]["sparse"]
     measured = report["calibrated"]["measured_errors"]
     last = dict.fromkeys((dense + 4, steps - 1) if steps == 8 else (steps - 1,))
     assert [x["step"] for x in measured if x["layer"] == 0] == list(last)
