@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullLocator
 
 from psa_core.apps.bench.results import WHOLE_OP, Results, Row
 from psa_core.apps.bench.rivals import SOL
@@ -18,7 +19,9 @@ from .ours import CALIBRATED, FIXED, PRESET
 from .rivals import SOL_GILBERT
 from .tables import KEPT, with_best_fixed
 
-_OURS, _PRESET, _FIXED = "#2166ac", "#67a9cf", "#d9d9d9"
+_OURS, _PRESET, _FIXED = "#2166ac", "#67a9cf", "#c4c4c4"
+# Numbers at an axis, times powers of ten: far enough apart to be read.
+_TICKS = (1, 1.5, 2, 3, 5, 7)
 _STYLES: dict[str, dict[str, Any]] = {
     KEPT: {"color": _OURS, "marker": "o", "linewidth": 2.2},
     CALIBRATED: {"color": _OURS, "marker": "o", "linestyle": "--", "markerfacecolor": "white"},
@@ -43,7 +46,7 @@ def draw(results: Results, file: str | Path) -> None:
     cases = list(dict.fromkeys(row.case for row in rows))
     if not cases:
         raise ConfigError("--plot", str(file), "the results must hold times of the frontier")
-    figure = Figure(figsize=(5.4 * len(cases), 5.2), facecolor="white", layout="constrained")
+    figure = Figure(figsize=(4.4 * len(cases), 4.6), facecolor="white", layout="constrained")
     axes = figure.subplots(1, len(cases), squeeze=False)[0]
     for axis, case in zip(axes, cases, strict=True):
         _panel(axis, case, [row for row in rows if row.case == case])
@@ -58,17 +61,18 @@ def draw(results: Results, file: str | Path) -> None:
 
 def _panel(axis: Any, case: str, rows: Sequence[Row]) -> None:
     for i, name in enumerate(FIXED):
-        _line(axis, rows, name, color=_FIXED, linewidth=1, label="other fixed recipes" if i == 0 else None)
+        label = "other fixed recipes" if i == 0 else None
+        _line(axis, rows, name, color=_FIXED, linestyle="none", marker=".", markersize=4, label=label)
     for name, style in _STYLES.items():
         _line(axis, rows, name, **{"label": name, "linewidth": 1.6, "markersize": 5, **style})
     tokens = rows[0].tokens
     axis.set(title=f"{case} ({tokens:,} tokens)", xlabel="times faster than dense", xscale="log", yscale="log")
-    axis.xaxis.set_major_formatter("{x:g}")
-    axis.xaxis.set_minor_formatter("{x:g}")
-    axis.yaxis.set_major_formatter("{x:g}")
-    axis.yaxis.set_minor_formatter("{x:g}")
-    axis.tick_params(which="both", labelsize=8)
-    axis.grid(which="both", color="#e5e5e5")
+    for each in (axis.xaxis, axis.yaxis):
+        each.set_major_locator(LogLocator(subs=_TICKS))
+        each.set_major_formatter("{x:g}")
+        each.set_minor_locator(NullLocator())
+    axis.tick_params(labelsize=9)
+    axis.grid(color="#e5e5e5")
     axis.set_axisbelow(True)
     axis.spines[["top", "right"]].set_visible(False)
 
