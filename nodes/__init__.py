@@ -6,13 +6,16 @@ from server import PromptServer
 
 from . import previews
 from .attention_patch import PSAAttentionPatch
+from .calibration_files import calibration_names
 from .cogvideox_loader import PSACogVideoXLoader
 from .cogvideox_lora import PSACogVideoXLoRA
 from .compare import PSACompare
 from .doctor import PSADoctor
+from .load_calibration import PSALoadCalibration
 from .preset_loader import PSAPresetLoader, choices
 from .radial_mask import PSARadialMask, length_defaults
 from .report import PSAReport
+from .save_calibration import PSASaveCalibration
 from .save_preset import PSASavePreset
 from .sparsity_schedule import PSASparsitySchedule
 from .tiny_video_model import PSATinyVideoModel
@@ -34,6 +37,8 @@ class PSAExtension(ComfyExtension):
             PSACompare,
             PSADoctor,
             PSASavePreset,
+            PSASaveCalibration,
+            PSALoadCalibration,
             PSATinyVideoModel,
             PSATinyVideoPrompt,
             PSACogVideoXLoader,
@@ -43,7 +48,7 @@ class PSAExtension(ComfyExtension):
 
 async def _presets(request: web.Request) -> web.Response:
     """What the front end fills widgets with. A preset file that has changed is read anew."""
-    return web.json_response({**choices(), "radial": length_defaults()})
+    return web.json_response({**choices(), "radial": length_defaults(), "calibrations": calibration_names()})
 
 
 async def comfy_entrypoint() -> PSAExtension:

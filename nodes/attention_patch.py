@@ -8,11 +8,12 @@ import logging
 from comfy_api.latest import io
 
 from .. import psa_core as core
-from ..psa_core.hosts.comfyui import Patch, patch_model, recognise
+from ..psa_core.hosts.comfyui import LoadedCalibration, Patch, patch_model, recognise
 from ..psa_core.ops.backends import BACKENDS
+from ..psa_core.settings.errors import errors_at
 from ..psa_core.settings.presets import bundled_dir, load_preset
 from .preset_loader import widgets_from_config
-from .shared import Mask, Preset, Schedule, say
+from .shared import Calibration, Mask, Preset, Schedule, say
 
 log = logging.getLogger(__name__)
 
@@ -64,6 +65,11 @@ class PSAAttentionPatch(io.ComfyNode):
                     optional=True,
                     tooltip="From a Sparsity Schedule: its warm-up and mask_ratios come before the preset's.",
                 ),
+                Calibration.Input(
+                    "calibration",
+                    optional=True,
+                    tooltip="From a Load Calibration: calibrated heads take its recipes and measure nothing.",
+                ),
             ],
             outputs=[io.Model.Output(tooltip="The patched model.")],
             hidden=[io.Hidden.unique_id],
@@ -81,6 +87,7 @@ class PSAAttentionPatch(io.ComfyNode):
         preset: core.PSAConfig | None = None,
         mask: core.RadialMask | None = None,
         schedule: core.Schedule | None = None,
+        calibration: LoadedCalibration | None = None,
     ) -> io.NodeOutput:
         if not enabled:
             say(cls.hidden.unique_id, "PSA: off")
@@ -96,7 +103,11 @@ class PSAAttentionPatch(io.ComfyNode):
         given = {"min_tokens": min_tokens or None, "radial": mask, "schedule": schedule}
         config = preset.replace(**{key: value for key, value in given.items() if value is not None})
         announce = functools.partial(_announce, cls.hidden.unique_id, preset)
-        patch = Patch(config, backend, video_model, announce)
+        recipes, remarks = None, tuple[str, ...]()
+        if calibration is not None and video_model is not None:
+            with errors_at("PSA Attention Patch"):
+                recipes, remarks = calibration.fitted(config, model.model, video_model)
+        patch = Patch(config, backend, video_model, announce, recipes, remarks)
         return io.NodeOutput(patch_model(model, patch))
 
 

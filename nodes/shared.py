@@ -21,6 +21,7 @@ log = logging.getLogger(__name__)
 Preset = io.Custom("PSA_PRESET")
 Schedule = io.Custom("PSA_SCHEDULE")
 Mask = io.Custom("PSA_MASK")
+Calibration = io.Custom("PSA_CALIBRATION")
 
 AMOUNT = "a number such as 15, or a share of all steps such as 25%"
 

@@ -3,26 +3,12 @@
 import { app } from "../../scripts/app.js";
 import { api } from "../../scripts/api.js";
 import { addChanges } from "./preset_changes.js";
-import { fetchPresets, fill, onChange, widget } from "./presets.js";
+import { fetchPresets, fill, nodesOf, onChange, setOptions, widget } from "./presets.js";
 
 const NODE = "PSAPresetLoader";
 const SAVER = "PSASavePreset";
 
 let models = {};
-
-function nodesOf(type) {
-    const root = app.rootGraph ?? app.graph;
-    const graphs = [root, ...(root?.subgraphs?.values() ?? [])];
-    return graphs.flatMap((graph) => graph?.nodes ?? []).filter((node) => node.comfyClass === type);
-}
-
-// Every node has lists of its own, changed in place: nodes of one class share what the server sent, and Vue nodes keep
-// the list that they saw first.
-function setOptions(combo, values) {
-    combo.psaValues ??= [];
-    combo.psaValues.splice(0, Infinity, ...values);
-    combo.options.values = combo.psaValues;
-}
 
 function listNames(node) {
     setOptions(widget(node, "model"), Object.keys(models));

@@ -1,4 +1,4 @@
-// What nodes have in common that fill their numbers from presets.
+// What nodes have in common whose lists or numbers come from the user's files.
 import { app } from "../../scripts/app.js";
 import { api } from "../../scripts/api.js";
 import { text } from "./texts.js";
@@ -16,6 +16,21 @@ export async function fetchPresets() {
     }
     told = presets.errors;
     return presets;
+}
+
+// All nodes of a class in the open graph, subgraphs within.
+export function nodesOf(type) {
+    const root = app.rootGraph ?? app.graph;
+    const graphs = [root, ...(root?.subgraphs?.values() ?? [])];
+    return graphs.flatMap((graph) => graph?.nodes ?? []).filter((node) => node.comfyClass === type);
+}
+
+// Every node has lists of its own, changed in place: nodes of one class share what the server sent, and Vue nodes keep
+// the list that they saw first.
+export function setOptions(combo, values) {
+    combo.psaValues ??= [];
+    combo.psaValues.splice(0, Infinity, ...values);
+    combo.options.values = combo.psaValues;
 }
 
 export function widget(node, name) {

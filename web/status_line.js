@@ -4,7 +4,7 @@ import { app } from "../../scripts/app.js";
 import { api } from "../../scripts/api.js";
 import { addElement } from "./element.js";
 
-const NODES = ["PSAAttentionPatch", "PSASavePreset", "PSACogVideoXLoRA"];
+const NODES = ["PSAAttentionPatch", "PSASavePreset", "PSASaveCalibration", "PSACogVideoXLoRA"];
 const HREF = new URL("status_line.css", import.meta.url);
 const NOTHING = { line: "" };
 // LiteGraph's modes of nodes that no prompt has: muted and bypassed.

@@ -25,7 +25,7 @@ from .recipe import Recipe
 from .validation import nested, plain
 from .yaml_files import MOST_VALUES
 
-_VERSION_KEY, _VERSION = "psa_calibration", 1
+VERSION_KEY, _VERSION = "psa_calibration", 1
 _BY_LAYER = ("recipes", "errors")
 
 
@@ -37,7 +37,7 @@ def document_of(fields: Mapping[str, Any]) -> dict[str, Any]:
         layer: [numbers.setdefault(recipe, len(numbers)) for recipe in recipes] for layer, recipes in by_layer.items()
     }
     return {
-        _VERSION_KEY: _VERSION,
+        VERSION_KEY: _VERSION,
         **{key: plain(value) for key, value in fields.items() if key not in _BY_LAYER and value is not None},
         "recipes": [plain(recipe) for recipe in numbers],
         "heads": heads,
@@ -63,10 +63,10 @@ def fields_of(document: Any) -> dict[str, Any]:
     Raises:
         ConfigError: it is no calibration, or of a newer release, or its recipes are not valid.
     """
-    if not isinstance(document, Mapping) or _VERSION_KEY not in document:
-        raise ConfigError(_VERSION_KEY, None, "is missing: this is no calibration file")
+    if not isinstance(document, Mapping) or VERSION_KEY not in document:
+        raise ConfigError(VERSION_KEY, None, "is missing: this is no calibration file")
     fields = dict(document)
-    _check_version(fields.pop(_VERSION_KEY))
+    _check_version(fields.pop(VERSION_KEY))
     recipes = [_recipe(number, value) for number, value in enumerate(_list("recipes", fields.get("recipes")))]
     heads = fields.pop("heads", None)
     if not isinstance(heads, Mapping):
@@ -81,9 +81,9 @@ def fields_of(document: Any) -> dict[str, Any]:
 def _check_version(version: Any) -> None:
     if type(version) is int and version > _VERSION:
         allowed = f"was made by a newer release of this pack, which reads up to {_VERSION}: update it"
-        raise ConfigError(_VERSION_KEY, version, allowed)
+        raise ConfigError(VERSION_KEY, version, allowed)
     if type(version) is not int or version != _VERSION:
-        raise ConfigError(_VERSION_KEY, version, f"must be {_VERSION}")
+        raise ConfigError(VERSION_KEY, version, f"must be {_VERSION}")
 
 
 def _recipe(number: int, value: Any) -> Recipe:

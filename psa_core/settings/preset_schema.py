@@ -22,6 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from .calibration_file import VERSION_KEY
 from .config import PSAConfig
 from .errors import ConfigError, errors_at
 from .validation import plain
@@ -75,6 +76,8 @@ def read_preset_file(file: Path) -> list[ModelFamily]:
         log.warning("%s", note)
     if document is None:
         return []
+    if isinstance(document, Mapping) and VERSION_KEY in document:
+        raise ConfigError("file", file.name, "is a calibration, not presets: move it into the folder calibrations")
     return [_read_family(str(name), body, file.name) for name, body in _mapping(document, "file", file.name).items()]
 
 

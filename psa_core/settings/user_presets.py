@@ -37,9 +37,7 @@ def save_preset(
             a ``text_length`` other than that of the model in the file.
         WriteError: the file cannot be written; it is as it was.
     """
-    check_name("model", model)
-    if file_name(model) != model:
-        raise ConfigError("model", model, "is no name for a file: Windows keeps it for a device")
+    check_file_name("model", model)
     check_name("preset", preset)
     target = Path(folder) if folder is not None else user_dir()
     if target is None:
@@ -73,6 +71,13 @@ def _with_preset(
         raise ConfigError("preset", preset, f"{model} has a preset of this name; turn overwrite on, or choose another")
     presets[preset] = config_to_schema(config)
     return document
+
+
+def check_file_name(key: str, name: str) -> None:
+    """Raise a ConfigError for a name that cannot be that of a file on every disk."""
+    check_name(key, name)
+    if file_name(name) != name:
+        raise ConfigError(key, name, "is no name for a file: Windows keeps it for a device")
 
 
 def check_name(key: str, name: str) -> None:

@@ -18,7 +18,7 @@ from comfy.patcher_extension import CallbacksMP, WrappersMP
 
 from ...ops.backends import check_backend
 from ...ops.device_cache import clear_device_caches
-from ...report.report import Report
+from ...settings.calibration import Calibration
 from ...settings.config import PSAConfig
 from ...settings.remarks import remarks
 from ...settings.schedule import Schedule
@@ -52,6 +52,8 @@ class Patch:
         model: the video model; None leaves every call dense.
         announce: shows a line on the node in place of the one before, or none for "": while a sampler call goes on,
             and what it did when it has ended, with its density if that is what the preset's ``mask_ratios`` came to.
+        calibration: recipes that calibrated attention takes instead of measuring which; None for measuring.
+        remarks: what to say below each line beside what the settings call for.
         last_prompt: reports of the sampler calls of the last prompt; clones of the MODEL share it.
     """
 
@@ -59,6 +61,8 @@ class Patch:
     backend: str
     model: VideoModel | None
     announce: Announce | None = None
+    calibration: Calibration | None = None
+    remarks: tuple[str, ...] = ()
     last_prompt: LastPrompt = field(default_factory=LastPrompt, compare=False)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Patch:
@@ -120,35 +124,6 @@ def _free_caches(_patcher: comfy.model_patcher.ModelPatcher, _unpatch_all: bool)
     clear_device_caches()
 
 
-def reports_of(**models: comfy.model_patcher.ModelPatcher | None) -> tuple[list[Report], list[str]]:
-    """What the last prompt did that sampled with each of these MODELs.
-
-    Args:
-        models: by the name of the input that they come from; None for an input that is not connected.
-
-    Returns:
-        A report for each patch among them, and of each MODEL without one in words why.
-    """
-    found: list[LastPrompt] = []
-    missing = []
-    for key, model in models.items():
-        if model is None:
-            continue
-        patch: Patch | None = model.model_options.get("transformer_options", {}).get(PATCH_KEY)
-        name = f"{key} ({type(model.model).__name__})"
-        if patch is None:
-            missing.append(
-                f"{name} is not patched: connect the MODEL that comes out of PSA Attention Patch, with enabled on"
-            )
-        elif not patch.last_prompt.reports:
-            missing.append(
-                f"{name} has not sampled yet: give it to a sampler, and connect what the sampler makes to samples"
-            )
-        elif patch.last_prompt not in found:
-            found.append(patch.last_prompt)
-    return [Report.of(last_prompt.reports) for last_prompt in found], missing
-
-
 def _outer_sample(
     executor: Any, noise: Any, latent_image: Any, sampler: Any, sigmas: torch.Tensor, *args: Any, **kwargs: Any
 ) -> Any:
@@ -181,7 +156,8 @@ def _begin(patch: Patch, sigmas: list[float], grid: Grid | None, guider: Any) ->
     Raises:
         ConfigError: the settings do not fit the clip or the number of steps.
     """
-    run, part, window = Run(patch.config, patch.backend), Part(0, len(sigmas) - 1), Window()
+    given = {} if patch.calibration is None else {0: patch.calibration}
+    run, part, window = Run(patch.config, patch.backend, calibrations=given), Part(0, len(sigmas) - 1), Window()
     leading: int | None = 0
     if patch.model is not None and grid is not None:
         model_sampling, latent_format = map(guider.model_patcher.get_model_object, ("model_sampling", "latent_format"))
@@ -195,7 +171,7 @@ def _begin(patch: Patch, sigmas: list[float], grid: Grid | None, guider: Any) ->
         log.info("PSA: %s; %d steps from step %d of %d on", patch.config, len(sigmas) - 1, part.before, part.steps)
     announce, progress = patch.announce, None
     if patch.model is not None:
-        said = remarks(patch.config, part.steps, patch.model.layers)
+        said = [*patch.remarks, *remarks(patch.config, part.steps, patch.model.layers)]
         for remark in said:
             log.warning("PSA: %s", remark)
         if announce is not None:

@@ -28,6 +28,8 @@ FRESH: dict[str, dict[str, Any]] = {
     "PSACogVideoXLoader": {},
     "PSACogVideoXLoRA": {},
     "PSASavePreset": {},
+    "PSASaveCalibration": {},
+    "PSALoadCalibration": {},
     "PSATinyVideoModel": {},
     "PSATinyVideoPrompt": {},
 }
