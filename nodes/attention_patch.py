@@ -10,12 +10,19 @@ from comfy_api.latest import io
 from .. import psa_core as core
 from ..psa_core.hosts.comfyui import LoadedCalibration, Patch, patch_model, recognise
 from ..psa_core.ops.backends import BACKENDS
+from ..psa_core.settings.dial import QUALITIES, preset_of
 from ..psa_core.settings.errors import errors_at
 from ..psa_core.settings.presets import bundled_dir, load_preset
+from ..psa_core.settings.validation import check_choice
+from .preset_files import DEFAULT_FAMILY
 from .preset_loader import widgets_from_config
 from .shared import Calibration, Mask, Preset, Schedule, say
 
 log = logging.getLogger(__name__)
+
+# What the node did before it had a dial, and goes on to do for prompts and graphs from then.
+PRESET = "preset"
+_QUALITIES = (*QUALITIES, PRESET)
 
 
 class PSAAttentionPatch(io.ComfyNode):
@@ -70,6 +77,16 @@ class PSAAttentionPatch(io.ComfyNode):
                     optional=True,
                     tooltip="From a Load Calibration: calibrated heads take its recipes and measure nothing.",
                 ),
+                io.Combo.Input(
+                    "quality",
+                    options=list(_QUALITIES),
+                    default="balanced",
+                    tooltip=(
+                        "How near to dense attention: fast, balanced or near_dense, which measure the model at hand. "
+                        "preset: the model's default preset. A Preset Loader comes before all of them."
+                    ),
+                    optional=True,
+                ),
             ],
             outputs=[io.Model.Output(tooltip="The patched model.")],
             hidden=[io.Hidden.unique_id],
@@ -88,6 +105,7 @@ class PSAAttentionPatch(io.ComfyNode):
         mask: core.RadialMask | None = None,
         schedule: core.Schedule | None = None,
         calibration: LoadedCalibration | None = None,
+        quality: str = PRESET,
     ) -> io.NodeOutput:
         if not enabled:
             say(cls.hidden.unique_id, "PSA: off")
@@ -95,11 +113,12 @@ class PSAAttentionPatch(io.ComfyNode):
         video_model = recognise(model.model)
         if video_model is None:
             log.warning("PSA: %s is not a Wan or CogVideoX model and stays dense", type(model.model).__name__)
+        source = _source(quality, loaded=preset is not None)
         if preset is None:
-            family = video_model.family if video_model else "Wan2.1_1.3b"
-            preset = load_preset(family, path=bundled_dir())
+            family = video_model.family if video_model else DEFAULT_FAMILY
+            preset = load_preset(family, None if quality == PRESET else preset_of(quality), bundled_dir())
             if video_model:
-                log.info("PSA: recognised %s, using its default preset", family)
+                log.info("PSA: recognised %s, using %s", family, source or "its default preset")
         given = {"min_tokens": min_tokens or None, "radial": mask, "schedule": schedule}
         config = preset.replace(**{key: value for key, value in given.items() if value is not None})
         announce = functools.partial(_announce, cls.hidden.unique_id, preset)
@@ -107,8 +126,20 @@ class PSAAttentionPatch(io.ComfyNode):
         if calibration is not None and video_model is not None:
             with errors_at("PSA Attention Patch"):
                 recipes, remarks = calibration.fitted(config, model.model, video_model)
-        patch = Patch(config, backend, video_model, announce, recipes, remarks)
+        patch = Patch(config, backend, video_model, announce, recipes, remarks, source)
         return io.NodeOutput(patch_model(model, patch))
+
+
+def _source(quality: str, loaded: bool) -> str:
+    """Which of the dial and a Preset Loader holds, for people; "" where no dial is asked for.
+
+    Raises:
+        ConfigError: another node says a quality that there is not.
+    """
+    check_choice("quality", quality, _QUALITIES)
+    if quality == PRESET:
+        return ""
+    return f"quality: that of the Preset Loader, not {quality}" if loaded else f"quality: {quality}"
 
 
 def _announce(node_id: str, preset: core.PSAConfig, line: str, density: float | None = None) -> None:

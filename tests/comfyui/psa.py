@@ -97,11 +97,13 @@ def psa(
     min_tokens: int = 1,
     mask: Widgets | None = None,
     schedule: Widgets | None = None,
+    quality: str | None = None,
     **numbers: Any,
 ) -> Patch:
     """PSA Attention Patch behind a Preset Loader with `numbers` in place of the sparse preset's.
 
-    `mask` and `schedule` are widgets in place of the helper's; None leaves the node out and its socket open.
+    `mask` and `schedule` are widgets in place of the helper's; None leaves the node out and its socket open, and
+    `quality` out of the prompt.
     """
 
     def patch(graph: Graph, model: Link) -> Link:
@@ -110,8 +112,9 @@ def psa(
             links["mask"] = graph.add("PSARadialMask", **(MASK_WIDGETS | mask))
         if schedule is not None:
             links["schedule"] = graph.add("PSASparsitySchedule", **(SCHEDULE_WIDGETS | schedule))
+        dial = {} if quality is None else {"quality": quality}
         return graph.add(
-            "PSAAttentionPatch", model=model, enabled=enabled, backend=backend, min_tokens=min_tokens, **links
+            "PSAAttentionPatch", model=model, enabled=enabled, backend=backend, min_tokens=min_tokens, **dial, **links
         )
 
     return patch
@@ -129,11 +132,13 @@ def by_name(model: str, preset: str, min_tokens: int = 1, **numbers: Any) -> Pat
     return patch
 
 
-def psa_default(backend: str = "torch", min_tokens: int = 1) -> Patch:
-    """PSA Attention Patch alone: the model is recognised and its default preset used."""
+def psa_default(backend: str = "torch", min_tokens: int = 1, **widgets: Any) -> Patch:
+    """PSA Attention Patch alone: the model is recognised, and its default preset used where no quality is given."""
 
     def patch(graph: Graph, model: Link) -> Link:
-        return graph.add("PSAAttentionPatch", model=model, enabled=True, backend=backend, min_tokens=min_tokens)
+        return graph.add(
+            "PSAAttentionPatch", model=model, enabled=True, backend=backend, min_tokens=min_tokens, **widgets
+        )
 
     return patch
 

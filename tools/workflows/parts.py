@@ -39,7 +39,7 @@ def load_unet(canvas: Canvas, model: ModelFile, shift: float | None = None, lora
 
 def patch(canvas: Canvas, model: Output, title: str | None = None, **inputs: Any) -> Output:
     """PSA Attention Patch with its own defaults."""
-    widgets = {"enabled": True, "backend": "auto", "min_tokens": 0} | inputs
+    widgets = {"enabled": True, "backend": "auto", "min_tokens": 0, "quality": "preset"} | inputs
     return canvas.add("PSAAttentionPatch", title, size=PATCH_SIZE, model=model, **widgets)
 
 

@@ -54,6 +54,7 @@ class Patch:
             and what it did when it has ended, with its density if that is what the preset's ``mask_ratios`` came to.
         calibration: recipes that calibrated attention takes instead of measuring which; None for measuring.
         remarks: what to say below each line beside what the settings call for.
+        source: where the settings come from, to stand above the remarks; "" where that need not be said.
         last_prompt: reports of the sampler calls of the last prompt; clones of the MODEL share it.
     """
 
@@ -63,6 +64,7 @@ class Patch:
     announce: Announce | None = None
     calibration: Calibration | None = None
     remarks: tuple[str, ...] = ()
+    source: str = ""
     last_prompt: LastPrompt = field(default_factory=LastPrompt, compare=False)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Patch:
@@ -175,7 +177,7 @@ def _begin(patch: Patch, sigmas: list[float], grid: Grid | None, guider: Any) ->
         for remark in said:
             log.warning("PSA: %s", remark)
         if announce is not None:
-            announce = with_remarks(announce, said)
+            announce = with_remarks(announce, [patch.source, *said])
             announce("")
             progress = Progress(announce, run.report)
             run.on_compile = progress.compiling
