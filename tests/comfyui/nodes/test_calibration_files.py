@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +12,11 @@ import torch
 
 from psa_core import Calibration, Recipe
 
+from ..browser import CHOOSE, EXPORT, SELECT, VALUES
 from ..client import PromptFailedError, PromptRejectedError, PromptResult
 from ..conftest import ComfyUI
 from ..graphs import Graph, Link, Patch, Settings, single_pass, two_segments
-from ..psa import listed, psa
+from ..psa import PRESET_NUMBERS, listed, psa
 
 MODEL = "Wan2.1_1.3b"
 LAYERS, HEADS, GRID = 2, 2, (5, 8, 12)
@@ -30,7 +30,13 @@ FILE = f"""
 ONE_PROMPT = Settings(steps=2, cfg=1.0)
 # No heads choose it.
 BY_HAND = Recipe(order="Raster", estimator="mean", mix="tail", density=0.25)
-Edit = Callable[[Calibration], Calibration]
+LOAD_API = """async (graph) => {
+    await app.loadApiJson(graph, 'test');
+    await app.loadGraphData(app.graph.serialize());
+}"""
+QUEUE = "() => app.queuePrompt(0)"
+SAID = "() => window.psaNode.psaSaid.line"
+CHOICES = "() => [...window.psaNode.widgets.find((w) => w.name === 'calibration').options.values]"
 
 
 @pytest.fixture
@@ -40,11 +46,11 @@ def folder(presets_folder: Path) -> Path:
     return presets_folder / "calibrations"
 
 
-def patched(preset: str = "density", name: str | None = None, otherwise: str = "error") -> Patch:
+def patched(preset: str = "density", name: str | None = None, otherwise: str = "error", **numbers: Any) -> Patch:
     """PSA Attention Patch with a preset, behind a Load Calibration where one is named."""
 
     def patch(graph: Graph, model: Link) -> Link:
-        links = {"preset": graph.add("PSAPresetLoader", model=MODEL, preset=preset)}
+        links = {"preset": graph.add("PSAPresetLoader", **({"model": MODEL, "preset": preset} | numbers))}
         if name is not None:
             links["calibration"] = graph.add("PSALoadCalibration", calibration=name, otherwise=otherwise)
         return graph.add("PSAAttentionPatch", model=model, enabled=True, backend="torch", min_tokens=1, **links)
@@ -241,3 +247,23 @@ def test_what_cannot_be_loaded_is_refused_before_anything_runs_or_measured_anew(
     graph = single_pass("wan_t2v", ONE_PROMPT, patched(name=name, otherwise="measure anew"))
     remarks = said(graph, comfyui.client.run(graph), "PSAAttentionPatch")[1:]
     assert any(line.startswith("measured anew: ") for line in remarks), remarks
+
+
+def test_what_a_run_has_saved_can_be_chosen_at_once(canvas: Any, comfyui: ComfyUI, folder: Path) -> None:
+    patch = patched(name="not here", otherwise="measure anew", **PRESET_NUMBERS | {"mask_mode": "calibrated"})
+    graph = saving(single_pass("wan_t2v", ONE_PROMPT, patch), "fox")
+    canvas.evaluate(LOAD_API, dict(graph))
+    canvas.evaluate(SELECT, "PSALoadCalibration")
+    assert canvas.evaluate(VALUES) == {"calibration": "not here", "otherwise": "measure anew"}
+    before = set(comfyui.client.get_json("/history"))
+
+    canvas.evaluate(QUEUE)
+
+    assert comfyui.client.wait_for_history(before, timeout=60)["status"]["status_str"] == "success"
+    canvas.wait_for_function(f"() => ({CHOICES})().includes('fox')", timeout=10_000)
+    assert canvas.evaluate(CHOICES) == ["fox"]
+    assert canvas.evaluate(VALUES)["calibration"] == "not here"
+    canvas.evaluate(CHOOSE, ["calibration", "fox"])
+    assert canvas.evaluate(EXPORT)[graph.nodes_of("PSALoadCalibration")[0]]["inputs"]["calibration"] == "fox"
+    canvas.evaluate(SELECT, "PSASaveCalibration")
+    assert canvas.evaluate(SAID).startswith('Saved "fox" in psa_presets/calibrations/fox.yaml')
