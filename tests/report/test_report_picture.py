@@ -131,6 +131,14 @@ def test_shares_are_stacked_step_by_step(figures: list[Any]) -> None:
     assert drawn >= {(0, 0, 0.5), (0, 0.5, 0.25), (0, 0.75, 0.25), (2, 0, 0.125), (2, 0.125, 0.875)}
 
 
+def test_levels_that_no_call_used_are_left_out(figures: list[Any]) -> None:
+    report = Report()
+    report.add_sparse(0, 0, torch.tensor([0.5, 0.0, 0.25]), torch.ones(1))
+    report_picture.report_picture([report])
+    legend = [text.get_text() for text in figures[0].axes[1].get_legend().get_texts()]
+    assert legend == ["skipped  25.0 %", "4: means of 4 keys  25.0 %", "1: every key  50.0 %"]
+
+
 def test_it_says_why_nothing_ran_sparse(figures: list[Any]) -> None:
     report_picture.report_picture([run(range(3), 2, 3)])
     counts, _ = figures[0].axes

@@ -123,7 +123,8 @@ def _draw_density(axis: Any, report: Report, note: str) -> None:
 
 def _draw_shares(axis: Any, report: Report) -> None:
     """The share of block pairs at each level, stacked, step by step."""
-    overall = report.level_shares()
+    # Mixes of calibrated attention leave out most levels between the finest and the coarsest.
+    overall = {level: share for level, share in report.level_shares().items() if share or not level}
     colours = level_colours(overall)
     steps = sorted(report.steps)
     by_step = {step: report.level_shares(step) for step in steps}
