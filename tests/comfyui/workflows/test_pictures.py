@@ -35,7 +35,7 @@ FRESH: dict[str, dict[str, Any]] = {
 }
 SHOWING = ("PSAReport", "PSACompare", "PSADoctor")
 SCALE = 1.25
-CLIPS = {False: (192, 160, 5, 2), True: (384, 320, 33, 6)}
+CLIPS = {False: (192, 160, 5, 2), True: (256, 224, 17, 12)}
 """Width, height, frames and steps of the clip behind Report and Compare: worth looking at where pictures are kept."""
 
 IDS = "(type) => app.graph.nodes.filter((node) => node.type === type).map((node) => node.id)"
@@ -119,14 +119,14 @@ def showcase(width: int, height: int, frames: int, steps: int) -> Workflow:
         text, nothing = (canvas.add("PSATinyVideoPrompt", text=words) for words in (TEXT, ""))
         latent = empty_video(canvas, width, height, frames)
         canvas.group("Settings")
-        preset = canvas.preset("tiny_video", "psa_balanced")
+        preset = canvas.preset("tiny_video", "auto_balanced")
         chosen = patch(canvas, model, preset=preset, min_tokens=1, backend="torch")
         canvas.group("Samplers")
         how: dict[str, Any] = {"cfg": 4.0, "sampler": "euler"}
         dense = sample(canvas, model, (text, nothing), latent, steps=steps, **how)
         sparse = sample(canvas, chosen, (text, nothing), latent, steps=steps, **how)
         canvas.group("Results")
-        canvas.add("PSAReport", size=(640, 700), model=chosen, samples=sparse)
+        canvas.add("PSAReport", size=(640, 900), model=chosen, samples=sparse)
         videos = [canvas.add("VAEDecode", samples=each, vae=vae) for each in (dense, sparse)]
         canvas.add("PSACompare", size=(640, 520), reference=videos[0], video=videos[1], gain=4.0)
         canvas.add("PSADoctor", size=(640, 560))
