@@ -12,7 +12,15 @@ from ..settings.preset_schema import config_to_schema
 from ..settings.presets import bundled_dir
 from .compare.comparison_settings import DENSE, DENSE_CONFIG, CompareSettings
 from .generate.models import MODELS
-from .generate.options import check_packages, pace_of, read_config, read_family, read_generate_settings
+from .generate.options import (
+    add_quality_option,
+    check_packages,
+    pace_of,
+    read_config,
+    read_family,
+    read_generate_settings,
+    read_quality,
+)
 from .options import add_sparsity_options
 
 OUTPUT = Path("psa-demo")
@@ -48,6 +56,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         ("seed", 0, "of the noise"),
     ):
         parser.add_argument(f"--{name}", type=int, default=default, help=f"{what}; default: {default}")
+    add_quality_option(parser)
     add_sparsity_options(parser)
     parser.set_defaults(run=run_command, **_GIVEN)
 
@@ -65,17 +74,18 @@ def run_command(parsed: argparse.Namespace) -> None:
 
 
 def read_settings(parsed: argparse.Namespace) -> CompareSettings:
-    """The settings of a command line: one clip, dense and with the model's default preset.
+    """The settings of a command line: one clip, dense and with the model's default preset or a quality.
 
     Raises:
         ConfigError: an option is not allowed.
     """
     family = read_family(parsed)
-    config = read_config(parsed, family, family.default, "--preset")
+    preset = family.default if parsed.quality is None else read_quality(parsed.quality)
+    config = read_config(parsed, family, preset, "--quality")
     warmup = dense_places(config, parsed.steps).start
     if parsed.steps <= warmup:
         raise ConfigError("--steps", parsed.steps, f"must be more than {warmup}: that many are dense")
-    pace = pace_of(MODEL, family.default)
+    pace = pace_of(MODEL, preset)
     dense, psa = (
         read_generate_settings(parsed, name, attention, pace, parsed.seed)
         for name, attention in ((DENSE, DENSE_CONFIG), ("PSA", config))

@@ -42,6 +42,14 @@ def test_by_default_every_sparse_preset_is_compared(model: str) -> None:
     assert (settings.seeds, settings.measure_errors, settings.output) == ((0,), True, Path("psa-compare"))
 
 
+def test_qualities_stand_beside_presets() -> None:
+    presets = load_presets()["Wan2.1_14b"]
+    both = settings_of("Wan2.1_14b", "--presets", "psa_balanced", "auto_fast", "--quality", "fast", "near_dense")
+    assert [preset.preset for preset in both.presets] == ["psa_balanced", "auto_fast", "auto_near_dense"]
+    (alone,) = settings_of("Wan2.1_14b", "--quality", "balanced").presets
+    assert (alone.preset, alone.config) == ("auto_balanced", presets["auto_balanced"])
+
+
 def test_videos_differ_in_nothing_but_the_attention() -> None:
     settings = settings_of("CogVideo_5b", "--presets", "psa_balanced", "psa_4steps", "--guidance", "3")
     assert {(x.steps, x.guidance, x.width, x.prompts) for x in settings.attentions} == {(50, 3.0, 720, ("star",))}
@@ -84,6 +92,7 @@ def test_a_warm_up_runs_sparse_from_the_first_step() -> None:
         (["--model", "Flux"], "--model = 'Flux': must be one of Wan2.1_1.3b, "),
         (["--presets", "psa_balanced", "best"], "--presets = 'best': Wan2.1_14b has baseline, psa_balanced, "),
         (["--presets", "baseline", "--radial"], "--presets = 'baseline': is dense, so that --radial would do nothing"),
+        (["--quality", "fast", "best"], "--quality = 'best': must be one of fast, balanced, near_dense"),
         (["--presets-file", "/no/such"], "no preset file or folder at /no/such"),
         (["--seeds", "0", "-1"], "--seeds = -1: must be a whole number from 0 to "),
         (["--width", "712"], "--width = 712: must be a multiple of 16, 32 or more, for Wan2.1_14b"),

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from psa_core import ConfigError
+from psa_core import ConfigError, load_presets
 from psa_core.apps.compare.comparison_settings import CompareSettings
 from psa_core.apps.demo import add_options, read_settings, run_demo
 from psa_core.report.report import Report
@@ -80,6 +80,15 @@ def test_the_same_seed_gives_the_same_numbers(tmp_path: Path) -> None:
     first = numbers(3)
     assert numbers(3) == first
     assert numbers(4) != first
+
+
+def test_a_quality_takes_the_place_of_the_default_preset() -> None:
+    presets = load_presets()["tiny_video"]
+    default, fast = (settings_of(*words).presets[0] for words in ((), ("--quality", "fast")))
+    assert (default.preset, default.config) == ("PSA", presets["psa_balanced"])
+    assert (fast.preset, fast.config) == ("PSA", presets["auto_fast"])
+    with pytest.raises(ConfigError, match="--quality = 'best': must be one of fast, balanced, near_dense"):
+        settings_of("--quality", "best")
 
 
 @pytest.mark.parametrize(

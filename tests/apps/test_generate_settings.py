@@ -81,6 +81,12 @@ def test_options_of_the_attention_change_the_preset() -> None:
     assert settings_of("Wan2.1_14b", "--preset", "radial_medium").config == medium
 
 
+def test_a_quality_is_a_preset_of_the_model() -> None:
+    settings = settings_of("Wan2.1_14b", "--quality", "fast", "--min-tokens", "5")
+    assert (settings.preset, settings.steps) == ("auto_fast", 50)
+    assert settings.config == load_presets()["Wan2.1_14b"]["auto_fast"].replace(min_tokens=5)
+
+
 def test_a_preset_file_of_ones_own(tmp_path: Path) -> None:
     file = tmp_path / "mine.yaml"
     file.write_text("Wan2.1_14b:\n  attention_configs:\n    fast: {type: psa, warmup_steps: 2}\n")
@@ -121,6 +127,12 @@ def test_weights_are_in_half_precision_on_a_gpu_and_wans_decoder_is_not() -> Non
         ("Wan2.1_14b", ["--frames", "80"], "--frames = 80: must be a multiple of 4 and one more: 5, 9, 13 ..."),
         ("Wan2.1_14b", ["--frames", "1"], "--frames = 1: must be a multiple of 4 and one more: 5, 9, 13 ..."),
         ("Wan2.1_14b", ["--min-tokens", "-1"], "min_tokens = -1: must be a whole number, 0 or more"),
+        ("Wan2.1_14b", ["--quality", "best"], "--quality = 'best': must be one of fast, balanced, near_dense"),
+        (
+            "Wan2.1_14b",
+            ["--quality", "fast", "--preset", "auto_fast"],
+            "--quality = 'fast': must not stand beside --preset: leave one of them out",
+        ),
         ("Wan2.1_14b", ["--backend", "cuda"], "--backend = 'cuda': must be one of auto, triton, torch"),
         ("Wan2.1_14b", ["--schedule", "warm=1"], "--schedule = 'warm=1': must be KEY=VALUE with a key of "),
         (

@@ -11,11 +11,13 @@ from ..generate.options import (
     add_attention_options,
     add_model_options,
     add_prompt_options,
+    add_quality_option,
     check_packages,
     pace_of,
     read_config,
     read_family,
     read_generate_settings,
+    read_quality,
 )
 from .comparison_settings import DENSE, DENSE_CONFIG, CompareSettings
 
@@ -31,6 +33,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add_model_options(parser.add_argument_group("model"))
     attention = parser.add_argument_group("attention", "what is given here changes every preset")
     attention.add_argument("--presets", nargs="+", metavar="PRESET", help="default: all of the model that are sparse")
+    add_quality_option(attention, nargs="+")
     add_attention_options(attention, parser)
     attention.add_argument(
         "--no-errors", action="store_true", help="leave out the errors of attention, which take a run of each preset"
@@ -62,12 +65,13 @@ def read_settings(parsed: argparse.Namespace) -> CompareSettings:
         OSError: a file cannot be read.
     """
     family = read_family(parsed)
-    names = parsed.presets
-    if names is None:
+    qualities = {read_quality(quality): "--quality" for quality in parsed.quality or []}
+    names = [*(parsed.presets or []), *qualities]
+    if not names:
         names = [name for name, config in family.presets.items() if config.type != "dense"]
     if not names:
         raise ConfigError("--presets", None, f"{parsed.model} has no sparse one")
-    configs = {name: read_config(parsed, family, name, "--presets") for name in names}
+    configs = {name: read_config(parsed, family, name, qualities.get(name, "--presets")) for name in names}
     paces = {pace_of(parsed.model, name) for name in configs}
     pace = paces.pop() if len(paces) == 1 else pace_of(parsed.model, DENSE)
     seeds = tuple(dict.fromkeys(parsed.seeds))

@@ -5,16 +5,19 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from ...settings.errors import ConfigError
 from .options import (
     NEEDS,
     add_attention_options,
     add_model_options,
     add_prompt_options,
+    add_quality_option,
     check_packages,
     pace_of,
     read_config,
     read_family,
     read_generate_settings,
+    read_quality,
 )
 from .video_settings import GenerateSettings
 
@@ -29,6 +32,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add_model_options(parser.add_argument_group("model"))
     attention = parser.add_argument_group("attention")
     attention.add_argument("--preset", help="default: the model's; baseline is dense attention")
+    add_quality_option(attention)
     add_attention_options(attention, parser)
     parser.set_defaults(run=run_command)
 
@@ -55,6 +59,10 @@ def read_settings(parsed: argparse.Namespace) -> GenerateSettings:
         OSError: a file cannot be read.
     """
     family = read_family(parsed)
-    preset = family.default if parsed.preset is None else parsed.preset
-    config = read_config(parsed, family, preset, "--preset")
+    preset, option = family.default if parsed.preset is None else parsed.preset, "--preset"
+    if parsed.quality is not None:
+        if parsed.preset is not None:
+            raise ConfigError("--quality", parsed.quality, "must not stand beside --preset: leave one of them out")
+        preset, option = read_quality(parsed.quality), "--quality"
+    config = read_config(parsed, family, preset, option)
     return read_generate_settings(parsed, preset, config, pace_of(parsed.model, preset), parsed.seed)

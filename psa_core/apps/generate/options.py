@@ -9,9 +9,11 @@ from typing import Any, NamedTuple
 
 from ...ops.backends import BACKENDS
 from ...settings.config import PSAConfig
+from ...settings.dial import QUALITIES, preset_of
 from ...settings.errors import ConfigError
 from ...settings.preset_schema import ModelFamily
 from ...settings.presets import load_families
+from ...settings.validation import check_choice
 from ..options import add_sparsity_options, read_sparsity_options
 from ..packages import need
 from .models import MODELS
@@ -58,6 +60,22 @@ def add_attention_options(group: Any, parser: argparse.ArgumentParser) -> None:
     group.add_argument("--backend", default="auto", help=f"{', '.join(BACKENDS)}; default: auto")
     group.add_argument("--min-tokens", type=int, help="clips with fewer tokens stay dense; default: the preset's")
     add_sparsity_options(parser)
+
+
+def add_quality_option(group: Any, **how: Any) -> None:
+    """The dial, which :func:`read_quality` reads."""
+    words = ", ".join(QUALITIES)
+    group.add_argument("--quality", help=f"how near to dense attention: {words}; preset auto_<quality>", **how)
+
+
+def read_quality(quality: str) -> str:
+    """The preset that a quality is.
+
+    Raises:
+        ConfigError: there is no such quality.
+    """
+    check_choice("--quality", quality, QUALITIES)
+    return preset_of(quality)
 
 
 def check_packages(parsed: argparse.Namespace, command: str, needs: Sequence[str]) -> None:
