@@ -158,7 +158,8 @@ class Kept:
         if chosen.choice is None:
             given = self.calibrations.get(place.expert)
             if given is not None:
-                chosen.choice = given_choice(given, trial.q, trial.config, place.layer)
+                own = given_choice(given, trial.q, trial.config, place.layer)
+                chosen.choice = own.at_density(trial.config.target_density)
             else:
                 with self.time_calibration(device):
                     chosen.choice = choose_recipes(trial)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -192,6 +193,16 @@ class TestGiven:
         reported = run.report.calibrated.calibration(CONFIG)
         assert reported.recipes == calibration.recipes
         assert reported.errors[0] == pytest.approx(calibration.errors[0])
+
+    def test_what_is_reported_is_at_the_density_that_runs(self, noise: QKV) -> None:
+        tensors = in_common(noise, 1.0)
+        calibration = calibrate(*tensors, CONFIG, **VIDEO, layer=0)
+        denser = CONFIG.replace(target_density=0.6)
+        run = Run(denser, "torch", calibrations={0: calibration})
+        run.attend(*tensors, at(0))
+        reported = run.report.calibrated.calibration(denser)
+        expected = [replace(recipe, density=0.6) for recipe in calibration.recipes[0]]
+        assert (reported.target_density, list(reported.recipes[0])) == (0.6, expected)
 
     def test_each_layer_has_its_own(self, monkeypatch: pytest.MonkeyPatch, noise: QKV) -> None:
         monkeypatch.setattr(module, "choose_recipes", _nothing_is_chosen)

@@ -11,6 +11,7 @@ from ...settings.config import PSAConfig
 from ...settings.errors import ConfigError, errors_at
 from ...settings.presets import bundled_dir, load_families
 from ...settings.user_calibrations import load_calibration
+from ...settings.validation import check_choice
 from ..given import check_given
 from .models import VideoModel, attention_heads
 
@@ -39,8 +40,10 @@ class LoadedCalibration:
         """Read it from the user's folder.
 
         Raises:
-            ConfigError: ``otherwise`` is ``"error"``, and there is no such file or it is not valid.
+            ConfigError: ``otherwise`` is neither of its two, or is ``"error"`` and there is no such file or it is not
+                valid.
         """
+        check_choice("otherwise", otherwise, OTHERWISE)
         try:
             return cls(name, load_calibration(name, folder), otherwise=otherwise)
         except ConfigError as error:
