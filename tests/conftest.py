@@ -21,6 +21,8 @@ import torch
 
 ROOT = Path(__file__).parent.parent
 COMFYUI = "tests/comfyui/"
+# Folders that share a server; the first ones have no pages.
+SERVERS = (f"{COMFYUI}hosts/", COMFYUI)
 # Minutes each, so that they start first.
 LONGEST = (COMFYUI, "tests/ops/test_compile_targets.py", "tests/benchmarks/test_quality.py")
 # The checkout goes before an installed copy.
@@ -61,15 +63,12 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """With ``-n``, what tests share is made once: a file's tests stay in one process, and all that need ComfyUI too.
-
-    These wait for servers and pages half of their time, in which other processes' tests compute.
-    """
+    """With ``-n``, what tests share is made once: a file's tests stay in one process, and those of a server too."""
     from xdist.scheduler import LoadFileScheduling
 
     class Scheduling(LoadFileScheduling):
         def _split_scope(self, nodeid: str) -> str:
-            return COMFYUI if nodeid.startswith(COMFYUI) else super()._split_scope(nodeid)
+            return next(filter(nodeid.startswith, SERVERS), None) or super()._split_scope(nodeid)
 
     # Else those with the most tests go first, and a long one may be last and alone.
     config.option.loadscopereorder = False
