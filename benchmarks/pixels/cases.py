@@ -24,13 +24,13 @@ class Setting:
     Attributes:
         config: of PSA; ``warmup_steps`` is the study's business. None for Sol-Attn.
         sol: the share of blocks that Sol-Attn takes exactly.
-        prompts_share: whether calls with and without the prompt share recipes and kept maps.
+        prompts_apart: whether calls with and without the prompt have recipes and kept maps of their own.
     """
 
     name: str
     config: PSAConfig | None = None
     sol: float = 0.0
-    prompts_share: bool = False
+    prompts_apart: bool = False
 
 
 @dataclass(frozen=True)
@@ -69,11 +69,13 @@ def _fixed(order: str, estimator: str, mix: str) -> PSAConfig:
 
 SETTINGS = (
     Setting(PRESET, _fixed("Gilbert", "sampled_max", "pyramid")),
+    # A map that is kept serves the other prompt as well.
+    Setting(f"{PRESET}, map_steps 4", _fixed("Gilbert", "sampled_max", "pyramid").replace(map_steps=4)),
     Setting("raster, sampled_max, level 1", _fixed("Raster", "sampled_max", "level 1")),
     Setting(BEST_FIXED, _fixed("Raster", "sampled_sum", "tail")),
     Setting(CALIBRATED, _CALIBRATED),
     *(Setting(f"{CALIBRATED}, map_steps {n}", _CALIBRATED.replace(map_steps=n)) for n in (2, 4)),
-    Setting(f"{CALIBRATED}, map_steps 4, prompts share", _CALIBRATED.replace(map_steps=4), prompts_share=True),
+    Setting(f"{CALIBRATED}, map_steps 4, prompts apart", _CALIBRATED.replace(map_steps=4), prompts_apart=True),
     Setting(SOL, sol=_SOL_DENSITY),
     Setting(f"Sol-Attn, top {100 * DENSITY:g} %", sol=DENSITY),
 )

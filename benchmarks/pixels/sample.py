@@ -55,7 +55,7 @@ class Sampler:
                 return Made(self._clips(study, mode))
         config = setting.config.replace(warmup_steps=study.dense_steps)
         with patch(self._pipeline, config, backend=self._backend) as handle:
-            with _prompts_shared(handle) if setting.prompts_share else nullcontext():
+            with _prompts_apart(handle) if setting.prompts_apart else nullcontext():
                 videos = self._clips(study)
             density = handle.report.density()
         assert density is not None, handle.report.line()
@@ -110,16 +110,20 @@ class _SolAttention(TorchFunctionMode):
             q, k, v = args[:3] if len(args) >= 3 else (kwargs[name] for name in ("query", "key", "value"))
             # Keys of cross-attention are the prompt's, and fewer.
             if q.shape == k.shape:
-                return self._attend(q, k, v, self._density)
+                # The model's rotary positions are in float32.
+                half = (x.bfloat16() for x in (q, k, v))
+                return self._attend(*half, self._density).to(q.dtype)
         return func(*args, **kwargs)
 
 
 @contextmanager
-def _prompts_shared(handle: Handle) -> Iterator[None]:
-    """Have calls with and without the prompt look alike, so that what is kept of the one serves the other."""
+def _prompts_apart(handle: Handle) -> Iterator[None]:
+    """Have what is kept of calls with the prompt serve none of those without it."""
     denoising = handle._denoising
     place = denoising.place
-    denoising.place = lambda *layer: replace(place(*layer), condition=None)  # type: ignore[method-assign]
+    denoising.place = lambda *layer: replace(  # type: ignore[method-assign]
+        place(*layer), condition=denoising.position.repeats
+    )
     try:
         yield
     finally:

@@ -62,6 +62,15 @@ class LevelMap(NamedTuple):
     max_level: int
     choice: Choice | None = None
 
+    def repeated(self, times: int) -> LevelMap:
+        """The same map for so many batches that follow one another."""
+        if times == 1:
+            return self
+        orders = self.orders
+        if orders is not None:
+            orders = Orders(orders.index, orders.of_head.repeat(times, 1))
+        return self._replace(levels=self.levels.repeat(times, 1, 1, 1), orders=orders)
+
 
 class Attended(NamedTuple):
     """What came of one call.
@@ -100,26 +109,39 @@ def sparse_attention(
     if config.radial is not None and config.radial.decides_alone and grid is not None:
         assert trial.static is not None
         return _attend_masked(q, k, v, trial.static, config, grid, text_length, backend)
-    recipes = None
-    if level_map is None and config.mask_mode == "calibrated":
-        choice = choose_recipes(trial) if choice is None else choice.at_density(config.target_density)
-        recipes = trial.head_recipes(choice.recipes, choice.of_head)
-    orders = _orders(q, config, grid, text_length, recipes) if level_map is None else level_map.orders
-    taken = None
-    if backend == "torch" and orders is not None:
-        # Kernels read tokens in their order instead.
-        q, k, v = (orders.take(x) for x in (q, k, v))
-        taken = orders
-    op_orders = orders if taken is None else None
     if level_map is None:
-        rules = trial.static, backend, op_orders, trial.static_rule, recipes
-        levels = plan_levels(q, k, config, text_length, *rules)
-        level_map = LevelMap(levels, orders, coarsest_level(config, static_levels is not None), choice)
-    levels, _, max_level, choice = level_map
-    out, shares = attend(q, k, v, levels, config.block_m, config.block_n, max_level, backend, op_orders)
+        level_map = make_level_map(trial, choice, static_levels is not None)
+    levels, orders, max_level, choice = level_map
+    # Kernels read tokens in their order instead.
+    taken = orders if backend == "torch" else None
+    if taken is not None:
+        q, k, v, orders = taken.take(q), taken.take(k), taken.take(v), None
+    out, shares = attend(q, k, v, levels, config.block_m, config.block_n, max_level, backend, orders)
     if taken is not None:
         out = taken.restore(out)
     return Attended(_heads_inside(out), lambda: AttentionInfo(levels, shares(), backend, choice), level_map)
+
+
+def make_level_map(trial: Trial, choice: Choice | None = None, any_level: bool = False) -> LevelMap:
+    """The map that a call chooses by content.
+
+    Args:
+        trial: of the call.
+        choice: the recipe of each head, where calibration decides; None for measuring which.
+        any_level: as of :func:`psa_core.attention.plan.coarsest_level`.
+    """
+    q, k, config = trial.q, trial.k, trial.config
+    recipes = None
+    if config.mask_mode == "calibrated":
+        choice = choose_recipes(trial) if choice is None else choice.at_density(config.target_density)
+        recipes = trial.head_recipes(choice.recipes, choice.of_head)
+    orders = _orders(q, config, trial.grid, trial.text_length, recipes)
+    op_orders = orders
+    if trial.backend == "torch" and orders is not None:
+        q, k, op_orders = orders.take(q), orders.take(k), None
+    rules = trial.static, trial.backend, op_orders, trial.static_rule, recipes
+    levels = plan_levels(q, k, config, trial.text_length, *rules)
+    return LevelMap(levels, orders, coarsest_level(config, any_level), choice)
 
 
 def trial_of(

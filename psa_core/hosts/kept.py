@@ -1,13 +1,15 @@
 """What a run keeps from step to step: the recipes that calibration gave heads, and level maps.
 
-It goes with the run. Everything that could make two calls unlike (layer, prompt, shape, device) is part of the key, so
-that a call finds what was kept of it and of nothing else. Of a clip that is sampled window by window, all windows of a
-shape share recipes, and each has a level map of its own: windows may be others in every step.
+It goes with the run. Everything that could make two calls unlike (layer, shape, device) is part of the key, so that a
+call finds what was kept of it and of nothing else. With the prompt and without it are alike: the first of them in a
+step decides for both (:class:`~psa_core.hosts.place.Place` says why). Of a clip that is sampled window by window, all
+windows of a shape share recipes, and each has a level map of its own: windows may be others in every step.
 """
 
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Callable, Hashable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -18,7 +20,7 @@ import torch
 from ..attention.calibrate import given_choice
 from ..attention.choose import choose_recipes
 from ..attention.recipes import Choice
-from ..attention.steps import Attended, LevelMap, sparse_attention, trial_of
+from ..attention.steps import Attended, LevelMap, make_level_map, sparse_attention, trial_of
 from ..attention.trial import Trial, measure_again, relative_error
 from ..ops.backends import choose_backend
 from ..report.on_its_way import OnItsWay
@@ -57,7 +59,7 @@ class Result(NamedTuple):
 
 @dataclass
 class _Chosen:
-    """Recipes of one layer under one condition.
+    """Recipes of one layer.
 
     Attributes:
         choice: the recipe of each head.
@@ -103,9 +105,10 @@ class Kept:
     time_calibration: Callable[[torch.device], AbstractContextManager[Any]] = nullcontext
     _chosen: dict[Hashable, _Chosen] = field(default_factory=dict)
     _maps: dict[Hashable, _Map] = field(default_factory=dict)
-    # Of the step under way: which, and the maps that its calls have asked for.
+    # Of the step under way: which, and for how many prompts its calls have asked for each map; and of the one before.
     _step: int | None = None
-    _asked: set[Hashable] = field(default_factory=set)
+    _asked: Counter[Hashable] = field(default_factory=Counter)
+    _asked_before: Counter[Hashable] = field(default_factory=Counter)
     # With several GPUs, ComfyUI runs forwards in threads that share one run.
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -131,26 +134,29 @@ class Kept:
         alone = config.radial is not None and config.radial.decides_alone
         if alone or (config.map_steps == 1 and not calibrated):
             return Result(sparse_attention(*call))
-        trial = trial_of(q, k, v, config, place.grid, place.text_length, None, choose_backend(backend, q, k, v))
-        key = _key(q, k, place)
+        conditions = place.conditions if q.shape[0] % place.conditions == 0 else 1
+        clips = q.shape[0] // conditions
+        trial = trial_of(
+            q[:clips], k[:clips], v[:clips], config, place.grid, place.text_length, None,
+            choose_backend(backend, q, k, v),
+        )  # fmt: skip
+        key = _key(trial.q, trial.k, place)
         with self._lock:
             chosen = self._chosen.setdefault(key, _Chosen())
         new_choice = self._choose(chosen, trial, place) if calibrated else None
-        found = self._map((key, place.window), config, place.step, chosen.choice)
-        level_map = None if found is None else found.level_map
-        attended = sparse_attention(*call, choice=chosen.choice, level_map=level_map)
+        served = self._map((key, place.window), config, place.step, chosen.choice, conditions)
+        made = served or _Map(make_level_map(trial, chosen.choice), place.step, chosen.choice)
+        attended = sparse_attention(*call, level_map=made.level_map.repeated(conditions))
+        if served is None and (config.map_steps > 1 or conditions == 1):
+            self._keep((key, place.window), made)
         if last:
             self._forget((key, place.window))
-        elif found is None and config.map_steps > 1:
-            assert attended.level_map is not None
-            self._keep((key, place.window), _Map(attended.level_map, place.step, chosen.choice))
         measured = None
         if calibrated and _is_due(chosen, place.step, last):
-            assert attended.level_map is not None
             with self.time_calibration(q.device):
-                measured = measure_again(trial, attended.level_map.orders, attended.out)
+                measured = measure_again(trial, made.level_map.orders, attended.out[:clips])
             chosen.again, chosen.measured_at = OnItsWay(measured), place.step
-        return Result(attended, 0 if found is None else place.step - found.made_at, new_choice, measured)
+        return Result(attended, place.step - made.made_at, new_choice, measured)
 
     def _choose(self, chosen: _Chosen, trial: Trial, place: Place) -> Choice | None:
         """Have heads choose their recipes, or take those of a calibration; None where they keep theirs."""
@@ -184,7 +190,7 @@ class Kept:
         chosen.again = None
         return grown if grown.any() else None
 
-    def _map(self, key: Hashable, config: PSAConfig, step: int, choice: Choice | None) -> _Map | None:
+    def _map(self, key: Hashable, config: PSAConfig, step: int, choice: Choice | None, conditions: int) -> _Map | None:
         """The level map that still serves a call.
 
         The first call of a step lets go of those that have served, of those that no call of the step before had, as
@@ -198,8 +204,8 @@ class Kept:
                     for at, x in self._maps.items()
                     if at in self._asked and 0 <= step - x.made_at < config.map_steps and x.device in spared
                 }
-                self._step, self._asked = step, set()
-            self._asked.add(key)
+                self._step, self._asked, self._asked_before = step, Counter(), self._asked
+            self._asked[key] += conditions
             if key in self._maps and self._maps[key].choice is not choice:
                 del self._maps[key]
             return self._maps.get(key)
@@ -211,8 +217,10 @@ class Kept:
                 self._maps[key] = made
 
     def _forget(self, key: Hashable) -> None:
+        """Let go of a map that was asked for as often as in the step before, and will not be again."""
         with self._lock:
-            self._maps.pop(key, None)
+            if self._asked[key] >= self._asked_before[key] > 0:
+                self._maps.pop(key, None)
 
 
 def _is_spared(device: torch.device) -> bool:

@@ -24,7 +24,10 @@ class Place:
         reference_frames: frames of the grid before and after the clip (``RadialMask.reference_frames``); None when
             unknown.
         expert: which of the models that share a run, such as Wan 2.2's two experts, counted from 0.
-        condition: what else tells the calls of a layer in one step apart: the prompts, for one.
+        condition: what else tells the calls of a layer in one step apart.
+        conditions: how many of those that guidance compares, such as with the prompt and without, stand side by side
+            in the batch. They have the same latents, and they share recipes and level maps: guidance multiplies their
+            difference, and with it whatever sparse attention does to the one and not to the other.
         window: which part of the clip it is, where a model sees it in parts; None for the whole.
     """
 
@@ -38,6 +41,7 @@ class Place:
     reference_frames: tuple[int, int] | None = (0, 0)
     expert: int = 0
     condition: Hashable = None
+    conditions: int = 1
     window: Hashable = None
 
     @property

@@ -50,7 +50,7 @@ def test_clips_of_a_cpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None
     from benchmarks.pixels.measure import run_pixels
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    settings = [x for x in SETTINGS if x.prompts_share or x.name == PRESET or x.config is None]
+    settings = [x for x in SETTINGS if x.prompts_apart or x.name == PRESET or x.config is None]
     (study,) = (Study(Clip(128, 160, 5), clips=2, steps=3, dense_steps=1, batch=2),)
     rows, file = run_pixels([study], tmp_path, settings)
     taking_part = [row for row in rows if row.refusal is None]
@@ -58,7 +58,7 @@ def test_clips_of_a_cpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None
     assert {row.setting for row in rows if row.refusal} <= {x.name for x in SETTINGS if x.config is None}
     for row in taking_part:
         assert len(row.psnr) == len(row.ssim) == len(row.flicker) == 2
-        assert all(10 < x < 60 for x in row.psnr)
+        assert all(10 < x < 60 for x in row.psnr), row
     assert [row["setting"] for row in json.loads(file.read_text())["rows"]] == [row.setting for row in rows]
 
 

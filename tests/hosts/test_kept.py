@@ -186,15 +186,31 @@ def test_windows_share_recipes_and_not_maps(choices: list[int], map_steps: int) 
     assert ages == [[step % map_steps] * 2 for step in range(3)]
 
 
-def test_prompts_that_run_together_in_some_steps_alone(choices: list[int]) -> None:
-    kept = Kept()
-    for step in range(4):
+@pytest.mark.parametrize("map_steps", [1, 3])
+def test_prompts_that_guidance_compares_share_all_of_it_together_or_in_turn(choices: list[int], map_steps: int) -> None:
+    in_turn, mixed, config = Kept(), Kept(), CALIBRATED.replace(map_steps=map_steps)
+    clips, steps = 2, MEASURE_EVERY + 2
+    for step in range(steps):
+        tensors = qkv(2 * clips)
+        sides = [tuple(x[i : i + clips] for x in tensors) for i in (0, clips)]
+        results = [call(in_turn, side, at(step), config, step == steps - 1) for side in sides]
+        ages = [result.map_age for result in results]
+        assert ages == [step % map_steps] * 2
+        assert results[1].chosen is None
+        assert results[1].measured is None
+        out = torch.cat([result.attended.out for result in results])
         if step % 2:
-            call(kept, qkv(), at(step, condition="a"), CALIBRATED)
-            call(kept, qkv(), at(step, condition="b"), CALIBRATED)
+            others = [call(mixed, side, at(step), config, step == steps - 1) for side in sides]
         else:
-            call(kept, qkv(2), at(step, condition="ab"), CALIBRATED)
-    assert choices == [2, 1, 1]
+            others = [call(mixed, tensors, at(step, conditions=2), config)]
+        assert torch.equal(torch.cat([result.attended.out for result in others]), out)
+    assert choices == [clips, clips]
+    assert maps(in_turn) == maps(mixed) == 0
+
+
+def test_a_batch_that_does_not_divide_among_prompts_is_taken_as_it_is(choices: list[int]) -> None:
+    call(Kept(), qkv(3), at(0, conditions=2), CALIBRATED)
+    assert choices == [3]
 
 
 def test_recipes_that_are_chosen_anew_part_with_older_maps(choices: list[int]) -> None:

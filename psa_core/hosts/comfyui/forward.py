@@ -16,6 +16,7 @@ import torch
 from ...ops.modes import wants_gradients
 from ...settings.sizes import Grid
 from ..place import Place
+from ..prompts import Prompts
 from ..reasons import COMFYUI, EXPECTED, UNKNOWN_MODEL, Request, first_reason
 from ..run import Run
 from .model_sparse_attention import LEFT_TO_IT, beneath, is_model_sparse_attention
@@ -48,6 +49,7 @@ class Forward:
         reference_frames: as of :class:`~psa_core.hosts.place.Place`.
         text_length, image_tokens: tokens of the conditioning, of the text and of a CLIP image.
         device: that the model runs on.
+        prompts: that the batch consists of.
         previous: the override that would have run without the pack, or None for the model's own attention.
         options: ComfyUI's ``transformer_options`` of this forward.
         calls: self-attention calls so far, which number the layers of models that do not.
@@ -65,6 +67,7 @@ class Forward:
     text_length: int
     image_tokens: int
     device: torch.device
+    prompts: Prompts
     previous: Override | None
     options: dict[str, Any] = field(default_factory=dict)
     calls: int = 0
@@ -112,12 +115,11 @@ class Forward:
             sizes = call.options.get("grid_sizes")
             grid = grid if sizes is None else (int(sizes[0]), int(sizes[1]), int(sizes[2]))
         facts = (self.steps, model.frames_per_token, self.in_window, self.reference_frames)
-        return Place(self.step, layer, grid, text_length, *facts, condition=(self._prompts, nth), window=self._window)
-
-    @cached_property
-    def _prompts(self) -> Hashable:
-        """Which prompts the batch consists of. ComfyUI runs several of a step together or one after another."""
-        return tuple(self.options.get("uuids") or self.options.get("cond_or_uncond") or ())
+        condition, conditions = (self.prompts.condition, nth), self.prompts.conditions
+        return Place(
+            self.step, layer, grid, text_length, *facts,
+            condition=condition, conditions=conditions, window=self._window,
+        )  # fmt: skip
 
     @cached_property
     def _window(self) -> Hashable:

@@ -25,6 +25,7 @@ from ...settings.schedule import Schedule
 from ...settings.sizes import Grid
 from ..noise_levels import Part, StepCounter, Window
 from ..progress import Progress
+from ..prompts import PromptsOfRun
 from ..run import Run
 from .announce import Announce, with_remarks
 from .forward import Forward, under_way
@@ -81,6 +82,7 @@ class _SamplerCall:
         leading: reference frames before the clip; None when unknown.
         announce: the patch's, with remarks on its settings in this call; None where nobody listens.
         progress: says how far it is, likewise.
+        prompts: tells those apart that forwards come with.
         seen: shapes of inputs with which a forward of it has ended.
         hooks: on a model whose forward calls its blocks without their options.
     """
@@ -92,6 +94,7 @@ class _SamplerCall:
     leading: int | None
     announce: Announce | None = None
     progress: Progress | None = None
+    prompts: PromptsOfRun = field(default_factory=PromptsOfRun)
     seen: set[tuple[int, ...]] = field(default_factory=set)
     hooks: OptionsForBlocks | None = None
 
@@ -235,7 +238,8 @@ def _apply_model(
         grid = _grid(x, patch.model)
         previous = previous_override(options.get(OVERRIDE_KEY))
         facts = (step, call.part.steps, call.window.holds(sigma), grid, references, text_length, image_tokens, x.device)
-        forward = Forward(call.run, patch.model, *facts, previous, options)
+        prompts = call.prompts.of(options.get("cond_or_uncond") or (), options.get("uuids") or ())
+        forward = Forward(call.run, patch.model, *facts, prompts, previous, options)
         options[OVERRIDE_KEY] = attention_override
 
         def run() -> Any:

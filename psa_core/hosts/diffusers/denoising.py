@@ -33,6 +33,7 @@ class Denoising:
         counter: knows where a forward pass stands.
         position: of the latest forward pass, as are ``grid``, which is None before the first, ``text_length`` and
             ``frames_per_token``.
+        conditions: as of :class:`~psa_core.hosts.place.Place`, of the run.
         number: by which operators know it.
     """
 
@@ -44,6 +45,7 @@ class Denoising:
     text_length: int = 0
     frames_per_token: int = 1
     number: torch.Tensor = field(init=False)
+    conditions: int = 1
     _told: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
@@ -65,6 +67,7 @@ class Denoising:
         self.position = self.counter.at(timestep, latents)
         self.grid, self.text_length, self.frames_per_token = grid, text_length, frames_per_token
         if self.position.anew:
+            self.conditions = _conditions(latents)
             self.run.check_frames(grid[0], frames_per_token)
             self._remark()
             if not first:
@@ -83,7 +86,9 @@ class Denoising:
         step, steps, _, repeats = self.position
         return Place(
             step, layer, self.grid, self.text_length, steps, self.frames_per_token,
-            in_window=in_window(self.run.config, step, steps), expert=expert, condition=repeats,
+            in_window=in_window(self.run.config, step, steps), expert=expert,
+            # Pipelines that call a model for each prompt call it twice for each window, too.
+            condition=repeats // 2, conditions=self.conditions,
         )  # fmt: skip
 
     def stay_dense(self, reason: str) -> None:
@@ -100,3 +105,12 @@ class Denoising:
         if reason not in self._told:
             self._told.add(reason)
             log.log(logging.INFO if reason in EXPECTED else logging.WARNING, "PSA: calls stay dense: %s", reason)
+
+
+def _conditions(latents: torch.Tensor) -> int:
+    """How many prompts a pipeline puts side by side: 2 where the second half of the batch has the first one's latents.
+
+    It is asked once a run, since it waits for the GPU.
+    """
+    clips, rest = divmod(len(latents), 2)
+    return 2 if clips and not rest and torch.equal(latents[:clips], latents[clips:]) else 1

@@ -1,0 +1,41 @@
+"""Which prompts of a run are two sides of one guidance, and which stand for themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from typing import NamedTuple
+
+
+class Prompts(NamedTuple):
+    """The prompts of one forward's batch, one after another.
+
+    Attributes:
+        condition, conditions: as of :class:`~psa_core.hosts.place.Place`.
+    """
+
+    condition: Hashable = None
+    conditions: int = 1
+
+
+class PromptsOfRun:
+    """Tells them apart, from forward to forward.
+
+    Of positive prompts, and of negative ones, the first that a run meets are what guidance compares. Others of the same
+    kind may be about another part of the picture, and latents of the same shape need not be the same.
+    """
+
+    def __init__(self) -> None:
+        self._first: dict[int, Hashable] = {}
+
+    def of(self, kinds: Sequence[int], names: Sequence[Hashable]) -> Prompts:
+        """Of a forward, whose step's prompts may come together or in turn.
+
+        Args:
+            kinds: of each prompt, what guidance takes it for.
+            names: what tells each from others of its kind; empty where there is nothing.
+        """
+        names = tuple(names or kinds)
+        firsts = [self._first.setdefault(kind, name) == name for kind, name in zip(kinds, names, strict=False)]
+        if len(firsts) == len(names) == len(set(kinds)) and all(firsts):
+            return Prompts(conditions=max(len(names), 1))
+        return Prompts(names)

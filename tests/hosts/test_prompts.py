@@ -1,0 +1,41 @@
+"""Which prompts of a run share what is kept: those that guidance compares."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from psa_core.hosts.diffusers.denoising import _conditions
+from psa_core.hosts.prompts import Prompts, PromptsOfRun
+
+POSITIVE, NEGATIVE = 0, 1
+
+
+def of(run: PromptsOfRun, *prompts: tuple[int, str]) -> Prompts:
+    return run.of([kind for kind, _ in prompts], [name for _, name in prompts])
+
+
+def test_with_and_without_the_prompt_share_together_and_in_turn() -> None:
+    run = PromptsOfRun()
+    assert of(run, (NEGATIVE, "n"), (POSITIVE, "p")) == Prompts(None, 2)
+    assert of(run, (NEGATIVE, "n")) == of(run, (POSITIVE, "p")) == Prompts(None, 1)
+
+
+def test_a_second_prompt_of_a_kind_stands_for_itself() -> None:
+    run = PromptsOfRun()
+    assert of(run, (POSITIVE, "left")) == Prompts(None, 1)
+    assert of(run, (POSITIVE, "right")) == Prompts(("right",), 1)
+    assert of(run, (POSITIVE, "left"), (POSITIVE, "right"), (NEGATIVE, "n")) == Prompts(("left", "right", "n"), 1)
+    assert of(run, (NEGATIVE, "n"), (POSITIVE, "left")) == Prompts(None, 2)
+
+
+def test_who_says_nothing_of_prompts_has_one() -> None:
+    assert PromptsOfRun().of([], []) == Prompts(None, 1)
+    assert PromptsOfRun().of([POSITIVE, NEGATIVE], []) == Prompts(None, 2)
+
+
+@pytest.mark.parametrize(("batch", "conditions"), [(1, 1), (2, 2), (3, 1), (4, 2)])
+def test_of_a_pipeline_s_batch_latents_tell(batch: int, conditions: int) -> None:
+    latents = torch.randn(max(batch // 2, 1), 4, 3, 2, 2)
+    assert _conditions(torch.cat([latents, latents, latents])[:batch]) == conditions
+    assert _conditions(torch.randn(batch, 4, 3, 2, 2)) == 1
