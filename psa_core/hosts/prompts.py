@@ -35,7 +35,10 @@ class PromptsOfRun:
             names: what tells each from others of its kind; empty where there is nothing.
         """
         names = tuple(names or kinds)
-        firsts = [self._first.setdefault(kind, name) == name for kind, name in zip(kinds, names, strict=False)]
-        if len(firsts) == len(names) == len(set(kinds)) and all(firsts):
+        for kind, name in zip(kinds, names, strict=False):
+            # Who asks for a single prompt calls it positive, be it the other one or not.
+            if name not in self._first.values():
+                self._first.setdefault(kind, name)
+        if len(names) == len(kinds) == len(set(names)) and set(names) <= set(self._first.values()):
             return Prompts(conditions=max(len(names), 1))
         return Prompts(names)

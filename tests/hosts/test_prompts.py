@@ -29,6 +29,12 @@ def test_a_second_prompt_of_a_kind_stands_for_itself() -> None:
     assert of(run, (NEGATIVE, "n"), (POSITIVE, "left")) == Prompts(None, 2)
 
 
+def test_a_prompt_that_is_asked_for_alone_is_known_by_its_name() -> None:
+    run = PromptsOfRun()
+    of(run, (NEGATIVE, "n"), (POSITIVE, "p"))
+    assert of(run, (POSITIVE, "n")) == of(run, (POSITIVE, "p")) == Prompts(None, 1)
+
+
 def test_who_says_nothing_of_prompts_has_one() -> None:
     assert PromptsOfRun().of([], []) == Prompts(None, 1)
     assert PromptsOfRun().of([POSITIVE, NEGATIVE], []) == Prompts(None, 2)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -103,7 +104,8 @@ def test_few_steps(comfyui: ComfyUI, name: str, steps: int, cfg: float) -> None:
         assert "calibrated" not in report
         assert shown.error is None
         return
-    assert choosing(report) == dict.fromkeys(("0", "1"), HEADS * (1 if cfg == 1.0 else 2))
+    # The prompt and its negative share recipes.
+    assert choosing(report) == dict.fromkeys(("0", "1"), HEADS)
     assert 0 < report["calibrated"]["seconds"] < report["seconds"]["sparse"]
     measured = report["calibrated"]["measured_errors"]
     last = dict.fromkeys((dense + 4, steps - 1) if steps == 8 else (steps - 1,))
@@ -131,20 +133,20 @@ def test_the_same_seed_gives_the_same_bits_whatever_was_between(comfyui: ComfyUI
 @pytest.mark.parametrize(
     ("host", "settings", "other", "choices"),
     [
-        ("wan_t2v", TWO_STEPS, None, {"0": 2, "1": 2}),
+        ("wan_t2v", TWO_STEPS, None, {"0": 1, "1": 1}),
         # Prompts of different lengths run one after another.
-        ("wan_t2v", Settings(steps=2, positive_tokens=8), None, {"0": 2, "1": 2}),
-        ("wan_t2v", TWO_STEPS, one_by_one, {"0": 4, "1": 4}),
-        ("wan_t2v", WINDOWED, context_windows, {"0": 4, "1": 4}),
+        ("wan_t2v", Settings(steps=2, positive_tokens=8), None, {"0": 1, "1": 1}),
+        ("wan_t2v", TWO_STEPS, one_by_one, {"0": 1, "1": 1}),
+        ("wan_t2v", WINDOWED, context_windows, {"0": 2, "1": 2}),
         # Its own block and the model's first have one number.
-        ("wan_vace", TWO_STEPS, None, {"0": 4, "1": 2}),
-        ("cogvideox", TWO_STEPS, None, {"0": 2, "1": 2, "2": 2}),
+        ("wan_vace", TWO_STEPS, None, {"0": 2, "1": 1}),
+        ("cogvideox", TWO_STEPS, None, {"0": 1, "1": 1, "2": 1}),
     ],
 )
 def test_at_full_density_it_is_dense(
     comfyui: ComfyUI, host: str, settings: Settings, other: Patch | None, choices: dict[str, int]
 ) -> None:
-    """`choices`: how often each layer's heads choose, those of each batch entry for themselves."""
+    """`choices`: how often each layer's heads choose, those of each clip for themselves and for all its prompts."""
     dense = comfyui.client.sample(single_pass(host, settings, other))
     patches = [preset("full")] if other is None else [other, preset("full")]
     result, report = reported(comfyui, single_pass(host, settings, chain(*patches)))
@@ -157,9 +159,8 @@ def test_at_full_density_it_is_dense(
 @pytest.mark.parametrize(
     ("host", "settings", "other"),
     [
-        ("wan_t2v", Settings(steps=2, positive_tokens=8), None),
-        ("wan_t2v", WINDOWED, context_windows),
-        ("wan_vace", TWO_STEPS, None),
+        ("wan_t2v", replace(WINDOWED, cfg=1.0), context_windows),
+        ("wan_vace", replace(TWO_STEPS, cfg=1.0), None),
     ],
 )
 def test_a_kept_map_serves_no_other_call_of_its_step(
@@ -172,6 +173,16 @@ def test_a_kept_map_serves_no_other_call_of_its_step(
     assert torch.equal(sample("one_step_kept"), sample("one_step"))
 
 
+@pytest.mark.parametrize("name", ["density", "density_kept"])
+def test_prompts_that_run_in_turn_give_what_they_give_together(comfyui: ComfyUI, name: str) -> None:
+    settings = Settings(steps=3, cfg=5.0)
+    together, in_turn = (
+        comfyui.client.sample(single_pass("wan_t2v", settings, patch))
+        for patch in (preset(name), chain(one_by_one, preset(name)))
+    )
+    assert relative_error(in_turn, together) < 1e-4
+
+
 def test_two_experts_choose_for_themselves(comfyui: ComfyUI) -> None:
     experts = {"low_noise_host_name": "wan_t2v_low_noise", "low_noise_patch": preset("density_kept")}
     graph = two_segments("wan_t2v", Settings(steps=4), preset("density_kept"), **experts, switch_step=2)
@@ -179,7 +190,7 @@ def test_two_experts_choose_for_themselves(comfyui: ComfyUI) -> None:
     result, report = reported(comfyui, graph)
 
     assert [shown.sparse for shown in lines(result, graph)] == [2 * LAYERS] * 2
-    assert [choosing(model) for model in report["models"]] == [{"0": 2 * HEADS, "1": 2 * HEADS}] * 2
+    assert [choosing(model) for model in report["models"]] == [{"0": HEADS, "1": HEADS}] * 2
     assert report["map_ages"] == {"0": 2 * LAYERS, "1": 2 * LAYERS}
 
 
@@ -188,7 +199,8 @@ def test_a_second_sampler_on_a_model_chooses_anew(comfyui: ComfyUI) -> None:
 
     _, report = reported(comfyui, graph)
 
-    assert choosing(report) == {"0": 2 * HEADS, "1": 2 * HEADS}
+    # Those of the second, which has its own.
+    assert choosing(report) == {"0": HEADS, "1": HEADS}
     assert report["map_ages"] == {"0": 2 * LAYERS, "1": LAYERS, "2": LAYERS}
 
 

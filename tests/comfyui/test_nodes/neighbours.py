@@ -221,7 +221,8 @@ class TestOneByOne(io.ComfyNode):
         def calc_cond_batch(executor: Any, model: Any, conds: list[Any], *args: Any) -> list[torch.Tensor]:
             if next(steps) % 2 == 0:
                 return executor(model, conds, *args)
-            return [executor(model, [cond], *args)[0] for cond in conds]
+            # Of a list of prompts ComfyUI begins with the last.
+            return [executor(model, [cond], *args)[0] for cond in reversed(conds)][::-1]
 
         patched = model.clone()
         patched.add_wrapper_with_key(WrappersMP.CALC_COND_BATCH, "psa_test_one_by_one", calc_cond_batch)
