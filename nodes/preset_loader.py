@@ -15,10 +15,10 @@ from ..psa_core.settings.preset_schema import ModelFamily
 from ..psa_core.settings.sizes import BLOCK_M, BLOCK_N
 from .preset_files import DEFAULT_FAMILY, families
 from .shared import AMOUNT, Preset, amount, check_before_run
+from .targets import CALIBRATED, TARGETS, targets_from_config, targets_from_widgets, with_both
 
 log = logging.getLogger(__name__)
 
-CALIBRATED = "calibrated"
 LEVELS = (1, 2, 4, 8, 16, 32, 64, 128)
 _TILE = ("frames", "height", "width")
 _WARMUP = f"Steps at the start that stay dense, counted over the whole denoising: {AMOUNT}."
@@ -86,9 +86,18 @@ class PSAPresetLoader(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, model: str, preset: str, warmup_steps: Amount | None = None) -> bool:
+    def validate_inputs(
+        cls,
+        model: str,
+        preset: str,
+        warmup_steps: Amount | None = None,
+        mask_mode: str | None = None,
+        target_density: float | None = None,
+        target_error: float | None = None,
+    ) -> bool:
         """Accept any name: a graph shared from a machine with other preset files runs on its numbers."""
-        return check_before_run("Preset Loader", PSAConfig, warmup_steps=warmup_steps)
+        numbers = {"mask_mode": mask_mode, "target_density": target_density, "target_error": target_error}
+        return check_before_run("Preset Loader", _checked, numbers=numbers, warmup_steps=warmup_steps)
 
     @classmethod
     def fingerprint_inputs(cls, model: str, preset: str, **_widgets: Any) -> str:
@@ -110,6 +119,12 @@ def _named(model: str, preset: str) -> PSAConfig | None:
     return family.presets.get(preset) if family else None
 
 
+def _checked(numbers: dict[str, Any], **settings: Any) -> PSAConfig:
+    """Settings of which mode and targets are known, or not yet: then they are None."""
+    targets = {} if None in numbers.values() else targets_from_widgets(numbers)
+    return PSAConfig(mask_mode=numbers["mask_mode"] or "topk", **targets, **settings)
+
+
 def chosen(model: str, preset: str, widgets: dict[str, Any]) -> PSAConfig:
     """The settings of a prompt: the numbers in it, and the preset's for those that it leaves out.
 
@@ -122,25 +137,20 @@ def chosen(model: str, preset: str, widgets: dict[str, Any]) -> PSAConfig:
     named = _named(model, preset)
     if named is not None and not widgets:
         return named
-    if named is None and widgets.get("mask_mode") == CALIBRATED:
-        raise ConfigError("preset", preset, f"{model} has none of the name, which would say the target of {CALIBRATED}")
+    widgets = with_both(widgets)
+    if named is None and widgets.get("mask_mode") == CALIBRATED and not any(key in widgets for key in TARGETS):
+        allowed = f"{model} has none of the name, which would say the target of {CALIBRATED}"
+        raise ConfigError("preset", preset, f"{allowed}: give {' or '.join(TARGETS)}")
     if named is None:
-        missing = [key for key in widgets_from_config(PSAConfig()) if key not in widgets]
+        missing = [key for key in widgets_from_config(PSAConfig()) if key not in (*widgets, *TARGETS)]
         family = families()[0].get(model)
         if missing:
             there = f"{model} has {', '.join(family.presets)}" if family else f"there is no model {model}"
             raise ConfigError("preset", preset, f"{there}; without such a preset {', '.join(missing)} must be given")
         named = family.presets[family.default] if family else PSAConfig()
     config = config_from_widgets(widgets_from_config(named) | widgets, f"{model}: {preset}")
-    return config.replace(**_not_shown(named, config.mask_mode))
-
-
-def _not_shown(named: PSAConfig, mask_mode: str) -> dict[str, Any]:
-    """What a preset says and no number shows, as far as it concerns a ``mask_mode``."""
-    keys = ["min_tokens", "map_steps"]
-    if mask_mode == named.mask_mode == CALIBRATED:
-        keys += ["target_density", "target_error"]
-    return {key: getattr(named, key) for key in keys}
+    # What no number shows.
+    return config.replace(min_tokens=named.min_tokens, map_steps=named.map_steps)
 
 
 def _warn_of_others_numbers(model: str, preset: str, config: PSAConfig) -> None:
@@ -200,8 +210,8 @@ def _widgets(default: dict[str, Any]) -> list[io.Input]:
             MASK_MODES,
             (
                 "What bounds are shares of: thresholdbound, of each row's importance; topk, of its blocks; timestep, "
-                "of the steps. calibrated: no bounds; each head gets what its measured error asks for, at the "
-                "preset's target (without one, density 0.15)."
+                "of the steps. calibrated: no bounds; each head gets what its measured error asks for, at "
+                "target_density or target_error."
             ),
             False,
         ),
@@ -214,6 +224,13 @@ def _widgets(default: dict[str, Any]) -> list[io.Input]:
         *(number(f"sim_{key}", -1.0, f"use_sim_mask: likeness that {key} pooling needs.") for key in SIM_LEVELS),
         choice("reorder", (*REORDER_METHODS, "off"), "Puts neighbours in space and time into the same block."),
         *(whole(f"tile_{side}", f"reorder Tile: {side} of a tile, in tokens.") for side in _TILE),
+        number("target_density", 0.0, "calibrated: density of every head; 0 where target_error is aimed at.", False),
+        number(
+            "target_error",
+            0.0,
+            "calibrated, in place of target_density: the error up to which each head is as sparse as it can be; or 0.",
+            False,
+        ),
     ]  # fmt: skip
 
 
@@ -243,6 +260,7 @@ def config_from_widgets(widgets: dict[str, Any], description: str) -> PSAConfig:
         rearrange_method=widgets["reorder"] if widgets["reorder"] != "off" else "Gilbert",
         tile_size=tuple(widgets[f"tile_{side}"] for side in _TILE),
         description=description,
+        **targets_from_widgets(widgets),
     )
 
 
@@ -262,4 +280,5 @@ def widgets_from_config(config: PSAConfig) -> dict[str, Any]:
         **{f"sim_{key}": config.sim_thresholds[key] for key in SIM_LEVELS},
         "reorder": config.rearrange_method if config.use_rearrange else "off",
         **{f"tile_{side}": size for side, size in zip(_TILE, config.tile_size, strict=True)},
+        **targets_from_config(config),
     }

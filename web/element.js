@@ -3,16 +3,21 @@ import { app } from "../../scripts/app.js";
 
 // What is shown changes by typing, by presets, undo, links, runs and other extensions, and classic canvas and Vue nodes
 // tell of it in different ways: looking at it once a frame sees it all.
-const shown = new Map();
+const followed = new Set();
 let frame = 0;
 
 function follow() {
-    frame = shown.size ? requestAnimationFrame(follow) : 0;
-    for (const [added, node] of shown) {
-        added.element.dataset.node = node.id;
-        if (!added.element.isConnected) takePlace(added, node);
-        if (added.element.isConnected) added.psaUpdate();
-    }
+    frame = followed.size ? requestAnimationFrame(follow) : 0;
+    for (const look of followed) look();
+}
+
+// Look at something once a frame, for as long as a node is in a graph; look() is cheap where nothing has changed.
+export function everyFrame(node, look) {
+    chain(node, "onAdded", () => {
+        followed.add(look);
+        frame ||= requestAnimationFrame(follow);
+    });
+    chain(node, "onRemoved", () => followed.delete(look));
 }
 
 // Undo and loading a graph make new nodes with old ids. Vue nodes go on showing the element of the node that is gone.
@@ -40,17 +45,16 @@ export function addElement(node, name, element, { height, update, own }) {
     });
     // The option keeps it out of prompts, the property out of saved graphs.
     added.serialize = false;
-    added.psaUpdate = update;
     // Of its own height in both renderers, however high the node. One of none leaves no hole: the classic canvas puts 4
     // units between widgets.
     added.computeSize = (width) => [width, height() || -4];
     added.computeLayoutSize = undefined;
     forwardToCanvas(element, own);
-    chain(node, "onAdded", () => {
-        shown.set(added, node);
-        frame ||= requestAnimationFrame(follow);
+    everyFrame(node, () => {
+        element.dataset.node = node.id;
+        if (!element.isConnected) takePlace(added, node);
+        if (element.isConnected) update();
     });
-    chain(node, "onRemoved", () => shown.delete(added));
     // The front end leaves a hole where a widget is not saved, but does not skip one when it reads: without this every
     // value behind an element would get to the widget before its own.
     chain(node, "onSerialize", (saved) => {

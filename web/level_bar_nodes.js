@@ -16,7 +16,6 @@ const BARS = {
 // Widget -> its value -> the bars that it leaves without a use.
 const IGNORED = {
     curve: { preset: ["start_", "end_"], constant: ["end_"], timestep: ["end_"] },
-    mask_mode: { calibrated: ["level_"] },
 };
 
 function levelWidgets(node, prefix) {

@@ -45,6 +45,8 @@ PRESET_NUMBERS: Widgets = {
     "tile_frames": 2,
     "tile_height": 8,
     "tile_width": 8,
+    "target_density": 0.15,
+    "target_error": 0.0,
 }
 """Every widget of the Preset Loader: a sparse preset without warm-up."""
 
