@@ -51,7 +51,7 @@ class Sampler:
             RefusalError: Sol-Attn cannot take part.
         """
         if setting.config is None:
-            with _SolAttention(self.device, setting.sol, study.dense_steps) as mode:
+            with _SolAttention(self.device, setting.sol, study.dense_steps, study.steps) as mode:
                 return Made(self._clips(study, mode))
         config = setting.config.replace(warmup_steps=study.dense_steps)
         with patch(self._pipeline, config, backend=self._backend) as handle:
@@ -98,18 +98,18 @@ class _SolAttention(TorchFunctionMode):
         RefusalError: it cannot take part.
     """
 
-    def __init__(self, device: torch.device, density: float, dense_steps: int) -> None:
+    def __init__(self, device: torch.device, density: float, dense_steps: int, steps: int) -> None:
         super().__init__()
         self.step = 0
         self._attend = sol_attention(device)
-        self._density, self._dense_steps = density, dense_steps
+        self._density, self._dense_steps, self._steps = density, dense_steps, steps
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         if func is scaled_dot_product_attention and self.step >= self._dense_steps:
             q, k, v = args[:3] if len(args) >= 3 else (kwargs[name] for name in ("query", "key", "value"))
-            # Keys of cross-attention are the prompt's, and fewer.
-            if q.shape == k.shape:
+            # Keys of cross-attention are the prompt's, and fewer. The VAE's attention comes after the last step.
+            if q.shape == k.shape and self.step < self._steps:
                 # The model's rotary positions are in float32.
                 half = (x.bfloat16() for x in (q, k, v))
                 return self._attend(*half, self._density).to(q.dtype)
