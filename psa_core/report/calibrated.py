@@ -139,8 +139,8 @@ class Calibrated:
     def heads(self, expert: int = 0) -> dict[int, list[tuple[Recipe, float]]]:
         """Recipe and error of every head of a model, by layer. Waits for the GPU.
 
-        Batch entries and conditions choose for themselves; a head gets the recipe of the one whose error is the
-        largest, as it is there that the choice matters most. An error that is no number is the largest.
+        Each clip of a batch chooses for itself; a head gets the recipe of the one whose error is the largest, as it is
+        there that the choice matters most. An error that is no number is the largest.
         """
         return {
             layer: [max(chain.from_iterable(head), key=_by_error) for head in zip(*map(_by_head, given), strict=True)]

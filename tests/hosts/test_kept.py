@@ -12,6 +12,7 @@ from psa_core.hosts import kept as module
 from psa_core.hosts.kept import MEASURE_EVERY, SPARE, Kept, Result
 from psa_core.hosts.place import Place
 from psa_core.hosts.run import Run
+from psa_core.ops.backends import triton_installed
 
 from ..support.tensors import Shape, random_qkv
 
@@ -206,6 +207,16 @@ def test_prompts_that_guidance_compares_share_all_of_it_together_or_in_turn(choi
         assert torch.equal(torch.cat([result.attended.out for result in others]), out)
     assert choices == [clips, clips]
     assert maps(in_turn) == maps(mixed) == 0
+
+
+@pytest.mark.skipif(not triton_installed(), reason="Triton is not installed")
+def test_prompts_share_through_kernels_as_in_turn() -> None:
+    tensors = random_qkv(Shape(4, 2, 256, 256), torch.float16)
+    together = Kept().attend(*tensors, FIXED, at(0, conditions=2), "triton").attended
+    in_turn = Kept()
+    for i in (0, 2):
+        side = tuple(x[i : i + 2] for x in tensors)
+        assert torch.equal(in_turn.attend(*side, FIXED, at(0), "triton").attended.out, together.out[i : i + 2])
 
 
 def test_a_batch_that_does_not_divide_among_prompts_is_taken_as_it_is(choices: list[int]) -> None:
