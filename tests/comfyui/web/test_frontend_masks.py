@@ -131,7 +131,7 @@ def test_links_export_as_the_api_takes_them(page: Any) -> None:
     links = {
         "model": "UNETLoader", "preset": "PSAPresetLoader", "mask": "PSARadialMask", "schedule": "PSASparsitySchedule"
     }  # fmt: skip
-    widgets = {"enabled": True, "backend": "auto", "min_tokens": 0}
+    widgets = {"enabled": True, "backend": "auto", "min_tokens": 0, "quality": "balanced"}
     assert by_class["PSAAttentionPatch"] == widgets | {key: [str(ids[name]), 0] for key, name in links.items()}
     assert by_class["PSASparsitySchedule"] == SCHEDULE_WIDGETS | ADDED_SCHEDULE_WIDGETS
     assert by_class["PSARadialMask"] == mask_values
@@ -147,7 +147,8 @@ def test_graph_saved_before_the_sockets_existed(page: Any) -> None:
 
     reload_graph(page, saved, "PSAAttentionPatch")
 
-    assert page.evaluate(VALUES) == {"enabled": True, "backend": "torch", "min_tokens": 77}
+    widgets = {"enabled": True, "backend": "torch", "min_tokens": 77, "quality": "preset"}
+    assert page.evaluate(VALUES) == widgets
     sockets = page.evaluate(SOCKETS)
     assert {name: sockets[name] for name in ("model", "preset", "mask", "schedule")} == {
         "model": ["MODEL", True],
@@ -156,7 +157,7 @@ def test_graph_saved_before_the_sockets_existed(page: Any) -> None:
         "schedule": ["PSA_SCHEDULE", False],
     }
     assert not page.evaluate("() => app.graph.nodes.some((node) => node.has_errors)")
-    expected = {"enabled": True, "backend": "torch", "min_tokens": 77} | {
+    expected = widgets | {
         "model": [str(ids["UNETLoader"]), 0], "preset": [str(ids["PSAPresetLoader"]), 0]
     }  # fmt: skip
     patch_id = str(ids["PSAAttentionPatch"])
@@ -172,7 +173,11 @@ def as_before_the_sockets(saved: dict[str, Any]) -> dict[str, Any]:
     saved["nodes"] = [node for node in saved["nodes"] if node["id"] not in gone]
     saved["links"] = [link for link in saved["links"] if link[1] not in gone]
     (patch,) = [node for node in saved["nodes"] if node["type"] == "PSAAttentionPatch"]
-    patch["inputs"] = [slot for slot in patch["inputs"] if slot["name"] not in ("mask", "schedule")]
+    added = ("mask", "schedule", "calibration", "quality")
+    patch["inputs"] = [slot for slot in patch["inputs"] if slot["name"] not in added]
+    # Enabled, backend and min_tokens; quality came later.
+    del patch["widgets_values"][3:]
+    patch.get("widgets_values_named", {}).pop("quality", None)
     for place, slot in enumerate(patch["inputs"]):
         for link in saved["links"]:
             if link[0] == slot.get("link"):
