@@ -79,8 +79,13 @@ def reload_graph(page: Any, graph: dict[str, Any], node_type: str) -> None:
     page.evaluate(SELECT, node_type)
 
 
-def speak(page: Any, language: str) -> None:
-    """Set the front end's language, and begin anew in it."""
+@contextmanager
+def in_language(page: Any, language: str) -> Iterator[Any]:
+    """The page, begun anew in a language. It goes on in it afterwards, until it is loaded again."""
     page.evaluate(SET, ["Comfy.Locale", language])
     page.reload()
     page.wait_for_function(f"{READY} && {LOADED}", timeout=60_000)
+    try:
+        yield page
+    finally:
+        page.evaluate(SET, ["Comfy.Locale", "en"])

@@ -22,11 +22,11 @@ FRAME = "() => new Promise((done) => requestAnimationFrame(() => requestAnimatio
 
 @contextmanager
 def rendered(page: Any, renderer: str) -> Iterator[Any]:
-    """The page in one of the renderers, without the dialog that greets a new user."""
+    """The page in one of the renderers; pages open in the classic one."""
     page.set_viewport_size({"width": 1200, "height": 1000})
-    page.evaluate(SET, ["Comfy.TutorialCompleted", True])
-    page.evaluate(SET, ["Comfy.VueNodes.Enabled", RENDERERS[renderer]])
-    page.reload()
+    if page.evaluate("!!LiteGraph.vueNodesMode") != RENDERERS[renderer]:
+        page.evaluate(SET, ["Comfy.VueNodes.Enabled", RENDERERS[renderer]])
+        page.reload()
     page.wait_for_function(f"{READY} && {LOADED}", timeout=60_000)
     yield page
     page.evaluate(SET, ["Comfy.VueNodes.Enabled", False])

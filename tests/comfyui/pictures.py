@@ -10,7 +10,7 @@ from typing import Any
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 # No first-run dialog, no map and no numbers in a corner.
-_SETTINGS = {"Comfy.TutorialCompleted": True, "Comfy.Minimap.Visible": False, "Comfy.Graph.CanvasInfo": False}
+_SETTINGS = {"Comfy.Minimap.Visible": False, "Comfy.Graph.CanvasInfo": False}
 _SET = """async (settings) => {
     for (const [name, value] of Object.entries(settings)) await app.extensionManager.setting.set(name, value);
 }"""

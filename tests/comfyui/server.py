@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import socket
 import subprocess
@@ -20,6 +21,8 @@ HERE = Path(__file__).resolve().parent
 PACK_ROOT = HERE.parents[1]
 LOCALHOST = "127.0.0.1"
 TAIL_LINES = 60
+# Who has seen the dialog that greets new users, and has the classic canvas.
+FRONT_END_SETTINGS = {"Comfy.TutorialCompleted": True, "Comfy.VueNodes.Enabled": False}
 
 
 class ComfyUINotFoundError(RuntimeError):
@@ -125,6 +128,9 @@ class ComfyServer:
 
     def _lay_out(self) -> None:
         write_checkpoints(self.base_directory / "models" / "diffusion_models")
+        settings = self.base_directory / "user" / "default" / "comfy.settings.json"
+        settings.parent.mkdir(parents=True, exist_ok=True)
+        settings.write_text(json.dumps(FRONT_END_SETTINGS), encoding="utf-8")
         folder = self.base_directory / "custom_nodes"
         folder.mkdir(parents=True, exist_ok=True)
         for name, target in self.custom_nodes.items():

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from ..browser import ADD, CHOOSE, EXPORT, SAVE, SET, VALUES, reload_graph, speak
+from ..browser import ADD, CHOOSE, EXPORT, SAVE, SET, VALUES, in_language, reload_graph
 from ..level_bar import FRAME, PLACE
 from ..pack_texts import CHINESE
 from ..psa import ADDED_SCHEDULE_WIDGETS, MASK_WIDGETS, SCHEDULE_WIDGETS
@@ -227,11 +227,8 @@ def test_letters_stand_out_in_both_themes(canvas: Any, theme: str, dark: bool) -
 
 
 def test_pictures_speak_chinese(canvas: Any) -> None:
-    speak(canvas, "zh")
-    try:
+    with in_language(canvas, "zh"):
         for node_type in WIDGETS:
             texts = show(canvas, node_type).evaluate(TEXTS)
             words = [text for text in texts if not text.replace(".", "").removesuffix("x").isdigit()]
             assert all(CHINESE.search(text) for text in words), words
-    finally:
-        speak(canvas, "en")

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from ..browser import ADD, SET, speak
+from ..browser import ADD, in_language
 from ..conftest import ComfyUI
 from ..pack_texts import CHINESE, LANGUAGES, code, help_page, locale, node_ids, tables
 
@@ -124,10 +124,8 @@ def test_help_pages_name_outputs_and_mark_inputs_as_the_schema_does(comfyui: Com
 @pytest.fixture(scope="module", params=LANGUAGES)
 def speaking(request: pytest.FixtureRequest, page: Any) -> Iterator[tuple[Any, str]]:
     """The front end in a language, and the language."""
-    page.evaluate(SET, ["Comfy.TutorialCompleted", True])
-    speak(page, request.param)
-    yield page, request.param
-    speak(page, "en")
+    with in_language(page, request.param):
+        yield page, request.param
 
 
 def test_titles_and_labels_are_in_the_language(speaking: tuple[Any, str]) -> None:

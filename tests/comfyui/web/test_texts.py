@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from ..browser import speak
+from ..browser import in_language
 from ..level_bar import caption, show
 from ..pack_texts import CHINESE, LANGUAGES, ROOT
 
@@ -44,11 +44,8 @@ def test_every_text_is_asked_for_and_no_other(texts: dict[str, dict[str, str]]) 
     ("language", "name", "value"), [("zh", "未使用", "curve 为 preset"), ("fr", "not used", "curve is preset")]
 )
 def test_texts_are_in_the_language_that_comfyui_is_set_to(canvas: Any, language: str, name: str, value: str) -> None:
-    speak(canvas, language)
-    try:
+    with in_language(canvas, language):
         show(canvas, "PSASparsitySchedule")
         _, shown = caption(canvas)
         assert shown.startswith(name)
         assert shown.endswith(value)
-    finally:
-        speak(canvas, "en")
