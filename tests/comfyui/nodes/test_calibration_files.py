@@ -29,7 +29,7 @@ FILE = f"""
 """
 ONE_PROMPT = Settings(steps=2, cfg=1.0)
 # No heads choose it.
-BY_HAND = Recipe(order="Raster", estimator="mean", mix="tail", density=0.25)
+BY_HAND = Recipe(order="Raster", estimator="mean", mix="tail", density=0.3)
 LOAD_API = """async (graph) => {
     await app.loadApiJson(graph, 'test');
     await app.loadGraphData(app.graph.serialize());
