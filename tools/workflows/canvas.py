@@ -83,10 +83,10 @@ class Canvas:
         )
         return Output(number)
 
-    def preset(self, model: str, name: str, title: str | None = None, **changed: Any) -> Output:
+    def preset(self, model: str, name: str) -> Output:
         """A Preset Loader that shows a preset's numbers."""
-        numbers = {**self.presets[model]["presets"][name], **changed}
-        return self.add("PSAPresetLoader", title, last=True, model=model, preset=name, **numbers)
+        numbers = self.presets[model]["presets"][name]
+        return self.add("PSAPresetLoader", last=True, model=model, preset=name, **numbers)
 
     def sampler(self, node_type: str, title: str | None = None, **inputs: Any) -> Output:
         """A sampler whose seed stays, so that settings can be compared."""

@@ -35,8 +35,8 @@ CHINESE: dict[str, str] = {
     ),
     "The bundled model sampled twice with one seed, dense and sparse. PSA Compare shows how near they are, PSA Report what "
     "attention did.": "自带模型用同一种子采样两次：稠密和稀疏。“PSA 对比”显示两者有多接近，“PSA 报告”显示注意力做了什么。",
-    "832 x 480, 81 frames (32,760 tokens), 30 steps. The first 9 steps stay dense, the others run sparse.": (
-        "832 x 480，81 帧（32,760 个 token），30 步。前 9 步保持稠密，其余稀疏运行。"
+    "832 x 480, 81 frames (32,760 tokens), 30 steps. The first steps stay dense, the others run sparse.": (
+        "832 x 480，81 帧（32,760 个 token），30 步。最初几步保持稠密，其余稀疏运行。"
     ),
     "832 x 480, 81 frames (32,760 tokens), 30 steps. A Sparsity Schedule keeps the first quarter of the steps dense, "
     "however many there are.": (
@@ -57,20 +57,20 @@ CHINESE: dict[str, str] = {
     "`start_image`.": (
         "1280 x 704，121 帧，每秒 24 帧（27,280 个 token），20 步。图生视频时，把“加载图像”接到 `start_image`。"
     ),
-    "Both experts patched with one preset; 832 x 480, 81 frames, 20 steps, the second half by the low-noise one.": (
-        "两个专家用同一预设打补丁；832 x 480，81 帧，20 步，后一半由低噪声专家完成。"
+    "Both experts patched; 832 x 480, 81 frames, 20 steps, the second half by the low-noise one.": (
+        "两个专家都打了补丁；832 x 480，81 帧，20 步，后一半由低噪声专家完成。"
     ),
     "Both experts with their 4-step LoRAs, both patched; 832 x 480, 81 frames.": (
         "两个专家各带其 4 步 LoRA，都打了补丁；832 x 480，81 帧。"
     ),
-    "Both experts patched with one preset; a start image, 832 x 480, 81 frames, 20 steps.": (
-        "两个专家用同一预设打补丁；一张起始图像，832 x 480，81 帧，20 步。"
+    "Both experts patched; a start image, 832 x 480, 81 frames, 20 steps.": (
+        "两个专家都打了补丁；一张起始图像，832 x 480，81 帧，20 步。"
     ),
     "Both experts with their 4-step LoRAs, both patched; a start image, 832 x 480, 81 frames.": (
         "两个专家各带其 4 步 LoRA，都打了补丁；一张起始图像，832 x 480，81 帧。"
     ),
-    "720 x 480, 49 frames at 8 a second (17,776 tokens with the prompt), 50 steps; the first 15 stay dense.": (
-        "720 x 480，49 帧，每秒 8 帧（含提示词 17,776 个 token），50 步；前 15 步保持稠密。"
+    "720 x 480, 49 frames at 8 a second (17,776 tokens with the prompt), 50 steps; the first of them stay dense.": (
+        "720 x 480，49 帧，每秒 8 帧（含提示词 17,776 个 token），50 步；最初几步保持稠密。"
     ),
     "A start image and a prompt; 720 x 480, 49 frames at 8 a second, 50 steps.": (
         "一张起始图像和一段提示词；720 x 480，49 帧，每秒 8 帧，50 步。"
@@ -78,8 +78,8 @@ CHINESE: dict[str, str] = {
     "A LoRA that was trained with Pyramid Sparse Attention: 4 steps, cfg 1, every step sparse.": (
         "一个用金字塔稀疏注意力训练的 LoRA：4 步，cfg 1，每一步都稀疏。"
     ),
-    "1360 x 768, 81 frames at 16 a second (45,106 tokens with the prompt), 50 steps; the first 15 stay dense.": (
-        "1360 x 768，81 帧，每秒 16 帧（含提示词 45,106 个 token），50 步；前 15 步保持稠密。"
+    "1360 x 768, 81 frames at 16 a second (45,106 tokens with the prompt), 50 steps; the first of them stay dense.": (
+        "1360 x 768，81 帧，每秒 16 帧（含提示词 45,106 个 token），50 步；最初几步保持稠密。"
     ),
     "A start image and a prompt; 1360 x 768, 81 frames at 16 a second, 50 steps.": (
         "一张起始图像和一段提示词；1360 x 768，81 帧，每秒 16 帧，50 步。"
@@ -88,43 +88,52 @@ CHINESE: dict[str, str] = {
     "Prompts are words that it knows: Tiny Video Prompt lists them in its help, and refuses others.": (
         "提示词只能用它认识的词：“微型视频提示词”的帮助中列出了这些词，其他词会被拒绝。"
     ),
-    "Drag the borders of the bar in the Preset Loader and run again: watch the picture and the report.": (
-        "拖动“预设加载器”中色条的边界再运行一次：看看画面和报告的变化。"
+    "`enabled` off in PSA Attention Patch, same seed: the baseline to compare with.": (
+        "在“PSA 注意力补丁”中关闭 `enabled`，种子不变：用来比较的基准。"
+    ),
+    "`enabled` off in both patches, same seed: the baseline to compare with.": (
+        "在两个补丁中都关闭 `enabled`，种子不变：用来比较的基准。"
+    ),
+    "Drafts: `quality` at `fast`. Finals: `near_dense`, which is slower and nearer to the baseline.": (
+        "草稿：`quality` 选 `fast`。成片：选 `near_dense`，更慢，但更接近基准。"
+    ),
+    "`quality` of both patches: `fast` for drafts, `near_dense` for finals.": (
+        "两个补丁的 `quality`：草稿选 `fast`，成片选 `near_dense`。"
+    ),
+    "Turn `quality` in PSA Attention Patch and run again: watch the picture and the report.": (
+        "改变“PSA 注意力补丁”的 `quality` 再运行一次：看看画面和报告的变化。"
     ),
     "On an NVIDIA card set `backend` to `auto`, which uses the kernels.": (
         "在 NVIDIA 显卡上把 `backend` 设为 `auto`，就会使用内核。"
     ),
-    "`warmup_steps` to 0: the first steps decide what the video shows, sparse ones may show another thing.": (
-        "把 `warmup_steps` 设为 0：最初几步决定视频的内容，稀疏时内容可能会变。"
+    "`quality` at `fast` and at `near_dense`: how near the videos are, and at what density.": (
+        "`quality` 分别选 `fast` 和 `near_dense`：看看两个视频有多接近，密度又是多少。"
     ),
-    "Only the PSA half runs again when the preset changes.": "更改预设后，只有 PSA 那一半会重新运行。",
+    "Only the PSA half runs again when `quality` changes.": "更改 `quality` 后，只有 PSA 那一半会重新运行。",
     "`attention`: `dense` in the Preset Loader, same seed: the baseline to compare with.": (
         "“预设加载器”中 `attention` 选 `dense`，种子不变：用来比较的基准。"
     ),
-    "Faster: lower `level_1` to `level_8` with the bar, or `warmup_steps`. Nearer to dense: the other way.": (
-        "想更快：用色条降低 `level_1` 到 `level_8`，或减小 `warmup_steps`。想更接近稠密：反过来。"
-    ),
-    "Faster: lower the levels with the bar. Nearer to dense: raise them, or `warmup_steps`.": (
-        "想更快：用色条降低各层级。想更接近稠密：升高它们，或增大 `warmup_steps`。"
-    ),
-    "Faster: lower the levels with the bar, or `warmup_steps`. Nearer to dense: the other way.": (
-        "想更快：用色条降低各层级，或减小 `warmup_steps`。想更接近稠密：反过来。"
+    "Drag the borders of the bar in the Preset Loader: to the left it is faster, to the right nearer to dense. Without a "
+    "Preset Loader the patch's `quality` decides.": (
+        "拖动“预设加载器”中色条的边界：向左更快，向右更接近稠密。不接“预设加载器”时，由补丁的 `quality` 决定。"
     ),
     "Clips under 8,192 tokens stay dense; at 832 x 480 that is up to 17 frames.": (
         "少于 8,192 个 token 的片段保持稠密；在 832 x 480 下即不超过 17 帧。"
     ),
-    "With a 4 to 8 step LoRA put its loader before the patch, choose `psa_few_steps`, and take its steps and cfg 1.": (
-        "使用 4 到 8 步的 LoRA 时，把它的加载器放在补丁之前，选择 `psa_few_steps`，步数照 LoRA，cfg 设为 1。"
+    "With a 4 to 8 step LoRA put its loader before the patch, and take its steps and cfg 1: `quality` fits them.": (
+        "使用 4 到 8 步的 LoRA 时，把它的加载器放在补丁之前，步数照 LoRA，cfg 设为 1：`quality` 适合任何步数。"
     ),
     "1280 x 720 (75,600 tokens): the larger the clip, the more of the time is attention, and the more there is to gain.": (
         "1280 x 720（75,600 个 token）：片段越大，注意力所占的时间越多，可以节省的也越多。"
     ),
-    "`curve`: `linear` in the Sparsity Schedule makes the levels sparser from step to step.": (
-        "“稀疏度调度”中 `curve` 选 `linear`，层级会一步步变得更稀疏。"
+    "`last_dense` in the Sparsity Schedule keeps steps at the end dense, `dense_layers` whole layers.": (
+        "“稀疏度调度”中的 `last_dense` 使末尾若干步保持稠密，`dense_layers` 使整层保持稠密。"
     ),
     "Give `WanImageToVideo` the proportions of your image.": "让 `WanImageToVideo` 的宽高比与你的图像一致。",
-    "`mode`: `coarsen` pools what `radial only` would cut, `intersect` lets PSA choose within the mask.": (
-        "`mode`：`coarsen` 池化 `radial only` 会去掉的部分，`intersect` 让 PSA 在掩码之内选择。"
+    "`mode`: `coarsen` pools what `radial only` would cut, `intersect` lets PSA choose within the mask: "
+    "then turn `quality` from `preset` to `balanced`.": (
+        "`mode`：`coarsen` 池化 `radial only` 会去掉的部分，`intersect` 让 PSA 在掩码之内选择：这时请把 `quality` 从 `preset` 改为 "
+        "`balanced`。"
     ),
     "`decay_factor`: smaller is faster and sees less; 0.2 to 1 are usual.": (
         "`decay_factor`：越小越快，看到的也越少；通常取 0.2 到 1。"
@@ -132,14 +141,14 @@ CHINESE: dict[str, str] = {
     "`scene_boundaries`, such as `0, 80, 161`: scenes that see each other only as `scene_adjacency` says.": (
         "`scene_boundaries`，例如 `0, 80, 161`：各场景只按 `scene_adjacency` 所说的方式互相可见。"
     ),
-    "Any model will do: replace the loaders, and choose its name in the Preset Loader.": (
-        "任何模型都可以：换掉加载器，并在“预设加载器”中选择它的名称。"
+    "Any model of Wan or CogVideoX will do: replace the loaders, and the patch recognises it.": (
+        "任何 Wan 或 CogVideoX 模型都可以：换掉加载器即可，补丁会识别它。"
     ),
-    "PSNR of 30 dB is hard to see; under 20 dB it is another video. Raise the levels or the warm-up.": (
-        "PSNR 达到 30 dB 时差别很难看出；低于 20 dB 就是另一个视频了。这时请升高层级或增加预热。"
+    "PSNR of 30 dB is hard to see; under 20 dB it is another video: turn `quality` to `near_dense`.": (
+        "PSNR 达到 30 dB 时差别很难看出；低于 20 dB 就是另一个视频了：这时 `quality` 请选 `near_dense`。"
     ),
-    "The dense half is kept while you change the preset: only the PSA half runs again.": (
-        "更改预设时稠密的那一半会保留，只有 PSA 那一半重新运行。"
+    "The dense half is kept while you turn `quality`: only the PSA half runs again.": (
+        "更改 `quality` 时稠密的那一半会保留，只有 PSA 那一半重新运行。"
     ),
     "Its autoencoder packs 16 x 16 pixels: clips have a quarter of Wan 2.1's tokens.": (
         "它的自编码器按 16 x 16 像素打包：片段的 token 数是 Wan 2.1 的四分之一。"

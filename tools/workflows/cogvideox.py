@@ -13,7 +13,20 @@ from .model_files import (
     T5,
     ModelFile,
 )
-from .parts import IMAGE_PROMPT, PROMPT, empty_video, prompts, psa, report, sample, save_video, start_image
+from .parts import (
+    BASELINE,
+    DIAL,
+    IMAGE_PROMPT,
+    PROMPT,
+    empty_video,
+    patch,
+    prompts,
+    psa,
+    report,
+    sample,
+    save_video,
+    start_image,
+)
 
 SIZE, FPS = (720, 480, 49), 8
 # 22 latent frames: 1.5 takes them two by two. The first is dropped, as it was in training, which leaves 81 frames.
@@ -23,8 +36,11 @@ SAMPLER, SCHEDULER = "dpmpp_2m_sde", "simple"
 FULL = {"steps": 50, "cfg": 6.0}
 DISTILLED = {"steps": 4, "cfg": 1.0}
 
-BASELINE = "`attention`: `dense` in the Preset Loader, same seed: the baseline to compare with."
-FASTER = "Faster: lower the levels with the bar, or `warmup_steps`. Nearer to dense: the other way."
+PRESET_BASELINE = "`attention`: `dense` in the Preset Loader, same seed: the baseline to compare with."
+BAR = (
+    "Drag the borders of the bar in the Preset Loader: to the left it is faster, to the right nearer to dense. Without "
+    "a Preset Loader the patch's `quality` decides."
+)
 ANY_NAMES = (
     "CogVideoX Loader takes diffusers' files (also in parts: choose the first) and those in ComfyUI's own key names."
 )
@@ -37,7 +53,6 @@ IMAGE = "The image is scaled to the video's size: InstructPixToPixConditioning h
 
 def _build(
     model_file: ModelFile,
-    family: str,
     size: tuple[int, int, int],
     fps: int,
     prefix: str,
@@ -46,7 +61,7 @@ def _build(
 ) -> Build:
     def build(canvas: Canvas) -> None:
         model, clip, vae = _load(canvas, model_file, lora)
-        (patched,) = psa(canvas, [model], family, "psa_4steps" if lora else "psa_balanced")
+        patched = _patched_for_lora(canvas, model) if lora else psa(canvas, model)[0]
         conditioning = prompts(canvas, clip, IMAGE_PROMPT if from_image else PROMPT)
         if from_image:
             conditioning = _first_frame(canvas, conditioning, vae, size)
@@ -70,6 +85,12 @@ def _load(canvas: Canvas, model_file: ModelFile, lora: ModelFile | None) -> tupl
     return model, clip, canvas.add("VAELoader", vae_name=COGVIDEOX_VAE)
 
 
+def _patched_for_lora(canvas: Canvas, model: Output) -> Output:
+    """The preset that the PSA LoRA was made for, in place of the dial."""
+    canvas.group("PSA")
+    return patch(canvas, model, preset=canvas.preset("CogVideo_5b", "psa_4steps"), quality="preset")
+
+
 def _first_frame(
     canvas: Canvas, conditioning: tuple[Output, Output], vae: Output, size: tuple[int, int, int]
 ) -> tuple[Output, Output]:
@@ -86,41 +107,42 @@ COGVIDEOX = (
     Workflow(
         "cogvideox_5b_t2v",
         "CogVideoX-5B, text to video",
-        "720 x 480, 49 frames at 8 a second (17,776 tokens with the prompt), 50 steps; the first 15 stay dense.",
-        (BASELINE, FASTER, ANY_NAMES),
-        _build(COGVIDEOX_5B_T2V, "CogVideo_5b", SIZE, FPS, "psa_cogvideox_5b"),
+        "720 x 480, 49 frames at 8 a second (17,776 tokens with the prompt), 50 steps; the first of them stay dense.",
+        (BASELINE, DIAL, ANY_NAMES),
+        _build(COGVIDEOX_5B_T2V, SIZE, FPS, "psa_cogvideox_5b"),
     ),
     Workflow(
         "cogvideox_5b_i2v",
         "CogVideoX-5B, image to video",
         "A start image and a prompt; 720 x 480, 49 frames at 8 a second, 50 steps.",
-        (BASELINE, FASTER, IMAGE, ANY_NAMES),
-        _build(COGVIDEOX_5B_I2V, "CogVideo_5b", SIZE, FPS, "psa_cogvideox_5b_i2v", from_image=True),
+        (BASELINE, DIAL, IMAGE, ANY_NAMES),
+        _build(COGVIDEOX_5B_I2V, SIZE, FPS, "psa_cogvideox_5b_i2v", from_image=True),
     ),
     Workflow(
         "cogvideox_5b_psa_4steps",
         "CogVideoX-5B in 4 steps, with the PSA LoRA",
         "A LoRA that was trained with Pyramid Sparse Attention: 4 steps, cfg 1, every step sparse.",
         (
-            BASELINE,
+            PRESET_BASELINE,
+            BAR,
             "CogVideoX LoRA Loader says on itself how many of the file's keys it found in the model.",
             "Any other CogVideoX LoRA in diffusers' names loads the same way.",
             ANY_NAMES,
         ),
-        _build(COGVIDEOX_5B_T2V, "CogVideo_5b", SIZE, FPS, "psa_cogvideox_4steps", lora=COGVIDEOX_PSA_LORA),
+        _build(COGVIDEOX_5B_T2V, SIZE, FPS, "psa_cogvideox_4steps", lora=COGVIDEOX_PSA_LORA),
     ),
     Workflow(
         "cogvideox15_5b_t2v",
         "CogVideoX1.5-5B, text to video",
-        "1360 x 768, 81 frames at 16 a second (45,106 tokens with the prompt), 50 steps; the first 15 stay dense.",
-        (BASELINE, FASTER, EVEN, ANY_NAMES),
-        _build(COGVIDEOX15_5B_T2V, "CogVideo1.5_5b", SIZE_15, FPS_15, "psa_cogvideox15"),
+        "1360 x 768, 81 frames at 16 a second (45,106 tokens with the prompt), 50 steps; the first of them stay dense.",
+        (BASELINE, DIAL, EVEN, ANY_NAMES),
+        _build(COGVIDEOX15_5B_T2V, SIZE_15, FPS_15, "psa_cogvideox15"),
     ),
     Workflow(
         "cogvideox15_5b_i2v",
         "CogVideoX1.5-5B, image to video",
         "A start image and a prompt; 1360 x 768, 81 frames at 16 a second, 50 steps.",
-        (BASELINE, FASTER, IMAGE, EVEN, ANY_NAMES),
-        _build(COGVIDEOX15_5B_I2V, "CogVideo1.5_5b", SIZE_15, FPS_15, "psa_cogvideox15_i2v", from_image=True),
+        (BASELINE, DIAL, IMAGE, EVEN, ANY_NAMES),
+        _build(COGVIDEOX15_5B_I2V, SIZE_15, FPS_15, "psa_cogvideox15_i2v", from_image=True),
     ),
 )

@@ -1,8 +1,7 @@
-"""What most workflows have in common, a group of nodes each."""
+"""What most workflows have in common, a group of nodes each, and lines of their notes."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from .canvas import Canvas, Output
@@ -17,6 +16,9 @@ NEGATIVE = "blurry, low quality, distorted, static, subtitles, watermark"
 EXAMPLE_IMAGE = "example.png"
 # With room for the report's line, the video and the image.
 PATCH_SIZE, VIDEO_SIZE, IMAGE_SIZE = (320, 250), (320, 400), (320, 380)
+
+BASELINE = "`enabled` off in PSA Attention Patch, same seed: the baseline to compare with."
+DIAL = "Drafts: `quality` at `fast`. Finals: `near_dense`, which is slower and nearer to the baseline."
 
 
 def load(
@@ -39,19 +41,15 @@ def load_unet(canvas: Canvas, model: ModelFile, shift: float | None = None, lora
 
 def patch(canvas: Canvas, model: Output, title: str | None = None, **inputs: Any) -> Output:
     """PSA Attention Patch with its own defaults."""
-    widgets = {"enabled": True, "backend": "auto", "min_tokens": 0, "quality": "preset"} | inputs
+    widgets = {"enabled": True, "backend": "auto", "min_tokens": 0, "quality": "balanced"} | inputs
     return canvas.add("PSAAttentionPatch", title, size=PATCH_SIZE, model=model, **widgets)
 
 
-def psa(
-    canvas: Canvas, models: Sequence[Output], family: str, preset: str, warmup_steps: int | None = None
-) -> list[Output]:
-    """A preset, with a warm-up for the sampler's number of steps in place of its own, and a patch for each model."""
+def psa(canvas: Canvas, *models: Output) -> list[Output]:
+    """A patch for each model, with the dial."""
     canvas.group("PSA")
-    changed = {} if warmup_steps is None else {"warmup_steps": warmup_steps}
-    numbers = canvas.preset(family, preset, **changed)
     titles = [None] if len(models) == 1 else ["PSA Attention Patch (high noise)", "PSA Attention Patch (low noise)"]
-    return [patch(canvas, model, title, preset=numbers) for model, title in zip(models, titles, strict=True)]
+    return [patch(canvas, model, title) for model, title in zip(models, titles, strict=True)]
 
 
 def prompts(canvas: Canvas, clip: Output, positive: str, negative: str = NEGATIVE) -> tuple[Output, Output]:

@@ -21,9 +21,8 @@ def _load(canvas: Canvas) -> tuple[Output, Output]:
 
 def _psa(canvas: Canvas, model: Output) -> Output:
     canvas.group("PSA")
-    # Its clips are short: by default they would stay dense. Plain torch runs on any machine.
-    preset = canvas.preset("tiny_video", "psa_balanced")
-    return patch(canvas, model, preset=preset, min_tokens=0, backend="torch")
+    # Plain torch runs on any machine.
+    return patch(canvas, model, backend="torch")
 
 
 def _prompts(canvas: Canvas) -> tuple[Output, Output]:
@@ -64,7 +63,7 @@ TINY = (
         "how the nodes go together; only long clips of large models gain speed.",
         (
             WORDS,
-            "Drag the borders of the bar in the Preset Loader and run again: watch the picture and the report.",
+            "Turn `quality` in PSA Attention Patch and run again: watch the picture and the report.",
             "On an NVIDIA card set `backend` to `auto`, which uses the kernels.",
         ),
         _tiny,
@@ -77,8 +76,8 @@ TINY = (
         "Report what attention did.",
         (
             WORDS,
-            "`warmup_steps` to 0: the first steps decide what the video shows, sparse ones may show another thing.",
-            "Only the PSA half runs again when the preset changes.",
+            "`quality` at `fast` and at `near_dense`: how near the videos are, and at what density.",
+            "Only the PSA half runs again when `quality` changes.",
         ),
         _tiny_compare,
         runs_here=True,

@@ -4,7 +4,21 @@ from __future__ import annotations
 
 from .canvas import Canvas, Output, Workflow
 from .model_files import CLIP_VISION, UMT5, WAN21_1_3B, WAN21_14B_I2V, WAN21_14B_T2V, WAN21_VAE
-from .parts import IMAGE_PROMPT, PROMPT, empty_video, load, patch, prompts, psa, report, sample, save_video, start_image
+from .parts import (
+    BASELINE,
+    DIAL,
+    IMAGE_PROMPT,
+    PROMPT,
+    empty_video,
+    load,
+    patch,
+    prompts,
+    psa,
+    report,
+    sample,
+    save_video,
+    start_image,
+)
 from .wan_negative import WAN_NEGATIVE
 
 FPS = 16
@@ -24,26 +38,21 @@ RADIAL = {
 }
 
 SAMPLE = {"steps": 30, "cfg": 6.0, "sampler": "uni_pc"}
-# Of 30; presets count on 50.
-WARMUP = 9
-BASELINE = "`attention`: `dense` in the Preset Loader, same seed: the baseline to compare with."
-FASTER = "Faster: lower `level_1` to `level_8` with the bar, or `warmup_steps`. Nearer to dense: the other way."
 SHORT = "Clips under 8,192 tokens stay dense; at 832 x 480 that is up to 17 frames."
-LORA = "With a 4 to 8 step LoRA put its loader before the patch, choose `psa_few_steps`, and take its steps and cfg 1."
+LORA = "With a 4 to 8 step LoRA put its loader before the patch, and take its steps and cfg 1: `quality` fits them."
 
 
 def _t2v_1_3b(canvas: Canvas) -> None:
     model, clip, vae = load(canvas, WAN21_1_3B, UMT5, WAN21_VAE, "wan", SHIFT)
-    (patched,) = psa(canvas, [model], "Wan2.1_1.3b", "psa_balanced", WARMUP)
+    (patched,) = psa(canvas, model)
     _text_to_video(canvas, patched, clip, vae, SIZE, "psa_wan21_1_3b")
 
 
 def _t2v_14b(canvas: Canvas) -> None:
     model, clip, vae = load(canvas, WAN21_14B_T2V, UMT5, WAN21_VAE, "wan", SHIFT)
     canvas.group("PSA")
-    preset = canvas.preset("Wan2.1_14b", "psa_balanced")
     schedule = canvas.add("PSASparsitySchedule", warmup="25%", last_dense="0", curve="preset", preview_steps=30)
-    patched = patch(canvas, model, preset=preset, schedule=schedule)
+    patched = patch(canvas, model, schedule=schedule)
     _text_to_video(canvas, patched, clip, vae, SIZE, "psa_wan21_14b")
 
 
@@ -51,7 +60,9 @@ def _radial(canvas: Canvas) -> None:
     model, clip, vae = load(canvas, WAN21_1_3B, UMT5, WAN21_VAE, "wan", SHIFT)
     canvas.group("PSA")
     mask = canvas.add("PSARadialMask", last=True, **RADIAL)
-    _text_to_video(canvas, patch(canvas, model, mask=mask), clip, vae, LONG, "psa_radial")
+    # The mask decides alone: there is nothing for the dial to choose.
+    patched = patch(canvas, model, mask=mask, quality="preset")
+    _text_to_video(canvas, patched, clip, vae, LONG, "psa_radial")
 
 
 def _text_to_video(
@@ -68,7 +79,7 @@ def _text_to_video(
 def _image_to_video(canvas: Canvas) -> None:
     model, clip, vae = load(canvas, WAN21_14B_I2V, UMT5, WAN21_VAE, "wan", SHIFT)
     clip_vision = canvas.add("CLIPVisionLoader", clip_name=CLIP_VISION)
-    (patched,) = psa(canvas, [model], "Wan2.1_14b", "psa_balanced", WARMUP)
+    (patched,) = psa(canvas, model)
     positive, negative = prompts(canvas, clip, IMAGE_PROMPT, WAN_NEGATIVE)
     image = start_image(canvas)
     seen = canvas.add("CLIPVisionEncode", clip_vision=clip_vision, image=image, crop="none")
@@ -94,7 +105,7 @@ def _image_to_video(canvas: Canvas) -> None:
 
 def _compare(canvas: Canvas) -> None:
     model, clip, vae = load(canvas, WAN21_1_3B, UMT5, WAN21_VAE, "wan", SHIFT)
-    (patched,) = psa(canvas, [model], "Wan2.1_1.3b", "psa_balanced", WARMUP)
+    (patched,) = psa(canvas, model)
     conditioning = prompts(canvas, clip, PROMPT, WAN_NEGATIVE)
     latent = empty_video(canvas, *SIZE)
     canvas.group("Sample twice, same seed")
@@ -125,8 +136,8 @@ WAN21 = (
     Workflow(
         "wan21_t2v_1_3b",
         "Wan 2.1 1.3B, text to video",
-        "832 x 480, 81 frames (32,760 tokens), 30 steps. The first 9 steps stay dense, the others run sparse.",
-        (BASELINE, FASTER, SHORT, LORA),
+        "832 x 480, 81 frames (32,760 tokens), 30 steps. The first steps stay dense, the others run sparse.",
+        (BASELINE, DIAL, SHORT, LORA),
         _t2v_1_3b,
     ),
     Workflow(
@@ -136,10 +147,10 @@ WAN21 = (
         "dense, however many there are.",
         (
             BASELINE,
-            FASTER,
+            DIAL,
             "1280 x 720 (75,600 tokens): the larger the clip, the more of the time is attention, and the more there is "
             "to gain.",
-            "`curve`: `linear` in the Sparsity Schedule makes the levels sparser from step to step.",
+            "`last_dense` in the Sparsity Schedule keeps steps at the end dense, `dense_layers` whole layers.",
             LORA,
         ),
         _t2v_14b,
@@ -148,7 +159,7 @@ WAN21 = (
         "wan21_i2v_14b",
         "Wan 2.1 14B, image to video",
         "A start image and a prompt; 832 x 480, 81 frames. Choose an image of your own in Load Image.",
-        (BASELINE, FASTER, "Give `WanImageToVideo` the proportions of your image.", LORA),
+        (BASELINE, DIAL, "Give `WanImageToVideo` the proportions of your image.", LORA),
         _image_to_video,
     ),
     Workflow(
@@ -157,7 +168,8 @@ WAN21 = (
         "832 x 480, 161 frames (63,960 tokens). A mask by distance of frames decides what is looked at; nothing is "
         "estimated from the content. The node draws what it keeps.",
         (
-            "`mode`: `coarsen` pools what `radial only` would cut, `intersect` lets PSA choose within the mask.",
+            "`mode`: `coarsen` pools what `radial only` would cut, `intersect` lets PSA choose within the mask: "
+            "then turn `quality` from `preset` to `balanced`.",
             "`decay_factor`: smaller is faster and sees less; 0.2 to 1 are usual.",
             "`scene_boundaries`, such as `0, 80, 161`: scenes that see each other only as `scene_adjacency` says.",
         ),
@@ -169,9 +181,9 @@ WAN21 = (
         "One prompt and seed, sampled twice: as the model is, and patched. PSA Compare shows how near the two videos "
         "are, PSA Report what attention did.",
         (
-            "Any model will do: replace the loaders, and choose its name in the Preset Loader.",
-            "PSNR of 30 dB is hard to see; under 20 dB it is another video. Raise the levels or the warm-up.",
-            "The dense half is kept while you change the preset: only the PSA half runs again.",
+            "Any model of Wan or CogVideoX will do: replace the loaders, and the patch recognises it.",
+            "PSNR of 30 dB is hard to see; under 20 dB it is another video: turn `quality` to `near_dense`.",
+            "The dense half is kept while you turn `quality`: only the PSA half runs again.",
         ),
         _compare,
     ),

@@ -17,6 +17,8 @@ from .model_files import (
     ModelFile,
 )
 from .parts import (
+    BASELINE,
+    DIAL,
     IMAGE_PROMPT,
     PROMPT,
     empty_video,
@@ -33,17 +35,14 @@ from .wan_negative import WAN_NEGATIVE
 
 Experts = tuple[ModelFile, ModelFile]
 
-FAMILY = "Wan2.2_A14B"
 SIZE = (832, 480, 81)
 FPS, FPS_5B = 16, 24
 SHIFT = 5.0
-# Of 20 steps; presets count on 40 and 50.
-WARMUP = 6
 FULL = {"steps": 20, "switch": 10, "cfg": 3.5}
 DISTILLED = {"steps": 4, "switch": 2, "cfg": 1.0}
 
-BASELINE = "`attention`: `dense` in the Preset Loader, same seed: the baseline to compare with."
-FASTER = "Faster: lower the levels with the bar. Nearer to dense: raise them, or `warmup_steps`."
+BASELINE_OF_BOTH = "`enabled` off in both patches, same seed: the baseline to compare with."
+SAME_DIAL = "`quality` of both patches: `fast` for drafts, `near_dense` for finals."
 BOTH = "Steps are counted over both samplers: the warm-up ends where it says, whichever expert is at work."
 FEW = "Of four steps the first stays dense: it decides what the video shows."
 
@@ -56,10 +55,10 @@ def _experts(canvas: Canvas, files: Experts, loras: Experts | None) -> tuple[lis
     return models, clip, canvas.add("VAELoader", vae_name=WAN21_VAE)
 
 
-def _a14b(files: Experts, loras: Experts | None, preset: str, prefix: str, from_image: bool) -> Build:
+def _a14b(files: Experts, loras: Experts | None, prefix: str, from_image: bool) -> Build:
     def build(canvas: Canvas) -> None:
         models, clip, vae = _experts(canvas, files, loras)
-        patched = psa(canvas, models, FAMILY, preset, None if loras else WARMUP)
+        patched = psa(canvas, *models)
         conditioning = prompts(canvas, clip, IMAGE_PROMPT if from_image else PROMPT, WAN_NEGATIVE)
         if from_image:
             *pair, latent = _image(canvas, conditioning, vae)
@@ -134,7 +133,7 @@ def _two_samplers(
 
 def _ti2v_5b(canvas: Canvas) -> None:
     model, clip, vae = load(canvas, WAN22_5B, UMT5, WAN22_VAE, "wan", 8.0)
-    (patched,) = psa(canvas, [model], "Wan2.2_5B", "psa_balanced", WARMUP)
+    (patched,) = psa(canvas, model)
     conditioning = prompts(canvas, clip, PROMPT, WAN_NEGATIVE)
     latent = canvas.add("Wan22ImageToVideoLatent", vae=vae, width=1280, height=704, length=121, batch_size=1)
     canvas.group("Sample and save")
@@ -149,35 +148,35 @@ WAN22 = (
         "Wan 2.2 5B, text or image to video",
         "1280 x 704, 121 frames at 24 a second (27,280 tokens), 20 steps. For image to video connect a Load Image to "
         "`start_image`.",
-        (BASELINE, FASTER, "Its autoencoder packs 16 x 16 pixels: clips have a quarter of Wan 2.1's tokens."),
+        (BASELINE, DIAL, "Its autoencoder packs 16 x 16 pixels: clips have a quarter of Wan 2.1's tokens."),
         _ti2v_5b,
     ),
     Workflow(
         "wan22_t2v_a14b",
         "Wan 2.2 A14B, text to video",
-        "Both experts patched with one preset; 832 x 480, 81 frames, 20 steps, the second half by the low-noise one.",
-        (BASELINE, FASTER, BOTH),
-        _a14b(WAN22_T2V, None, "psa_balanced", "psa_wan22_t2v", from_image=False),
+        "Both experts patched; 832 x 480, 81 frames, 20 steps, the second half by the low-noise one.",
+        (BASELINE_OF_BOTH, SAME_DIAL, BOTH),
+        _a14b(WAN22_T2V, None, "psa_wan22_t2v", from_image=False),
     ),
     Workflow(
         "wan22_t2v_a14b_4steps",
         "Wan 2.2 A14B, text to video in 4 steps",
         "Both experts with their 4-step LoRAs, both patched; 832 x 480, 81 frames.",
-        (BASELINE, FEW, BOTH),
-        _a14b(WAN22_T2V, WAN22_T2V_4STEPS, "psa_few_steps", "psa_wan22_t2v_4steps", from_image=False),
+        (BASELINE_OF_BOTH, SAME_DIAL, FEW, BOTH),
+        _a14b(WAN22_T2V, WAN22_T2V_4STEPS, "psa_wan22_t2v_4steps", from_image=False),
     ),
     Workflow(
         "wan22_i2v_a14b",
         "Wan 2.2 A14B, image to video",
-        "Both experts patched with one preset; a start image, 832 x 480, 81 frames, 20 steps.",
-        (BASELINE, FASTER, BOTH, "Give `WanImageToVideo` the proportions of your image."),
-        _a14b(WAN22_I2V, None, "psa_balanced", "psa_wan22_i2v", from_image=True),
+        "Both experts patched; a start image, 832 x 480, 81 frames, 20 steps.",
+        (BASELINE_OF_BOTH, SAME_DIAL, BOTH, "Give `WanImageToVideo` the proportions of your image."),
+        _a14b(WAN22_I2V, None, "psa_wan22_i2v", from_image=True),
     ),
     Workflow(
         "wan22_i2v_a14b_4steps",
         "Wan 2.2 A14B, image to video in 4 steps",
         "Both experts with their 4-step LoRAs, both patched; a start image, 832 x 480, 81 frames.",
-        (BASELINE, FEW, BOTH, "Give `WanImageToVideo` the proportions of your image."),
-        _a14b(WAN22_I2V, WAN22_I2V_4STEPS, "psa_few_steps", "psa_wan22_i2v_4steps", from_image=True),
+        (BASELINE_OF_BOTH, SAME_DIAL, FEW, BOTH, "Give `WanImageToVideo` the proportions of your image."),
+        _a14b(WAN22_I2V, WAN22_I2V_4STEPS, "psa_wan22_i2v_4steps", from_image=True),
     ),
 )
