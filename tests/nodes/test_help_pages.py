@@ -7,6 +7,9 @@ from typing import Any
 
 import pytest
 
+from psa_core.settings.dial import QUALITIES, preset_of
+from psa_core.settings.presets import load_preset
+
 from ..comfyui.pack_texts import (
     CHINESE,
     LANGUAGES,
@@ -78,6 +81,18 @@ def test_both_languages_say_the_same(node: str) -> None:
     assert sorted(code(english)) == sorted(code(chinese))
     assert re.findall(r"\]\((.*?)\)", english) == re.findall(r"\]\((.*?)\)", chinese)
     assert re.findall(r"^    .*", english, re.MULTILINE) == re.findall(r"^    .*", chinese, re.MULTILINE)
+
+
+@EACH_PAGE
+def test_the_patchs_page_has_the_dials_numbers(language: str) -> None:
+    presets = [load_preset("tiny_video", preset_of(quality)) for quality in QUALITIES]
+    numbers = [float(preset.target_density or 0) for preset in presets]
+    numbers += [float(str(preset.warmup_steps).removesuffix("%")) for preset in presets]
+    (row,) = [
+        row for table in tables(help_page("PSAAttentionPatch", language)) for row in table.rows if "quality" in row[0]
+    ]
+
+    assert [float(number) for number in re.findall(r"\d+(?:\.\d+)?", row[1])] == numbers
 
 
 @EACH_NODE

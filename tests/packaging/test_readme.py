@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from psa_core.settings.dial import QUALITIES, preset_of
+from psa_core.settings.presets import load_preset
 from tools.backend_table import backend_table
 
 from ..comfyui.pack_texts import CHINESE, LANGUAGES, ROOT, code, headings, locale, node_ids, tables
@@ -190,6 +192,14 @@ def test_every_workflow_is_named_and_no_other(language: str) -> None:
 @EACH_LANGUAGE
 def test_the_table_of_backends_is_that_of_the_code(language: str) -> None:
     assert f"\n\n{backend_table(language)}\n\n" in readme(language)
+
+
+@EACH_LANGUAGE
+def test_the_tuning_guide_has_the_dials_numbers(language: str) -> None:
+    presets = {quality: load_preset("tiny_video", preset_of(quality)) for quality in QUALITIES}
+    dial = [[f"`{quality}`", f"{preset.target_density:g}", preset.warmup_steps] for quality, preset in presets.items()]
+
+    assert dial in [[row[:3] for row in table.rows] for table in tables(readme(language))]
 
 
 @EACH_LANGUAGE
