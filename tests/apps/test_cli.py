@@ -135,7 +135,7 @@ def test_demo_says_how_to_install_what_is_missing(capsys, monkeypatch: pytest.Mo
     )
 
 
-def test_demo_hands_its_options_on_and_prints_one_line(capsys, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_demo_hands_its_options_on_and_prints_a_table(capsys, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     pytest.importorskip("diffusers")
     pytest.importorskip("matplotlib")
     pytest.importorskip("imageio_ffmpeg")
@@ -144,10 +144,11 @@ def test_demo_hands_its_options_on_and_prints_one_line(capsys, monkeypatch: pyte
     words = ["--output", str(tmp_path), "--steps", "5", "--width", "64", "--seed", "7"]
     assert main(["demo", *words, "--schedule", "last_dense=1", "--radial", "mode=coarsen"]) == 0
     (settings,) = given
-    (psa,) = settings.presets
-    assert psa.config.schedule == Schedule(last_dense=1)
-    assert psa.config.radial == RadialMask(mode="coarsen")
-    assert (settings.output, psa.steps, psa.width, settings.seeds) == (tmp_path, 5, 64, (7,))
+    assert settings.output == tmp_path
+    for psa in settings.presets:
+        assert psa.config.schedule == Schedule(last_dense=1)
+        assert psa.config.radial == RadialMask(mode="coarsen")
+        assert (psa.steps, psa.width, settings.seeds) == (5, 64, (7,))
     assert settings.clips == [Clip("a red circle moving left over gray stripes", 7)]
     assert capsys.readouterr().out == f"density 0.5\nvideos and pictures are in {tmp_path}\n"
 

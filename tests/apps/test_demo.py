@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from psa_core import ConfigError, load_presets
 from psa_core.apps.compare.comparison_settings import CompareSettings
 from psa_core.apps.demo import add_options, read_settings, run_demo
 from psa_core.report.report import Report
+from psa_core.settings.mask_ratios import quota_density
 
 pytest.importorskip("diffusers", minversion="0.35")
 pytest.importorskip("transformers")
@@ -26,7 +28,7 @@ pytest.importorskip("imageio_ffmpeg")
 from psa_core.report.pictures.heat_maps import density_picture, levels_picture  # noqa: E402
 
 LAYERS = 12
-FILES = {"dense.mp4", "psa.mp4", "side_by_side.mp4", "levels.png", "density.png", "report.json"}
+FILES = {"dense.mp4", "psa.mp4", "upstream.mp4", "side_by_side.mp4", "levels.png", "density.png", "report.json"}
 
 
 def settings_of(*words: object) -> CompareSettings:
@@ -48,25 +50,29 @@ def smallest(output: Path, seed: int, *words: str) -> CompareSettings:
     return settings_of("--output", output, *size, "--seed", seed, *words)
 
 
-def test_writes_every_file_and_says_in_one_line_what_it_did(tmp_path: Path) -> None:
-    line = run_demo(small(tmp_path / "new" / "folder"))
+def test_writes_every_file_and_says_in_a_table_what_it_did(tmp_path: Path) -> None:
+    table = run_demo(small(tmp_path / "new" / "folder"))
     output = tmp_path / "new" / "folder"
     assert {file.name for file in output.iterdir()} == FILES
-    assert "\n" not in line
     report = json.loads((output / "report.json").read_text())
-    assert f"density {report['density']:.3f}" in line
-    assert f"PSNR {report['quality']['psnr']:.1f} dB, SSIM {report['quality']['ssim']:.3f}" in line
+    _, dense, dial, upstream, *_ = (re.split(r"  +", line) for line in table.splitlines())
+    assert (dense[0], dense[1]) == ("dense attention", "1.000")
+    for row, name, numbers in ((dial, "balanced", report), (upstream, "upstream's recipe", report["upstream"])):
+        quality = numbers["quality"]
+        shown = f"{quality['psnr']:.1f} dB", f"{quality['ssim']:.3f}", f"{quality['flicker']:.3f}"
+        assert row[:-1] == [name, f"{numbers['density']:.3f}", *shown]
     size = {"steps": 4, "frames": 5, "width": 192, "height": 96}
     assert report["settings"] == {"prompt": "a blue star", **size, "seed": 5}
     assert report["config"]["type"] == "psa"
     guided = 2
-    assert report["dense_calls"] == {"warm-up": guided * 2 * LAYERS}
-    places = [(step, layer) for step in (2, 3) for _ in range(guided) for layer in range(LAYERS)]
+    assert report["dense_calls"] == {"warm-up": guided * LAYERS}
+    places = [(step, layer) for step in (1, 2, 3) for _ in range(guided) for layer in range(LAYERS)]
     assert [(x["step"], x["layer"]) for x in report["sparse_calls"]] == places
     assert 0 < report["density"] < 1
     assert 10 < report["quality"]["psnr"] < 60
-    for name, height, width in (("dense", 96, 192), ("psa", 96, 192), ("side_by_side", 128, 400)):
-        assert iio.imread(output / f"{name}.mp4", plugin="FFMPEG").shape == (5, height, width, 3)
+    for name in ("dense", "psa", "upstream"):
+        assert iio.imread(output / f"{name}.mp4", plugin="FFMPEG").shape == (5, 96, 192, 3)
+    assert iio.imread(output / "side_by_side.mp4", plugin="FFMPEG").shape == (5, 128, 608, 3)
     for name in ("levels", "density"):
         assert np.ptp(iio.imread(output / f"{name}.png")) > 100
 
@@ -82,11 +88,21 @@ def test_the_same_seed_gives_the_same_numbers(tmp_path: Path) -> None:
     assert numbers(4) != first
 
 
-def test_a_quality_takes_the_place_of_the_default_preset() -> None:
+@pytest.mark.parametrize("quality", ["fast", "balanced", "near_dense"])
+def test_upstreams_recipe_stands_beside_the_dial_at_its_density(quality: str) -> None:
     presets = load_presets()["tiny_video"]
-    default, fast = (settings_of(*words).presets[0] for words in ((), ("--quality", "fast")))
-    assert (default.preset, default.config) == ("PSA", presets["psa_balanced"])
-    assert (fast.preset, fast.config) == ("PSA", presets["auto_fast"])
+    dial, upstream = settings_of("--quality", quality).presets
+    assert (dial.preset, dial.config) == (quality, presets[f"auto_{quality}"])
+    assert dial.config.target_density == pytest.approx(quota_density(upstream.config.mask_ratios))
+    alike = ("block_m", "block_n", "warmup_steps", "map_steps", "min_tokens")
+    assert [getattr(dial.config, name) for name in alike] == [getattr(upstream.config, name) for name in alike]
+    theirs = presets["psa_balanced"]
+    for name in ("importance", "use_rearrange", "rearrange_method"):
+        assert getattr(upstream.config, name) == getattr(theirs, name)
+
+
+def test_the_dial_stands_at_balanced() -> None:
+    assert settings_of() == settings_of("--quality", "balanced")
     with pytest.raises(ConfigError, match="--quality = 'best': must be one of fast, balanced, near_dense"):
         settings_of("--quality", "best")
 
@@ -94,7 +110,7 @@ def test_a_quality_takes_the_place_of_the_default_preset() -> None:
 @pytest.mark.parametrize(
     ("option", "value", "allowed"),
     [
-        ("steps", 2, "more than 2"),
+        ("steps", 1, "more than 1"),
         ("frames", 32, "a multiple of 4 and one more"),
         ("frames", 1, "a multiple of 4 and one more"),
         ("width", 100, "a multiple of 16"),

@@ -64,8 +64,8 @@ def add_attention_options(group: Any, parser: argparse.ArgumentParser) -> None:
 
 def add_quality_option(group: Any, **how: Any) -> None:
     """The dial, which :func:`read_quality` reads."""
-    words = ", ".join(QUALITIES)
-    group.add_argument("--quality", help=f"how near to dense attention: {words}; preset auto_<quality>", **how)
+    words, default = ", ".join(QUALITIES), f"; default: {how['default']}" if "default" in how else ""
+    group.add_argument("--quality", help=f"how near to dense attention: {words}; preset auto_<quality>{default}", **how)
 
 
 def read_quality(quality: str) -> str:
