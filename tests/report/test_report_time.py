@@ -62,7 +62,7 @@ def test_calibration_is_a_part_of_sparse_calls(monkeypatch: pytest.MonkeyPatch) 
     config = PSAConfig(mask_mode="calibrated", block_n=32, block_m=64, target_density=0.3)
     run, seconds = Run(config, "torch"), itertools.count()
     monkeypatch.setattr(run.report._clock, "_now", lambda: float(next(seconds)))
-    tensors = random_qkv(Shape(1, 2, 256, 128), device=CPU)
+    tensors = random_qkv(Shape(1, 2, 128, 128), device=CPU)
     for step in range(6):
         run.attend(*tensors, Place(step, 0, GRID, steps=6))
     # Recipes are chosen in the first step, and their error is measured four steps later and in the last one.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from ...settings.dial import DIAL_PRESETS
 from ...settings.errors import ConfigError
 from ..generate.options import (
     NEEDS,
@@ -32,7 +33,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     what.add_argument("--seeds", type=int, nargs="+", default=[0], help="of the noise, for every prompt; default: 0")
     add_model_options(parser.add_argument_group("model"))
     attention = parser.add_argument_group("attention", "what is given here changes every preset")
-    attention.add_argument("--presets", nargs="+", metavar="PRESET", help="default: all of the model that are sparse")
+    attention.add_argument("--presets", nargs="+", metavar="PRESET", help="default: all sparse ones but the dial's")
     add_quality_option(attention, nargs="+")
     add_attention_options(attention, parser)
     attention.add_argument(
@@ -68,7 +69,8 @@ def read_settings(parsed: argparse.Namespace) -> CompareSettings:
     qualities = {read_quality(quality): "--quality" for quality in parsed.quality or []}
     names = [*(parsed.presets or []), *qualities]
     if not names:
-        names = [name for name, config in family.presets.items() if config.type != "dense"]
+        # The dial has an option of its own.
+        names = [name for name, config in family.presets.items() if config.type != "dense" and name not in DIAL_PRESETS]
     if not names:
         raise ConfigError("--presets", None, f"{parsed.model} has no sparse one")
     configs = {name: read_config(parsed, family, name, qualities.get(name, "--presets")) for name in names}
