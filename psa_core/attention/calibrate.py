@@ -33,9 +33,9 @@ def calibrate(
 ) -> Calibration:
     """Measure what each head needs: the error of every candidate recipe on a few query blocks, and the choice by it.
 
-    Candidates are raster order, rows, columns and the Gilbert curve, each with the three mixes and importance by
-    ``sub_block_mass``, at the config's ``target_density``, or at a ladder of densities of which each head takes the
-    lowest that keeps to ``target_error``. A head of several batch entries that
+    Candidates are raster order, rows, columns and the Gilbert curve, each with the three mixes (level 1 with importance
+    by ``sampled_max``, the others by ``sub_block_mass``), at the config's ``target_density``, or at a ladder of
+    densities of which each head takes the lowest that keeps to ``target_error``. A head of several batch entries that
     choose differently gets the recipe of the one with the largest error. Deterministic.
 
     Args:

@@ -15,8 +15,8 @@ from ..settings.recipe import Recipe
 from .recipes import Choice
 from .trial import ORDERS_TRIED, Errors, Trial
 
-# Each with the estimator whose maps serve it best for the time that they take (benchmarks/NOTES.md). Where the rest is
-# skipped the strongest blocks must be found, and the largest weight finds them; where all else is pooled, mass counts.
+# Each with the estimator that serves it best for the time that it takes (benchmarks/NOTES.md): at 38,880 tokens level 1
+# has a fifth less error by sampled_max, and the tail none.
 TRIED = {"level 1": "sampled_max", "pyramid": "sub_block_mass", "tail": "sub_block_mass"}
 
 # Densities that a head may take to keep to an error, each about 1.4 times the one before. At the first of a pair of

@@ -238,7 +238,7 @@ def _apply_model(
         grid = _grid(x, patch.model)
         previous = previous_override(options.get(OVERRIDE_KEY))
         facts = (step, call.part.steps, call.window.holds(sigma), grid, references, text_length, image_tokens, x.device)
-        prompts = call.prompts.of(options.get("cond_or_uncond") or (), options.get("uuids") or ())
+        prompts = call.prompts.of(step, options.get("cond_or_uncond") or (), options.get("uuids") or ())
         forward = Forward(call.run, patch.model, *facts, prompts, previous, options)
         options[OVERRIDE_KEY] = attention_override
 

@@ -41,7 +41,7 @@ from ...settings.schedule import Schedule
 from ..kept import MAP_MEMORY
 from ..run import Run
 from .attention import Layer
-from .calibrations import Given, by_expert
+from .calibrations import GivenCalibrations, by_expert
 from .denoising import Denoising
 from .families import family_of, transformers_of
 from .operators import enter
@@ -60,7 +60,7 @@ def patch(
     steps: int | None = None,
     keep_levels: bool = False,
     measure_errors: bool = False,
-    calibration: Given | None = None,
+    calibration: GivenCalibrations | None = None,
     map_memory: float = MAP_MEMORY,
 ) -> Handle:
     """Run the video self-attention of a pipeline or transformer through Pyramid Sparse Attention.

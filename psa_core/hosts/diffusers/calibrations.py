@@ -12,11 +12,11 @@ from ...settings.errors import ConfigError, errors_at
 from ..given import check_given
 from .families import family_of
 
-Given = Calibration | Mapping[str, Calibration]
+GivenCalibrations = Calibration | Mapping[str, Calibration]
 
 
 def by_expert(
-    given: Given | None, transformers: Mapping[str, torch.nn.Module], config: PSAConfig
+    given: GivenCalibrations | None, transformers: Mapping[str, torch.nn.Module], config: PSAConfig
 ) -> dict[int, Calibration]:
     """Calibrations by the place of their transformer among those of a pipeline; those without are left out.
 
