@@ -8,7 +8,8 @@ import logging
 from comfy_api.latest import io
 
 from .. import psa_core as core
-from ..psa_core.hosts.comfyui import LoadedCalibration, Patch, patch_model, recognise
+from ..psa_core.hosts.comfyui import AnyModel, LoadedCalibration, Patch, model_of, patch_model
+from ..psa_core.hosts.comfyui.models import OFF, UNKNOWN_MODELS, VIDEO
 from ..psa_core.ops.backends import BACKENDS
 from ..psa_core.settings.dial import QUALITIES, preset_of
 from ..psa_core.settings.errors import errors_at
@@ -23,6 +24,7 @@ log = logging.getLogger(__name__)
 # What the node did before it had a dial, and goes on to do for prompts and graphs from then.
 PRESET = "preset"
 _QUALITIES = (*QUALITIES, PRESET)
+AS_THEY_LIE = "not a model that the pack knows: tokens in the order they have, no static masks"
 
 
 class PSAAttentionPatch(io.ComfyNode):
@@ -33,12 +35,12 @@ class PSAAttentionPatch(io.ComfyNode):
             display_name="PSA Attention Patch",
             category="PSA",
             description=(
-                "Runs the self-attention of Wan and CogVideoX as Pyramid Sparse Attention. Put it between the model "
-                "loader and the sampler. After each run it shows what it did."
+                "Runs the self-attention of video models as Pyramid Sparse Attention. Put it between the model loader "
+                "and the sampler. After each run it shows what it did."
             ),
             search_aliases=["sparse attention", "pyramid", "speed", "faster video", "wan", "cogvideox"],
             inputs=[
-                io.Model.Input("model", tooltip="A Wan or CogVideoX model; any other is left as it is."),
+                io.Model.Input("model", tooltip="A video model; what unknown_models leaves out stays as it is."),
                 io.Boolean.Input("enabled", default=True, tooltip="Off hands the model on unchanged."),
                 io.Combo.Input(
                     "backend",
@@ -87,6 +89,17 @@ class PSAAttentionPatch(io.ComfyNode):
                     ),
                     optional=True,
                 ),
+                io.Combo.Input(
+                    "unknown_models",
+                    options=list(UNKNOWN_MODELS),
+                    default=VIDEO,
+                    tooltip=(
+                        "Models that the pack does not know: video takes those that make videos, with tokens in the "
+                        "order they have and without static masks; all takes images too; off leaves them dense."
+                    ),
+                    optional=True,
+                    advanced=True,
+                ),
             ],
             outputs=[io.Model.Output(tooltip="The patched model.")],
             hidden=[io.Hidden.unique_id],
@@ -106,11 +119,13 @@ class PSAAttentionPatch(io.ComfyNode):
         schedule: core.Schedule | None = None,
         calibration: LoadedCalibration | None = None,
         quality: str = PRESET,
+        unknown_models: str = OFF,
     ) -> io.NodeOutput:
         if not enabled:
             say(cls.hidden.unique_id, "PSA: off")
             return io.NodeOutput(model)
-        video_model = recognise(model.model)
+        check_choice("unknown_models", unknown_models, UNKNOWN_MODELS)
+        video_model = model_of(model.model, unknown_models)
         if video_model is None:
             log.warning("PSA: %s is not a Wan or CogVideoX model and stays dense", type(model.model).__name__)
         source = _source(quality, loaded=preset is not None)
@@ -122,10 +137,12 @@ class PSAAttentionPatch(io.ComfyNode):
         given = {"min_tokens": min_tokens or None, "radial": mask, "schedule": schedule}
         config = preset.replace(**{key: value for key, value in given.items() if value is not None})
         announce = functools.partial(_announce, cls.hidden.unique_id, preset)
-        recipes, remarks = None, tuple[str, ...]()
+        recipes = None
+        remarks: tuple[str, ...] = (AS_THEY_LIE,) if isinstance(video_model, AnyModel) else ()
         if calibration is not None and video_model is not None:
             with errors_at("PSA Attention Patch"):
-                recipes, remarks = calibration.fitted(config, model.model, video_model)
+                recipes, more = calibration.fitted(config, video_model)
+            remarks += more
         patch = Patch(config, backend, video_model, announce, recipes, remarks, source)
         return io.NodeOutput(patch_model(model, patch))
 

@@ -11,7 +11,7 @@ from comfy_api.latest import io
 from ..psa_core.apps.doctor.clip import DEFAULT_FAMILY, Clip
 from ..psa_core.apps.doctor.diagnosis import Host, diagnose
 from ..psa_core.apps.doctor.measure import HostAttention
-from ..psa_core.hosts.comfyui.models import attention_heads, recognise
+from ..psa_core.hosts.comfyui.models import recognise
 from ..psa_core.hosts.comfyui.own_attention import (
     attention_device,
     comfyui_version,
@@ -69,7 +69,7 @@ class PSADoctor(io.ComfyNode):
     @classmethod
     def execute(cls, width: int, height: int, frames: int, model: Any = None) -> io.NodeOutput:
         known = None if model is None else recognise(model.model)
-        heads = None if known is None else attention_heads(model.model)
+        heads = None if known is None else (known.heads, known.head_dim)
         clip = Clip.of(DEFAULT_FAMILY if known is None else known.family, width, height, frames, heads)
         make_room(clip.working_memory)
         diagnosis = diagnose(clip, _host(model, clip if known else None), _progress())
@@ -89,7 +89,7 @@ def _host(model: Any, clip: Clip | None) -> Host:
     facts = [("ComfyUI", f"{version or 'of unknown version'}, models on {device}, attention: {attention.name}")]
     if model is not None:
         name = type(model.model).__name__
-        what = f"measured as {clip.family.name}" if clip else f"neither Wan nor CogVideoX: {DEFAULT_FAMILY} is measured"
+        what = f"measured as {clip.family.name}" if clip else f"not a model that is known: {DEFAULT_FAMILY} is measured"
         facts.append(("model", f"{name}, {what}"))
     return Host(facts, user_presets_dir(), version, attention, device)
 

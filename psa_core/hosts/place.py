@@ -28,6 +28,7 @@ class Place:
         conditions: how many of those that guidance compares, such as with the prompt and without, stand side by side
             in the batch. They have the same latents, and they share recipes and level maps: guidance multiplies their
             difference, and with it whatever sparse attention does to the one and not to the other.
+        grid_optional: whether tokens may be cut into blocks in the order they have where the grid is unknown.
         window: which part of the clip it is, where a model sees it in parts; None for the whole.
     """
 
@@ -43,6 +44,7 @@ class Place:
     condition: Hashable = None
     conditions: int = 1
     window: Hashable = None
+    grid_optional: bool = False
 
     @property
     def clip_frames(self) -> int:

@@ -15,6 +15,8 @@ from ..settings.config import PSAConfig
 from ..settings.errors import ConfigError
 from ..settings.radial import RadialMask
 from ..settings.scenes import check_scenes
+from ..settings.sizes import HEAD_SIZES
+from .mask import masks_something
 from .place import Place
 
 
@@ -37,29 +39,32 @@ class Request(NamedTuple):
 
     Attributes:
         q_tokens, k_tokens, head_dim: of the call.
-        mask, causal, dropout: whether there is any of it.
+        mask: added to logits, or which pairs there are; None for all.
+        causal, dropout: whether there is any of it.
+        odd_values: whether values have other sizes than keys.
         grouped: whether several heads of queries share one of keys.
         scale: of the logits; None for the usual one.
         full_precision: whether nothing may be less exact than the model's own attention.
         gradients: whether autograd records the call.
         dtypes: of queries, keys and values.
         prompts: how many tokens the prompts have that the model attends to in other calls.
-        pose: whether it has to do with a pose video beside the clip.
+        other: what it is, where that is not the video's self-attention; "" where nothing speaks for that.
     """
 
     q_tokens: int
     k_tokens: int
     head_dim: int
-    mask: bool = False
+    mask: torch.Tensor | None = None
     causal: bool = False
     dropout: bool = False
+    odd_values: bool = False
     grouped: bool = False
     scale: float | None = None
     full_precision: bool = False
     gradients: bool = False
     dtypes: tuple[torch.dtype, ...] = ()
     prompts: tuple[int, ...] = ()
-    pose: bool = False
+    other: str = ""
 
 
 def _nothing() -> None:
@@ -132,12 +137,14 @@ def _scenes_fit(radial: RadialMask | None, frames: int, frames_per_token: int) -
 
 # Known before there is a call that could be described.
 UNKNOWN_MODEL = "not a Wan or CogVideoX model"
+UNREADABLE = "a call in a form of the model's own"
 CONTEXT_PARALLELISM = "context parallelism"
 NO_TORCH_ATTENTION = "no call of torch's attention in the layer"
 
 CROSS_ATTENTION = "cross-attention"
 _CROSS = Reason(CROSS_ATTENTION, lambda call: call.q_tokens != call.k_tokens)
-_MASK = Reason("attention mask", lambda request: request.mask)
+_MASKED = "attention mask"
+_MASK = Reason(_MASKED, lambda request: request.mask is not None and masks_something(request.mask))
 _GRADIENTS = Reason("gradients are on (torch.no_grad turns them off)", lambda request: request.gradients)
 _MIXED = Reason(
     lambda request: f"q, k and v of different dtypes ({', '.join(map(str, request.dtypes))})",
@@ -146,22 +153,25 @@ _MIXED = Reason(
 
 # What PSA does not compute, by what models of each host can ask for.
 COMFYUI = (
-    Reason("attention with the pose video", lambda request: request.pose),
+    Reason(lambda request: request.other, lambda request: bool(request.other)),
     _CROSS,
+    Reason(lambda request: f"head size {request.head_dim}", lambda request: request.head_dim not in HEAD_SIZES),
     # Same lengths on both sides: nothing in the call tells self-attention from attention to the prompt.
     Reason(
         lambda request: f"video and prompt both have {request.q_tokens} tokens",
         lambda request: request.q_tokens in request.prompts,
     ),
-    _MASK,
     Reason("scale of the model's own", lambda request: request.scale is not None),
     Reason("grouped-query attention", lambda request: request.grouped),
+    Reason("values of another size than keys", lambda request: request.odd_values),
     Reason("full precision asked for by the model", lambda request: request.full_precision),
     _GRADIENTS,
     _MIXED,
+    # The last, because it may have to look at the mask.
+    _MASK,
 )
 DIFFUSERS = (
-    _MASK,
+    Reason(_MASKED, lambda request: request.mask is not None),
     Reason(
         "causal attention, dropout or grouped heads",
         lambda request: request.causal or request.dropout or request.grouped,
@@ -192,11 +202,18 @@ def _not_the_grid(call: Call) -> str:
     return f"{call.q_tokens} tokens are not the grid {size} plus {call.place.text_length} of text"
 
 
+def _needs_grid(call: Call) -> bool:
+    """Whether all that the settings say is a mask, of which nothing is known without the grid."""
+    radial = call.config.radial
+    return call.place.grid is None and radial is not None and radial.decides_alone
+
+
 RUN = (
     _CROSS,
     Reason("the preset is dense", lambda call: call.config.type == "dense", expected=True),
-    Reason("video grid unknown", lambda call: call.place.grid is None),
-    Reason(_not_the_grid, lambda call: call.place.tokens != call.q_tokens),
+    Reason("video grid unknown", lambda call: call.place.grid is None and not call.place.grid_optional),
+    Reason("a mask, and the video's grid is unknown", _needs_grid),
+    Reason(_not_the_grid, lambda call: call.place.tokens not in (None, call.q_tokens)),
     Reason(
         lambda call: f"{call.q_tokens} tokens are fewer than min_tokens = {call.config.min_tokens}",
         lambda call: call.q_tokens < call.config.min_tokens,
@@ -211,7 +228,10 @@ RUN = (
     ),
     Reason(
         lambda call: f"the scenes do not fit a window of {call.place.clip_frames} token frames",
-        lambda call: not _scenes_fit(call.config.radial, call.place.clip_frames, call.place.frames_per_token),
+        lambda call: (
+            call.place.grid is not None
+            and not _scenes_fit(call.config.radial, call.place.clip_frames, call.place.frames_per_token)
+        ),
     ),
 )
 

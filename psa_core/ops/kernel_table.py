@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import torch
 
+from ..settings.sizes import HEAD_SIZES
+
 _HALF = (torch.float16, torch.bfloat16)
 
 
@@ -49,7 +51,7 @@ HOPPER = Kernels(
     what="the kernel for Hopper",
     vendors=("NVIDIA",),
     dtypes=_HALF,
-    head_sizes=(64, 128),
+    head_sizes=HEAD_SIZES,
     block_m=(128,),
     capability=((9, 0), (9, 0)),
     needs=("Triton", "Gluon"),
@@ -65,7 +67,7 @@ PORTABLE = Kernels(
     what="the Triton kernels",
     vendors=("NVIDIA", "AMD"),
     dtypes=_HALF,
-    head_sizes=(64, 128),
+    head_sizes=HEAD_SIZES,
     block_m=(64, 128),
     # Triton has matrix instructions from Ampere on; before it, kernels spill registers and exceed shared memory.
     capability=((8, 0), None),

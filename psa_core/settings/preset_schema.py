@@ -24,6 +24,7 @@ from typing import Any
 
 from .calibration_file import VERSION_KEY
 from .config import PSAConfig
+from .dial import DIAL_PRESETS
 from .errors import ConfigError, errors_at
 from .validation import plain
 from .words import cut, shown
@@ -101,8 +102,9 @@ def _read_family(name: str, body: Any, file: str) -> ModelFamily:
     if not presets:
         raise ConfigError("attention_configs", {}, "must hold at least one preset", source)
     default = str(family.get("default_attention", next(iter(presets))))
-    if default not in presets:
-        raise ConfigError("default_attention", default, "must be one of " + ", ".join(presets), source)
+    allowed = (*presets, *DIAL_PRESETS)
+    if default not in allowed:
+        raise ConfigError("default_attention", default, "must be one of " + ", ".join(allowed), source)
     scale = _mapping(family.get("video_scale", {}), "video_scale", source)
     notes += _unknown(scale, _SCALE_KEYS, f"{source}: video_scale")
     for key in scale.keys() & set(_SCALE_KEYS):

@@ -110,7 +110,8 @@ def _preset_files(path: Path) -> list[Path]:
 def _with_dial(family: ModelFamily) -> ModelFamily:
     """Add the dial's presets to a model; those that its files have under these names come before them."""
     presets = dict(family.presets)
-    for name, config in dial_presets(presets[family.default]).items():
+    default = presets.get(family.default, PSAConfig(text_length=family.text_length))
+    for name, config in dial_presets(default).items():
         presets.setdefault(name, config)
     return dataclasses.replace(family, presets=presets)
 

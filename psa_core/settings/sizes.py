@@ -7,6 +7,8 @@ Grid = tuple[int, int, int]
 
 BLOCK_M = (64, 128)
 BLOCK_N = (32, 64, 128)
+# Of attention that runs sparse.
+HEAD_SIZES = (64, 128)
 
 # Of transformer blocks; no model has as many.
 MOST_LAYERS = 1000

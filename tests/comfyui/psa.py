@@ -100,12 +100,13 @@ def psa(
     mask: Widgets | None = None,
     schedule: Widgets | None = None,
     quality: str | None = None,
+    unknown_models: str | None = None,
     **numbers: Any,
 ) -> Patch:
     """PSA Attention Patch behind a Preset Loader with `numbers` in place of the sparse preset's.
 
     `mask` and `schedule` are widgets in place of the helper's; None leaves the node out and its socket open, and
-    `quality` out of the prompt.
+    `quality` and `unknown_models` out of the prompt.
     """
 
     def patch(graph: Graph, model: Link) -> Link:
@@ -114,9 +115,10 @@ def psa(
             links["mask"] = graph.add("PSARadialMask", **(MASK_WIDGETS | mask))
         if schedule is not None:
             links["schedule"] = graph.add("PSASparsitySchedule", **(SCHEDULE_WIDGETS | schedule))
-        dial = {} if quality is None else {"quality": quality}
+        added = {"quality": quality, "unknown_models": unknown_models}
+        given = {key: value for key, value in added.items() if value is not None}
         return graph.add(
-            "PSAAttentionPatch", model=model, enabled=enabled, backend=backend, min_tokens=min_tokens, **dial, **links
+            "PSAAttentionPatch", model=model, enabled=enabled, backend=backend, min_tokens=min_tokens, **given, **links
         )
 
     return patch
@@ -183,6 +185,12 @@ def line(result: PromptResult, graph: Graph) -> Line:
     """The only line that the patch nodes of a graph showed."""
     (only,) = lines(result, graph)
     return only
+
+
+def remarks(result: PromptResult, graph: Graph) -> list[str]:
+    """What stands below the line on the only patch node of a graph."""
+    (node,) = graph.nodes_of("PSAAttentionPatch")
+    return result.lines[node].split("\n")[1:]
 
 
 def picture(address: str, result: PromptResult, node: str) -> Image.Image:

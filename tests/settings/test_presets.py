@@ -37,7 +37,7 @@ class TestBundled:
         families = load_families()
         assert {name: (f.text_length, tuple(f.video_scale.values())) for name, f in families.items()} == FAMILIES
         for family in families.values():
-            assert family.default == "psa_balanced"
+            assert family.default == ("psa_balanced" if family.name in (*LARGE, "tiny_video") else "auto_balanced")
             assert family.notes == ()
             assert list(family.video_scale) == ["width_divisor", "height_divisor", "depth_divisor"]
             assert family.presets["baseline"].type == "dense"
@@ -99,7 +99,7 @@ class TestBundled:
         assert load_preset("Wan2.1_14b") == load_preset("Wan2.1_14b", "psa_balanced")
 
     def test_unknown_names_list_the_known_ones(self) -> None:
-        with pytest.raises(ConfigError, match=r"model = 'Wan3': must be one of CogVideo1\.5_5b, .*Wan2\.2_A14B"):
+        with pytest.raises(ConfigError, match=r"model = 'Wan3': must be one of Any, CogVideo1\.5_5b, .*Wan2\.2_A14B"):
             load_preset("Wan3")
         with pytest.raises(ConfigError, match=r"preset = 'fast': Wan2\.1_14b has baseline, psa_balanced"):
             load_preset("Wan2.1_14b", "fast")

@@ -19,9 +19,10 @@ FAMILIES = {
     "CogVideo_5b": (226, (16, 16, 4)),
     "CogVideo_2b": (226, (16, 16, 4)),
     "tiny_video": (0, (16, 16, 4)),
+    "Any": (0, (16, 16, 4)),
 }
-# All but the one that comes with the package.
-LARGE = [model for model in FAMILIES if model != "tiny_video"]
+# All that have presets beside the dial, but the one that comes with the package.
+LARGE = [model for model in FAMILIES if model not in ("tiny_video", "Any")]
 
 # An upstream attention_config.yaml: several models, and the example presets of its guides.
 UPSTREAM_FILE = """

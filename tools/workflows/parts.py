@@ -41,7 +41,13 @@ def load_unet(canvas: Canvas, model: ModelFile, shift: float | None = None, lora
 
 def patch(canvas: Canvas, model: Output, title: str | None = None, **inputs: Any) -> Output:
     """PSA Attention Patch with its own defaults."""
-    widgets = {"enabled": True, "backend": "auto", "min_tokens": 0, "quality": "balanced"} | inputs
+    widgets = {
+        "enabled": True,
+        "backend": "auto",
+        "min_tokens": 0,
+        "quality": "balanced",
+        "unknown_models": "video",
+    } | inputs
     return canvas.add("PSAAttentionPatch", title, size=PATCH_SIZE, model=model, **widgets)
 
 

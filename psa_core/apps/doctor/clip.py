@@ -21,6 +21,7 @@ _HEADS = {
     "CogVideo_5b": (48, 64),
     "CogVideo1.5_5b": (48, 64),
     "tiny_video": (2, 128),
+    "Any": (32, 128),
 }
 DEFAULT_FAMILY = "Wan2.1_1.3b"
 # Video frames a latent frame, in the autoencoders of all of them.

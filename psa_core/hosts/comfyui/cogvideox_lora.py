@@ -8,7 +8,7 @@ import comfy.utils
 
 from ...models.cogvideox.lora import MappedLoRA, map_lora
 from ...settings.errors import ConfigError, errors_at
-from .models import recognise
+from .models import CogVideoX, recognise
 
 _PREFIX = "diffusion_model."
 
@@ -30,8 +30,7 @@ def apply_cogvideox_lora(
     Raises:
         ConfigError: another model, a file of which nothing fits, or one that states the same thing twice.
     """
-    video_model = recognise(model.model)
-    if video_model is None or video_model.kind != "cogvideox":
+    if not isinstance(recognise(model.model), CogVideoX):
         raise ConfigError(
             "model", type(model.model).__name__, "must be CogVideoX; for other models use ComfyUI's own LoRA loader"
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import threading
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterator
@@ -14,13 +13,12 @@ from typing import Any, NamedTuple
 import torch
 
 from ...ops.modes import wants_gradients
-from ...settings.sizes import Grid
 from ..place import Place
 from ..prompts import Prompts
-from ..reasons import COMFYUI, EXPECTED, UNKNOWN_MODEL, Request, first_reason
+from ..reasons import COMFYUI, EXPECTED, UNKNOWN_MODEL, UNREADABLE, Request, first_reason
 from ..run import Run
 from .model_sparse_attention import LEFT_TO_IT, beneath, is_model_sparse_attention
-from .models import VideoModel
+from .models import Inputs, Layout, VideoModel
 
 Override = Callable[..., torch.Tensor]
 
@@ -45,9 +43,8 @@ class Forward:
         model: the video model; None leaves every call dense.
         step, steps: step of the whole denoising, and how many it has.
         in_window: whether the schedule's window has the noise level.
-        grid: (frames, height, width) in tokens, by the latent's shape; None when unknown.
+        inputs: what it is given.
         reference_frames: as of :class:`~psa_core.hosts.place.Place`.
-        text_length, image_tokens: tokens of the conditioning, of the text and of a CLIP image.
         device: that the model runs on.
         prompts: that the batch consists of.
         previous: the override that would have run without the pack, or None for the model's own attention.
@@ -62,10 +59,8 @@ class Forward:
     step: int
     steps: int
     in_window: bool
-    grid: Grid | None
+    inputs: Inputs
     reference_frames: tuple[int, int] | None
-    text_length: int
-    image_tokens: int
     device: torch.device
     prompts: Prompts
     previous: Override | None
@@ -78,11 +73,13 @@ class Forward:
         """Run one call, sparse or as it would have run without the pack; arguments as of ComfyUI's overrides."""
         self.reached = True
         if self.model is None:
-            # Other models call with arguments of their own, which are not for us to read.
             return self._dense(UNKNOWN_MODEL, None, func, args, kwargs)
-        call = _read(*args, **kwargs)
-        place = self._place(call, self.model)
-        reason = self._dense_reason(call, place, self.model)
+        call = _read_or_none(args, kwargs)
+        if call is None:
+            return self._dense(UNREADABLE, None, func, args, kwargs)
+        layout = self.model.layout(self.inputs, call.request, call.options)
+        place = self._place(call, layout, self.model)
+        reason = self._dense_reason(call, layout, place, self.model)
         if reason is not None:
             layer = place.layer if call.q.shape[2] == call.k.shape[2] else None
             return self._dense(reason, layer, func, args, kwargs)
@@ -102,23 +99,16 @@ class Forward:
         with self.run.report.dense_call(reason, self.device, self.step, layer):
             return func(*args, **kwargs) if previous is None else previous(func, *args, **kwargs)
 
-    def _place(self, call: _Call, model: VideoModel) -> Place:
+    def _place(self, call: _Call, layout: Layout, model: VideoModel) -> Place:
         layer = call.options.get("block_index", self.calls)
         nth = self.calls_by_layer[layer]
         if call.q.shape[2] == call.k.shape[2]:
             self.calls += 1
             self.calls_by_layer[layer] += 1
-        grid, text_length = self.grid, self.text_length
-        if model.kind == "wan":
-            text_length = 0
-            # The model's own word comes first: it knows of frames that were added to the latent.
-            sizes = call.options.get("grid_sizes")
-            grid = grid if sizes is None else (int(sizes[0]), int(sizes[1]), int(sizes[2]))
-        facts = (self.steps, model.frames_per_token, self.in_window, self.reference_frames)
-        condition, conditions = (self.prompts.condition, nth), self.prompts.conditions
         return Place(
-            self.step, layer, grid, text_length, *facts,
-            condition=condition, conditions=conditions, window=self._window,
+            self.step, layer, layout.grid, layout.text_length, self.steps, model.frames_per_token, self.in_window,
+            self.reference_frames, condition=(self.prompts.condition, nth), conditions=self.prompts.conditions,
+            window=self._window, grid_optional=model.grid_optional,
         )  # fmt: skip
 
     @cached_property
@@ -127,23 +117,10 @@ class Forward:
         frames = getattr(self.options.get("context_window"), "index_list", None)
         return None if frames is None else tuple(frames)
 
-    def _dense_reason(self, call: _Call, place: Place, model: VideoModel) -> str | None:
-        prompts = (self.text_length, self.image_tokens) if model.kind == "wan" else ()
-        request = call.request._replace(prompts=prompts, pose=_is_pose(call.request, place.grid, model))
+    def _dense_reason(self, call: _Call, layout: Layout, place: Place, model: VideoModel) -> str | None:
+        other = model.other(self.inputs, call.request, layout)
+        request = call.request._replace(prompts=model.prompts(self.inputs), other=other)
         return first_reason(COMFYUI, request) or self.run.dense_reason(call.q, call.k, place)
-
-
-def _is_pose(request: Request, grid: Grid | None, model: VideoModel) -> bool:
-    """Whether a call of Wan Animate 2 has to do with its pose video.
-
-    That video has a branch of its own, without the reference frame. Then each frame of the clip looks at the whole
-    clip, and all but the first at their frame of the pose as well.
-    """
-    if model.variant != "animate2" or grid is None:
-        return False
-    frame, clip = grid[1] * grid[2], math.prod(grid)
-    branch = request.q_tokens == request.k_tokens == clip - frame
-    return branch or (request.q_tokens == frame and request.k_tokens in (clip, clip + frame) and grid[0] > 1)
 
 
 # ComfyUI runs the forwards of several GPUs in threads.
@@ -167,6 +144,15 @@ def under_way(forward: Forward) -> Iterator[None]:
         _thread.forward = outer
 
 
+def _read_or_none(args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Call | None:
+    """A call as far as it can be read: other packs' models may have arguments of their own."""
+    try:
+        call = _read(*args, **kwargs)
+    except (TypeError, ValueError, RuntimeError, AttributeError, IndexError):
+        return None
+    return call if call.q.ndim == call.k.ndim == call.v.ndim == 4 else None
+
+
 def _read(
     q: torch.Tensor,
     k: torch.Tensor,
@@ -185,9 +171,10 @@ def _read(
         q.shape[2],
         k.shape[2],
         q.shape[3],
-        mask=mask is not None,
+        mask=mask,
         scale=kwargs.get("scale"),
         grouped=bool(kwargs.get("enable_gqa")) or q.shape[1] != k.shape[1],
+        odd_values=k.shape != v.shape,
         full_precision=kwargs.get("low_precision_attention") is False,
         gradients=wants_gradients(q, k, v),
         dtypes=(q.dtype, k.dtype, v.dtype),

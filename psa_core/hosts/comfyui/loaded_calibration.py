@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from ...settings.calibration import Calibration
 from ...settings.config import PSAConfig
@@ -13,7 +12,7 @@ from ...settings.presets import bundled_dir, load_families
 from ...settings.user_calibrations import load_calibration
 from ...settings.validation import check_choice
 from ..given import check_given
-from .models import VideoModel, attention_heads
+from .models import VideoModel
 
 ERROR, ANEW = "error", "measure anew"
 OTHERWISE = (ERROR, ANEW)
@@ -51,15 +50,12 @@ class LoadedCalibration:
                 raise
             return cls(name, None, str(error), otherwise)
 
-    def fitted(
-        self, config: PSAConfig, base_model: Any, video_model: VideoModel
-    ) -> tuple[Calibration | None, tuple[str, ...]]:
+    def fitted(self, config: PSAConfig, video_model: VideoModel) -> tuple[Calibration | None, tuple[str, ...]]:
         """What a model can follow of it, and in words that and why it follows nothing.
 
         Args:
             config: settings of the patch.
-            base_model: ComfyUI's ``BaseModel``.
-            video_model: which that is.
+            video_model: which it is.
 
         Raises:
             ConfigError: it does not fit, and ``otherwise`` is ``"error"``; the message names what differs.
@@ -68,7 +64,7 @@ class LoadedCalibration:
         if self.calibration is not None:
             try:
                 with errors_at(f'calibration "{self.name}"'):
-                    _check_fits(self.calibration, config, base_model, video_model)
+                    _check_fits(self.calibration, config, video_model)
                 return self.calibration, ()
             except ConfigError as error:
                 if self.otherwise == ERROR:
@@ -78,10 +74,11 @@ class LoadedCalibration:
         return None, (f"{done}: {why_not}",)
 
 
-def _check_fits(calibration: Calibration, config: PSAConfig, base_model: Any, video_model: VideoModel) -> None:
-    heads, _ = attention_heads(base_model)
+def _check_fits(calibration: Calibration, config: PSAConfig, video_model: VideoModel) -> None:
+    if not video_model.heads:
+        raise ConfigError("model", video_model.family, "has no layers that are known, which calibrations are made for")
     made_on = calibration.model
     # A name that somebody else gave it says nothing of ours.
     if made_on != video_model.family and made_on in load_families(bundled_dir()):
         raise ConfigError("model", video_model.family, f"the calibration was made on {made_on}")
-    check_given(calibration, config, heads, video_model.layers or 0)
+    check_given(calibration, config, video_model.heads, video_model.layers or 0)

@@ -31,7 +31,7 @@ from .announce import Announce, with_remarks
 from .forward import Forward, under_way
 from .last_prompt import LastPrompt
 from .model_sparse_attention import LEFT_TO_IT
-from .models import VideoModel
+from .models import Inputs, VideoModel
 from .override import attention_override, previous_override
 from .reach import OVERRIDE_KEY, OptionsForBlocks, forget_graphs, is_compiled
 from .references import leading_references, trailing_references
@@ -135,7 +135,9 @@ def _outer_sample(
     guider = executor.class_obj
     outer_options = guider.model_options
     patch: Patch = outer_options["transformer_options"][PATCH_KEY]
-    call = _begin(patch, sigmas.tolist(), _grid(noise, patch.model), guider)
+    latent = _latent(noise, kwargs)
+    grid = None if patch.model is None else patch.model.grid(latent)
+    call = _begin(patch, sigmas.tolist(), grid, guider)
     guider.model_options = comfy.model_patcher.create_model_options_clone(outer_options)
     guider.model_options["transformer_options"][_RUN_KEY] = call
     try:
@@ -235,9 +237,9 @@ def _apply_model(
         text_length = 0 if c_crossattn is None else c_crossattn.shape[1]
         image_tokens = kwargs["clip_fea"].shape[-2] if kwargs.get("clip_fea") is not None else 0
         references = None if call.leading is None else (call.leading, trailing_references(kwargs))
-        grid = _grid(x, patch.model)
         previous = previous_override(options.get(OVERRIDE_KEY))
-        facts = (step, call.part.steps, call.window.holds(sigma), grid, references, text_length, image_tokens, x.device)
+        inputs = Inputs(_latent(x, kwargs), text_length, image_tokens, kwargs)
+        facts = (step, call.part.steps, call.window.holds(sigma), inputs, references, x.device)
         prompts = call.prompts.of(step, options.get("cond_or_uncond") or (), options.get("uuids") or ())
         forward = Forward(call.run, patch.model, *facts, prompts, previous, options)
         options[OVERRIDE_KEY] = attention_override
@@ -270,9 +272,7 @@ def _reached(
     return out
 
 
-def _grid(x: torch.Tensor, model: VideoModel | None) -> Grid | None:
-    """Video tokens in a latent ``[B, C, T, H, W]``, which models pad to whole patches; None for other latents."""
-    if model is None or x.ndim != 5:
-        return None
-    frames, height, width = (-(-n // p) for n, p in zip(x.shape[2:], model.patch_size, strict=True))
-    return frames, height, width
+def _latent(x: torch.Tensor, kwargs: dict[str, Any]) -> tuple[int, ...]:
+    """The shape of the video's latent, which models that make sound as well get packed into one with that."""
+    shapes = kwargs.get("latent_shapes")
+    return tuple(shapes[0]) if shapes else tuple(x.shape)

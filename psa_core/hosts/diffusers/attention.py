@@ -184,7 +184,7 @@ def _request(call: dict[str, Any]) -> Request:
         q.shape[2],
         k.shape[2],
         q.shape[3],
-        mask=call["attn_mask"] is not None,
+        mask=call["attn_mask"],
         causal=call["is_causal"],
         dropout=bool(call["dropout_p"]),
         grouped=call["enable_gqa"],

@@ -5,18 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 
-from ..client import PromptRejectedError, PromptResult
+from ..client import PromptRejectedError
 from ..conftest import ComfyUI
-from ..graphs import Graph, Settings, single_pass
-from ..psa import by_name, line, psa, psa_default
+from ..graphs import Settings, single_pass
+from ..psa import by_name, line, psa, psa_default, remarks
 
 MODEL = "Wan2.1_1.3b"
 SETTINGS = Settings(steps=4, cfg=1.0)
-
-
-def remarks(result: PromptResult, graph: Graph) -> list[str]:
-    (node,) = graph.nodes_of("PSAAttentionPatch")
-    return result.lines[node].split("\n")[1:]
 
 
 @pytest.mark.parametrize("quality", ["fast", "balanced", "near_dense"])

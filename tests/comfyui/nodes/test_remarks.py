@@ -6,10 +6,9 @@ from typing import Any
 
 import pytest
 
-from ..client import PromptResult
 from ..conftest import ComfyUI
-from ..graphs import Graph, Settings, single_pass, two_segments
-from ..psa import MASK_WIDGETS, lines, psa, psa_default
+from ..graphs import Settings, single_pass, two_segments
+from ..psa import MASK_WIDGETS, lines, psa, psa_default, remarks
 
 LAYERS = 2
 STEPS = 4
@@ -17,12 +16,6 @@ SETTINGS = Settings(steps=STEPS, cfg=1.0)
 FEW = "1 of 4 steps run sparse (3 dense at the start); a warm-up of 30% would take 2"
 NONE = "none of 4 steps run sparse (15 dense at the start); a warm-up of 30% would take 2"
 SKIPPED = {"level_1": 0.0, "level_2": 0.0, "level_4": 0.0, "level_8": 0.0}
-
-
-def remarks(result: PromptResult, graph: Graph) -> list[str]:
-    """What stands below the line of the only patch node of a graph."""
-    (node,) = graph.nodes_of("PSAAttentionPatch")
-    return result.lines[node].split("\n")[1:]
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from comfy_api.latest import ComfyExtension, io
 
 from .conditioning import TestImage, TestReference, TestText, TestVace
+from .families import FAMILY_NODES
 from .latent import TestLatent
 from .memory import add_memory_routes
 from .model import TestModel
@@ -31,6 +32,7 @@ class TestExtension(ComfyExtension):
             *(TestText, TestImage, TestVace, TestReference),
             *(TestLatent, TestModel, TestOverride, TestWeights, TestForward),
             *NEIGHBOURS,
+            *FAMILY_NODES,
             TestOddValues,
         ]
 

@@ -1,4 +1,4 @@
-"""The dial in ComfyUI's real front end: balanced on new nodes, and preset in graphs and prompts from before it."""
+"""Widgets that came later in ComfyUI's real front end: what they are on new nodes, and in older graphs and prompts."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ NODE = "PSAAttentionPatch"
 GRAPHS = PACK_ROOT / "tests" / "graphs" / "0.1.0"
 OPEN_PROMPT = "async (prompt) => { await app.loadApiJson(prompt, 'old.json'); }"
 
+BEFORE = {"quality": "preset", "unknown_models": "off"}
 CLONED = "() => window.psaNode.clone().widgets.find((widget) => widget.name === 'quality').value"
 
 
@@ -20,16 +21,16 @@ def old(kind: str) -> dict[str, Any]:
     return document
 
 
-def qualities(page: Any) -> list[str]:
-    """Those of all nodes, as they would run."""
-    exported = page.evaluate(EXPORT).values()
-    return [node["inputs"]["quality"] for node in exported if node["class_type"] == NODE]
+def added(page: Any) -> tuple[str, str]:
+    """What the patch has for them, as it would run."""
+    (inputs,) = [node["inputs"] for node in page.evaluate(EXPORT).values() if node["class_type"] == NODE]
+    return inputs["quality"], inputs["unknown_models"]
 
 
 def test_new_nodes_are_balanced_and_what_is_chosen_is_kept(canvas: Any) -> None:
     canvas.evaluate(ADD, NODE)
     values = canvas.evaluate(VALUES)
-    assert list(values.items())[-1] == ("quality", "balanced")
+    assert list(values.items())[-2:] == [("quality", "balanced"), ("unknown_models", "video")]
 
     canvas.evaluate(CHOOSE, ["quality", "near_dense"])
     reload_graph(canvas, canvas.evaluate(SAVE), NODE)
@@ -43,22 +44,22 @@ def test_new_nodes_are_balanced_and_what_is_chosen_is_kept(canvas: Any) -> None:
 def test_graphs_from_before_it_open_as_preset(canvas: Any) -> None:
     graph = old("workflows")
     reload_graph(canvas, graph, NODE)
-    assert qualities(canvas) == ["preset"]
-    assert canvas.evaluate(VALUES) == {"enabled": True, "backend": "auto", "min_tokens": 8192, "quality": "preset"}
+    assert added(canvas) == ("preset", "off")
+    assert canvas.evaluate(VALUES) == {"enabled": True, "backend": "auto", "min_tokens": 8192} | BEFORE
 
     # What the node had said, where a front end saved that among its values.
     (node,) = [node for node in graph["nodes"] if node["type"] == NODE]
     node["widgets_values"].append("PSA: density 0.213 | 1050 sparse, 1950 dense")
     reload_graph(canvas, graph, NODE)
-    assert qualities(canvas) == ["preset"]
+    assert added(canvas) == ("preset", "off")
 
 
 def test_prompts_from_before_it_open_as_preset(canvas: Any) -> None:
     prompt = old("prompts")
     canvas.evaluate(OPEN_PROMPT, prompt)
-    assert qualities(canvas) == ["preset"]
+    assert added(canvas) == ("preset", "off")
 
     (node,) = [node for node in prompt.values() if node["class_type"] == NODE]
     node["inputs"]["quality"] = "fast"
     canvas.evaluate(OPEN_PROMPT, prompt)
-    assert qualities(canvas) == ["fast"]
+    assert added(canvas) == ("fast", "off")

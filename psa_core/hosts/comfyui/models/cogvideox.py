@@ -1,0 +1,32 @@
+"""CogVideoX 1.0 and 1.5: one joint attention a block, text first."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ...reasons import Request
+from .video_model import Inputs, Layout, VideoModel
+
+
+@dataclass(frozen=True)
+class CogVideoX(VideoModel):
+    """It has no attention but that."""
+
+    @classmethod
+    def recognise(cls, unet: dict[str, Any]) -> CogVideoX | None:
+        """The model of a ``unet_config``; None for another family's."""
+        if unet.get("image_model") != "cogvideox":
+            return None
+        spatial, temporal = unet.get("patch_size", 2), unet.get("patch_size_t") or 1
+        heads = unet["num_attention_heads"]
+        family = "CogVideo1.5_5b" if unet.get("patch_size_t") else "CogVideo_5b" if heads >= 48 else "CogVideo_2b"
+        size = (temporal, spatial, spatial)
+        return cls(family, size, heads, unet["attention_head_dim"], unet.get("num_layers"))
+
+    def layout(self, inputs: Inputs, request: Request, options: Mapping[str, Any]) -> Layout:
+        return Layout(self.grid(inputs.latent), inputs.text_tokens)
+
+    def prompts(self, inputs: Inputs) -> tuple[int, ...]:
+        return ()

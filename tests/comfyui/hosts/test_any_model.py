@@ -1,0 +1,78 @@
+"""Models of no family that the pack knows: what of them runs sparse, and what does not."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+
+from ..conftest import ComfyUI
+from ..families import Family, sampled
+from ..psa import LEVEL_1_ONLY, line, psa, psa_default, relative_error, remarks
+
+SOMEBODYS = {"image_model": "somebodys"}
+# One double and two single blocks; two blocks of the text's own come before them.
+JOINT = Family("hunyuan_video", ((1, 16, 5, 16, 24),), more=SOMEBODYS)
+# Text in calls of its own, and heads of 64.
+CROSS = Family("ltxv", ((1, 128, 5, 6, 8),), mask="ones", more=SOMEBODYS)
+PROMPTS_OWN = "attention within the prompt"
+
+
+@pytest.mark.parametrize(("family", "sparse"), [(JOINT, 2 * 3), (CROSS, 2 * 2)], ids=["joint", "cross"])
+def test_self_attention_runs_sparse_as_its_tokens_lie(comfyui: ComfyUI, family: Family, sparse: int) -> None:
+    dense = comfyui.client.sample(sampled(family))
+    graph = sampled(family, psa(**LEVEL_1_ONLY, unknown_models="video"))
+    result = comfyui.client.run(graph)
+
+    shown = line(result, graph)
+    assert (shown.sparse, set(shown.reasons)) == (sparse, {PROMPTS_OWN if family is JOINT else "cross-attention"})
+    assert remarks(result, graph) == ["not a model that the pack knows: tokens in the order they have, no static masks"]
+    assert relative_error(comfyui.client.latent(result), dense) < 1e-4
+
+    other = comfyui.client.sample(sampled(family, psa(unknown_models="video")))
+    assert torch.isfinite(other).all()
+    assert relative_error(other, dense) > 1e-3
+
+
+def test_prompts_from_before_it_leave_it_dense(comfyui: ComfyUI) -> None:
+    graph = sampled(CROSS, psa())
+    shown = line(comfyui.client.run(graph), graph)
+    assert (shown.sparse, set(shown.reasons)) == (0, {"not a Wan or CogVideoX model"})
+
+
+def test_the_dial_and_min_tokens_of_the_preset(comfyui: ComfyUI) -> None:
+    graph = sampled(CROSS, psa_default(quality="fast", unknown_models="video"))
+    shown = line(comfyui.client.run(graph), graph)
+    assert shown.sparse > 0
+    graph = sampled(CROSS, psa_default(min_tokens=0, quality="fast", unknown_models="video"))
+    shown = line(comfyui.client.run(graph), graph)
+    assert set(shown.reasons) == {"cross-attention", "240 tokens are fewer than min_tokens = 8192"}
+
+
+@pytest.mark.parametrize(("unknown_models", "sparse"), [("video", 0), ("all", 6)])
+def test_images_are_for_all(comfyui: ComfyUI, unknown_models: str, sparse: int) -> None:
+    image = dataclasses.replace(JOINT, latent=((1, 16, 1, 24, 24),))
+    graph = sampled(image, psa(unknown_models=unknown_models))
+    shown = line(comfyui.client.run(graph), graph)
+    assert shown.sparse == sparse
+    assert shown.reasons == {PROMPTS_OWN: 4} | (
+        {} if sparse else {"an image: unknown_models = all takes images too": 6}
+    )
+
+
+@pytest.mark.parametrize(("mask", "sparse"), [("ones", 6), ("holes", 0)])
+def test_a_mask_that_masks_nothing_is_none(comfyui: ComfyUI, mask: str, sparse: int) -> None:
+    masked = dataclasses.replace(JOINT, mask=mask)
+    graph = sampled(masked, psa(**LEVEL_1_ONLY, unknown_models="video"))
+    result = comfyui.client.run(graph)
+    shown = line(result, graph)
+    assert shown.sparse == sparse
+    assert set(shown.reasons) == {PROMPTS_OWN} | (set() if sparse else {"attention mask"})
+    assert relative_error(comfyui.client.latent(result), comfyui.client.sample(sampled(masked))) < 1e-4
+
+
+def test_a_mask_alone_needs_a_grid(comfyui: ComfyUI) -> None:
+    graph = sampled(CROSS, psa(mask={}, unknown_models="video"))
+    shown = line(comfyui.client.run(graph), graph)
+    assert set(shown.reasons) == {"cross-attention", "a mask, and the video's grid is unknown"}
