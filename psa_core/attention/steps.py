@@ -8,6 +8,8 @@ from typing import NamedTuple
 import torch
 
 from ..ops.backends import choose_backend
+from ..ops.block_list.build import BlockList
+from ..ops.precision import PRECISIONS, precision_that_runs
 from ..ops.reorder import Orders, reorder_orders
 from ..settings.config import PSAConfig
 from ..settings.sizes import Grid
@@ -33,12 +35,14 @@ class AttentionInfo(NamedTuple):
             is skipped. On the device, so that asking costs no wait.
         backend: ``"triton"`` or ``"torch"``.
         choice: the recipe of each head, where calibration decided; None elsewhere, and in compiled graphs.
+        precision: that level 1 was computed in; ``"bf16"`` for that of the tensors.
     """
 
     levels: torch.Tensor
     level_shares: torch.Tensor
     backend: str
     choice: Choice | None = None
+    precision: str = PRECISIONS[0]
 
     @property
     def density(self) -> torch.Tensor:
@@ -79,11 +83,13 @@ class Attended(NamedTuple):
         out: ``[B, H, Lq, D]``.
         info: tells about the call when asked.
         level_map: its map; None where a mask decides alone, whose map is kept anyway.
+        exact_heads: uint8 ``[B, H]``, the heads that ``precision: auto`` left unquantised; None where it had no say.
     """
 
     out: torch.Tensor
     info: Callable[[], AttentionInfo]
     level_map: LevelMap | None
+    exact_heads: torch.Tensor | None = None
 
 
 def sparse_attention(
@@ -97,12 +103,14 @@ def sparse_attention(
     backend: str,
     choice: Choice | None = None,
     level_map: LevelMap | None = None,
+    exact_heads: torch.Tensor | None = None,
 ) -> Attended:
     """The steps of :func:`pyramid_sparse_attention`, one after another, from arguments that were checked.
 
     Args:
         choice: the recipe of each head, where calibration decides; None for measuring which.
         level_map: of an earlier call, in place of choosing levels anew.
+        exact_heads: of an earlier call, in place of measuring which heads ``precision: auto`` leaves unquantised.
     """
     backend = choose_backend(backend, q, k, v)
     trial = trial_of(q, k, v, config, grid, text_length, static_levels, backend)

@@ -23,6 +23,7 @@ from ..settings.config import PSAConfig
 from ..settings.recipe import RASTER, Recipe
 from ..settings.sizes import Grid
 from .attend import attend
+from .errors import relative_error, squares
 from .plan import coarsest_level
 from .recipes import HeadRecipes, head_recipes
 
@@ -34,7 +35,6 @@ ROWS = 32
 _TILE = 64
 # Steps of this share of a sequence, wrapped, fall evenly and never in step with the rows or columns of a picture.
 _GOLDEN = (5**0.5 - 1) / 2
-_TINY = torch.finfo(torch.float32).tiny
 
 
 class Errors(NamedTuple):
@@ -65,11 +65,6 @@ class Errors(NamedTuple):
     def cat(errors: Sequence[Errors]) -> Errors:
         """One after another."""
         return Errors(*(torch.cat(parts) for parts in zip(*errors, strict=True)))
-
-
-def relative_error(wrong: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
-    """Norm by norm, from squares."""
-    return (wrong / right.clamp_min(_TINY)).sqrt()
 
 
 def trial_blocks(tokens: int, block_m: int, text_length: int) -> tuple[int, ...]:
@@ -230,8 +225,8 @@ class TrialInOrder:
         )  # fmt: skip
         exact = self.exact.float()
         found = out.unflatten(2, (n, -1, tile))[..., :ROWS, :].flatten(3, 4)[..., : exact.shape[2], :]
-        wrong = _squares(_in_blocks(found.float() - exact[:, :, None])).movedim(2, 0)
-        return Errors(wrong, _squares(_in_blocks(exact))[None].expand(n, -1, -1, -1))
+        wrong = squares(_in_blocks(found.float() - exact[:, :, None])).movedim(2, 0)
+        return Errors(wrong, squares(_in_blocks(exact))[None].expand(n, -1, -1, -1))
 
 
 def measure_again(trial: Trial, orders: Orders | None, out: torch.Tensor) -> torch.Tensor:
@@ -248,12 +243,7 @@ def measure_again(trial: Trial, orders: Orders | None, out: torch.Tensor) -> tor
     positions = trial.positions(trial.blocks[spot_of(len(trial.blocks))])
     exact = scaled_dot_product_attention(take_tokens(trial.q, positions, orders), trial.k, trial.v).float()
     wrong = take_tokens(out, positions, orders).float() - exact
-    return torch.stack([_squares(x) for x in (wrong, exact)])
-
-
-def _squares(x: torch.Tensor) -> torch.Tensor:
-    """Squared norms of matrices, ``[...]`` of ``[..., n, D]``."""
-    return x.square().sum((-2, -1))
+    return torch.stack([squares(x) for x in (wrong, exact)])
 
 
 def _in_blocks(x: torch.Tensor) -> torch.Tensor:

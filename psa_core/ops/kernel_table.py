@@ -23,6 +23,7 @@ class Kernels:
         vendors: whose GPUs it runs on.
         dtypes, head_sizes, block_m: of queries, keys and values; tokens a query block.
         capability: NVIDIA's compute capability, the oldest and the newest; None for no newest.
+        lacking: majors of it in between whose GPUs lack what the kernels need.
         needs: packages beside torch, and parts of them.
         triton: the oldest version of Triton.
         no_gpu, other_gpu, fails, warning: texts of refusals: tensors elsewhere than on such a GPU, a GPU of another
@@ -37,6 +38,7 @@ class Kernels:
     head_sizes: tuple[int, ...] = ()
     block_m: tuple[int, ...] = ()
     capability: tuple[tuple[int, int], tuple[int, int] | None] | None = None
+    lacking: tuple[int, ...] = ()
     needs: tuple[str, ...] = ()
     triton: tuple[int, int] | None = None
     no_gpu: str = ""
@@ -85,3 +87,23 @@ TORCH = Kernels(name="torch", backend="torch", what="plain PyTorch", block_m=(64
 
 # Best first: each is taken before those behind it.
 TABLE = (HOPPER, PORTABLE, TORCH)
+
+# In place of the first two where a precision other than that of the tensors is asked for.
+QUANTISED = Kernels(
+    name="int8",
+    backend="triton",
+    what="the INT8 kernels",
+    vendors=("NVIDIA",),
+    dtypes=_HALF,
+    head_sizes=(64, 128),
+    block_m=(64, 128),
+    capability=((8, 0), None),
+    # Data centres' Blackwell (B200, B300) has no INT8 matrix instruction that Triton knows of.
+    lacking=(10,),
+    needs=("Triton",),
+    triton=(3, 3),
+    no_gpu="{device} is no NVIDIA GPU",
+    other_gpu="{gpu} has no INT8 matrix instructions that Triton knows of",
+    fails="Triton cannot run them here",
+    warning="The INT8 attention kernels do not run here; attention stays in the model's precision",
+)

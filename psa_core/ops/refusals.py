@@ -106,7 +106,8 @@ def device_refusal(
     if kernels.capability is not None and torch.version.hip is None:
         oldest, newest = kernels.capability
         capability = torch.cuda.get_device_capability(device)
-        if capability < oldest or (newest is not None and capability > newest):
+        beyond = newest is not None and capability > newest
+        if capability < oldest or beyond or capability[0] in kernels.lacking:
             return kernels.other_gpu.format(gpu=torch.cuda.get_device_name(device))
     try:
         with plain_tensors():

@@ -1,0 +1,96 @@
+"""Attention over a level map in INT8, and for which heads that is too coarse."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+
+from ..ops.attention.quantised import pack_for, quantised_attention_triton
+from ..ops.block_list.build import BlockList, build_block_list
+from ..ops.block_positions import block_positions
+from ..ops.constant import constant
+from ..ops.packed.rows import Packed
+from ..ops.pyramid.rows import Pyramid, build_pyramid
+from ..ops.reorder.orders import Orders, as_they_lie, take_tokens
+from .errors import relative_error, squares
+
+# Relative error that quantisation may add to a head's output.
+MOST_ADDED = 0.02
+
+
+class Quantised(NamedTuple):
+    """What came of attention in INT8.
+
+    Attributes:
+        out: ``[B, H, Lq, D]``.
+        level_shares: tells the shares of levels in the map.
+        exact_heads: uint8 ``[B, H]``, the heads that were not quantised; None for none.
+    """
+
+    out: torch.Tensor
+    level_shares: Callable[[], torch.Tensor]
+    exact_heads: torch.Tensor | None
+
+
+def attend_quantised(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    levels: torch.Tensor,
+    block_m: int,
+    block_n: int,
+    max_level: int,
+    precision: str,
+    orders: Orders | None = None,
+    q_orders: Orders | None = None,
+    block_list: BlockList | None = None,
+    exact_heads: torch.Tensor | None = None,
+    measured: tuple[int, ...] = (),
+) -> Quantised:
+    """As :func:`~.attend.attend` with the Triton kernels, in ``"int8"`` or ``"int8+fp8"``.
+
+    Args:
+        exact_heads: heads that are not to be quantised, where it is known which.
+        measured: query blocks on which the error that quantisation adds is measured, where it is not; a head to whose
+            output it adds more than 0.02 stays exact. None to quantise all heads.
+    """
+    if block_list is None:
+        block_list = build_block_list(levels, max_level, block_n, k.shape[2], "triton")
+    pyramid = build_pyramid(k, v, max_level, "triton", orders)
+    packed = pack_for(k, v, precision, block_m, block_n, orders)
+    if exact_heads is None and measured:
+        exact_heads = _too_coarse(q, k, v, levels, block_m, block_n, pyramid, packed, orders, q_orders, measured)
+    tensors = q, k, v, block_list, pyramid, packed
+    out = quantised_attention_triton(*tensors, block_m, block_n, orders, q_orders, exact_heads)
+    return Quantised(out, block_list.level_shares, exact_heads)
+
+
+def _too_coarse(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    levels: torch.Tensor,
+    block_m: int,
+    block_n: int,
+    pyramid: Pyramid,
+    packed: Packed,
+    orders: Orders | None,
+    q_orders: Orders | None,
+    blocks: tuple[int, ...],
+) -> torch.Tensor:
+    """The heads to which quantisation adds too much, uint8 ``[B, H]``: some query blocks are computed both ways."""
+    batch, heads, length, _ = q.shape
+    rows = take_tokens(q, block_positions(blocks, block_m, length, q.device), q_orders or orders)
+    of_rows = levels.index_select(2, constant(blocks, torch.int64, q.device))
+    block_list = build_block_list(of_rows, pyramid.max_level, block_n, k.shape[2], "triton")
+    in_order = None if orders is None else as_they_lie(batch, heads, rows.shape[2], q.device)
+    found = []
+    for value in (0, 1):
+        exact_heads = q.new_full((batch, heads), value, dtype=torch.uint8)
+        tensors = rows, k, v, block_list, pyramid, packed
+        out = quantised_attention_triton(*tensors, block_m, block_n, orders, in_order, exact_heads)
+        found.append(out.float())
+    added = relative_error(squares(found[0] - found[1]), squares(found[1]))
+    return (added > MOST_ADDED).to(torch.uint8)

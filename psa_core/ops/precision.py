@@ -1,0 +1,52 @@
+"""What attention is computed in: which precisions a GPU has matrix instructions for, and which one a call gets."""
+
+from __future__ import annotations
+
+import torch
+
+from .backends import triton_refusal
+from .kernel_table import QUANTISED
+from .launch import capability_of
+from .refusals import refusal
+
+# Coarsest last. Of level 1: queries and keys in INT8, values in float16 or in FP8.
+PRECISIONS = ("bf16", "int8", "int8+fp8")
+# Compute capability from which on NVIDIA's GPUs multiply FP8.
+_FP8 = (8, 9)
+
+
+def precisions(device: torch.device, dtype: torch.dtype, head_dim: int) -> tuple[str, ...]:
+    """Those that the Triton kernels can compute such tensors in on this GPU; ``"bf16"`` means as they are."""
+    if quantised_refusal(device, dtype, head_dim) is not None:
+        return PRECISIONS[:1]
+    return PRECISIONS if capability_of(device) >= _FP8 else PRECISIONS[:2]
+
+
+def precision_that_runs(wanted: str, device: torch.device, dtype: torch.dtype, head_dim: int) -> str:
+    """The coarsest that is no coarser than wanted and that this GPU has; ``"auto"`` wants any."""
+    if wanted == PRECISIONS[0]:
+        return wanted
+    there = precisions(device, dtype, head_dim)
+    return there[-1] if wanted == "auto" else there[min(PRECISIONS.index(wanted), len(there) - 1)]
+
+
+def quantised_refusal(device: torch.device, dtype: torch.dtype, head_dim: int) -> str | None:
+    """Why the INT8 kernels cannot run on such tensors, in a few words for a user; None when they can."""
+    reason = triton_refusal(device, dtype, head_dim)
+    # The interpreter, which needs no GPU, is the only one that the other kernels take such tensors to.
+    interpreted = device.type != "cuda"
+    return reason or refusal(QUANTISED, device, dtype, head_dim, _trial, interpreted=interpreted)
+
+
+def _trial(device: torch.device, dtype: torch.dtype, head_dim: int) -> None:
+    """Run the kernels once, as ``"auto"`` does."""
+    from .attention.quantised import pack_for, quantised_attention_triton
+    from .block_list.build import build_block_list
+    from .pyramid.rows import build_pyramid
+
+    x = torch.ones(1, 1, 256, head_dim, device=device, dtype=dtype)
+    block_list = build_block_list(torch.ones(1, 1, 2, 2, dtype=torch.uint8, device=device), 8, 128, 256, "triton")
+    packed = pack_for(x, x, PRECISIONS[2 if capability_of(device) >= _FP8 else 1], 128, 128)
+    exact_heads = torch.zeros(1, 1, dtype=torch.uint8, device=device)
+    pyramid = build_pyramid(x, x, 8, "triton")
+    quantised_attention_triton(x, x, x, block_list, pyramid, packed, 128, 128, exact_heads=exact_heads)
