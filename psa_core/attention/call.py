@@ -97,8 +97,8 @@ def pyramid_sparse_attention(
         out, levels, shares, chosen = compiled_attention(q, k, v, config, *rest)
         return (out, AttentionInfo(levels, shares, chosen)) if return_info else out
     choice = None if calibration is None else given_choice(calibration, q, config)
-    out, info, _ = sparse_attention(q, k, v, config, grid, text_length, static_levels, backend, choice)
-    return (out, info()) if return_info else out
+    attended = sparse_attention(q, k, v, config, grid, text_length, static_levels, backend, choice)
+    return (attended.out, attended.info()) if return_info else attended.out
 
 
 def attention_from_levels(

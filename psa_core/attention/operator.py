@@ -49,13 +49,13 @@ def _attention(
     size = None if grid is None else (grid[0], grid[1], grid[2])
     settings = _config(config)
     choice = None if calibration is None else given_choice(_calibration(calibration), q, settings)
-    out, ask, _ = sparse_attention(q, k, v, settings, size, text_length, static_levels, backend, choice)
-    info = ask()
+    attended = sparse_attention(q, k, v, settings, size, text_length, static_levels, backend, choice)
+    info = attended.info()
     levels, shares = info.levels, info.level_shares
     if settings.radial is not None:
         # A mask's map is one for all heads and outlives the call; a graph gets one of its own.
         levels, shares = levels.clone(memory_format=torch.contiguous_format), shares.clone()
-    return out, levels, shares
+    return attended.out, levels, shares
 
 
 # Triton's kernels and the choices made before them are no business of the compiler's.

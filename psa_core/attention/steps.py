@@ -116,7 +116,7 @@ def sparse_attention(
     trial = trial_of(q, k, v, config, grid, text_length, static_levels, backend)
     if config.radial is not None and config.radial.decides_alone and grid is not None:
         assert trial.static is not None
-        return _attend_masked(q, k, v, trial.static, config, grid, text_length, backend)
+        return _attend_masked(trial, trial.static, grid, exact_heads)
     if level_map is None:
         level_map = make_level_map(trial, choice, static_levels is not None)
     levels, orders, max_level, choice = level_map
@@ -124,10 +124,14 @@ def sparse_attention(
     taken = orders if backend == "torch" else None
     if taken is not None:
         q, k, v, orders = taken.take(q), taken.take(k), taken.take(v), None
-    out, shares = attend(q, k, v, levels, config.block_m, config.block_n, max_level, backend, orders)
-    if taken is not None:
-        out = taken.restore(out)
-    return Attended(_heads_inside(out), lambda: AttentionInfo(levels, shares(), backend, choice), level_map)
+    tensors = q, k, v, levels
+    attended = _attend(*tensors, max_level, config, backend, orders, exact_heads=exact_heads, measured=trial.blocks)
+    out = attended.out if taken is None else taken.restore(attended.out)
+
+    def info() -> AttentionInfo:
+        return AttentionInfo(levels, attended.level_shares(), backend, choice, attended.precision)
+
+    return Attended(_heads_inside(out), info, level_map, attended.exact_heads)
 
 
 def make_level_map(trial: Trial, choice: Choice | None = None, any_level: bool = False) -> LevelMap:
@@ -180,27 +184,59 @@ def _orders(
     return reorder_orders(config, grid, text_length, q.shape[0], q.shape[1], q.device)
 
 
-def _attend_masked(
+def _attend_masked(trial: Trial, mask: torch.Tensor, grid: Grid, exact_heads: torch.Tensor | None) -> Attended:
+    """Attention over the config's mask alone."""
+    q, k, v, config, backend = trial.q, trial.k, trial.v, trial.config, trial.backend
+    max_level = coarsest_level(config)
+    of_shape = grid, trial.text_length
+    # Plain torch reads the map itself.
+    block_list = mask_block_list(config, *of_shape, max_level, q.device) if backend == "triton" else None
+    levels = mask.expand(*q.shape[:2], -1, -1)
+    tensors = q, k, v, levels
+    attended = _attend(*tensors, max_level, config, backend, None, block_list, exact_heads, trial.blocks)
+
+    def info() -> AttentionInfo:
+        shares = mask_level_shares(config, *of_shape, q.device)
+        return AttentionInfo(levels, shares, backend, precision=attended.precision)
+
+    return Attended(_heads_inside(attended.out), info, None, attended.exact_heads)
+
+
+class _Output(NamedTuple):
+    out: torch.Tensor
+    level_shares: Callable[[], torch.Tensor]
+    exact_heads: torch.Tensor | None
+    precision: str
+
+
+def _attend(
     q: torch.Tensor,
     k: torch.Tensor,
     v: torch.Tensor,
-    mask: torch.Tensor,
+    levels: torch.Tensor,
+    max_level: int,
     config: PSAConfig,
-    grid: Grid,
-    text_length: int,
     backend: str,
-) -> Attended:
-    """Attention over the config's mask alone."""
-    max_level = coarsest_level(config)
-    # Plain torch reads the map itself.
-    block_list = mask_block_list(config, grid, text_length, max_level, q.device) if backend == "triton" else None
-    levels = mask.expand(*q.shape[:2], -1, -1)
-    out, _ = attend(q, k, v, levels, config.block_m, config.block_n, max_level, backend, block_list=block_list)
+    orders: Orders | None,
+    block_list: BlockList | None = None,
+    exact_heads: torch.Tensor | None = None,
+    measured: tuple[int, ...] = (),
+) -> _Output:
+    """Attention over a level map in the precision that the config asks for, or the nearest that there is."""
+    precision = PRECISIONS[0]
+    if backend == "triton":
+        precision = precision_that_runs(config.precision, q.device, q.dtype, q.shape[-1])
+    sizes = config.block_m, config.block_n, max_level
+    if precision == PRECISIONS[0]:
+        out, shares = attend(q, k, v, levels, *sizes, backend, orders, block_list=block_list)
+        return _Output(out, shares, None, precision)
+    from .quantised import attend_quantised
 
-    def info() -> AttentionInfo:
-        return AttentionInfo(levels, mask_level_shares(config, grid, text_length, q.device), backend)
-
-    return Attended(_heads_inside(out), info, None)
+    measured = measured if config.precision == "auto" else ()
+    return _Output(
+        *attend_quantised(q, k, v, levels, *sizes, precision, orders, None, block_list, exact_heads, measured),
+        precision,
+    )
 
 
 def _heads_inside(out: torch.Tensor) -> torch.Tensor:

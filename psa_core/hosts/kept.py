@@ -105,6 +105,8 @@ class Kept:
     time_calibration: Callable[[torch.device], AbstractContextManager[Any]] = nullcontext
     _chosen: dict[Hashable, _Chosen] = field(default_factory=dict)
     _maps: dict[Hashable, _Map] = field(default_factory=dict)
+    # Of each layer, those that ``precision: auto`` leaves unquantised.
+    _exact_heads: dict[Hashable, torch.Tensor] = field(default_factory=dict)
     # Of the step under way: which, and for how many prompts its calls have asked for each map; and of the one before.
     _step: int | None = None
     _asked: Counter[Hashable] = field(default_factory=Counter)
@@ -129,11 +131,10 @@ class Kept:
             backend: as of :func:`psa_core.pyramid_sparse_attention`.
             last: whether no later step has sparse calls.
         """
-        call = q, k, v, config, place.grid, place.text_length, None, backend
         calibrated = config.mask_mode == "calibrated"
         alone = config.radial is not None and config.radial.decides_alone
         if alone or (config.map_steps == 1 and not calibrated):
-            return Result(sparse_attention(*call))
+            return Result(self._attend(q, k, v, config, place, backend))
         conditions = place.conditions if q.shape[0] % place.conditions == 0 else 1
         clips = q.shape[0] // conditions
         trial = trial_of(
@@ -146,7 +147,7 @@ class Kept:
         new_choice = self._choose(chosen, trial, place) if calibrated else None
         served = self._map((key, place.window), config, place.step, chosen.choice, conditions)
         made = served or _Map(make_level_map(trial, chosen.choice), place.step, chosen.choice)
-        attended = sparse_attention(*call, level_map=made.level_map.repeated(conditions))
+        attended = self._attend(q, k, v, config, place, backend, made.level_map.repeated(conditions))
         if served is None and (config.map_steps > 1 or conditions == 1):
             self._keep((key, place.window), made)
         if last:
@@ -157,6 +158,25 @@ class Kept:
                 measured = measure_again(trial, made.level_map.orders, attended.out[:clips])
             chosen.again, chosen.measured_at = OnItsWay(measured), place.step
         return Result(attended, place.step - made.made_at, new_choice, measured)
+
+    def _attend(
+        self,
+        q: torch.Tensor,
+        k: torch.Tensor,
+        v: torch.Tensor,
+        config: PSAConfig,
+        place: Place,
+        backend: str,
+        level_map: LevelMap | None = None,
+    ) -> Attended:
+        """Run a call, in which heads stay unquantised that did in the first of its kind."""
+        key = _key(q, k, place)
+        call = q, k, v, config, place.grid, place.text_length, None, backend
+        exact_heads = self._exact_heads.get(key)
+        attended = sparse_attention(*call, level_map=level_map, exact_heads=exact_heads)
+        if exact_heads is None and attended.exact_heads is not None:
+            self._exact_heads[key] = attended.exact_heads
+        return attended
 
     def _choose(self, chosen: _Chosen, trial: Trial, place: Place) -> Choice | None:
         """Have heads choose their recipes, or take those of a calibration; None where they keep theirs."""

@@ -113,7 +113,7 @@ _begun: set[Hashable] = set()
 
 def _kernels_of(config: PSAConfig) -> Hashable:
     """The settings for each of which there are other kernels."""
-    choices = (config.mask_mode, config.importance, config.use_sim_mask, config.use_rearrange)
+    choices = (config.mask_mode, config.importance, config.use_sim_mask, config.use_rearrange, config.precision)
     return config.block_m, config.block_n, max(config.levels), *choices
 
 

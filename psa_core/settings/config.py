@@ -20,6 +20,7 @@ from .validation import FrozenMap, check_choice, check_text, check_whole, extent
 MASK_MODES = ("thresholdbound", "topk", "timestep", "calibrated")
 REORDER_METHODS = ("Gilbert", "Tile", "Rows", "Columns")
 IMPORTANCE_ESTIMATORS = ("sampled_max", "sampled_sum", "mean", "sub_block_mass")
+PRECISIONS = ("bf16", "int8", "int8+fp8", "auto")
 ATTN_IMPLS = ("new_mask_type", "old_mask_type")
 SIM_LEVELS = {"x2": 2, "x4": 4, "x8": 8}
 
@@ -69,6 +70,10 @@ class PSAConfig:
         radial: a static mask, a :class:`~psa_core.settings.radial.RadialMask` or a mapping of its fields; its dense
             steps and layers are the hosts' business.
         map_steps: steps that a layer's level map is kept for; 1 makes it anew in every step. Hosts apply it.
+        precision: what attention at level 1 is computed in: ``"bf16"``, as the model's tensors are; ``"int8"``, queries
+            and keys in INT8; ``"int8+fp8"``, values in FP8, too; ``"auto"``, the coarsest that the GPU has matrix
+            instructions for, with heads left out to whose output it adds more than 2 % of error. What a GPU has not
+            gives way to what it has.
         verbose: log each run's settings.
         description: shown to people.
 
@@ -102,6 +107,7 @@ class PSAConfig:
     schedule: Schedule | None = None
     radial: RadialMask | None = None
     map_steps: int = 1
+    precision: str = "bf16"
     verbose: bool = False
     description: str = ""
     # The settings as a Python dictionary, for compiled graphs, which carry texts and no objects. Each object has its
@@ -116,6 +122,7 @@ class PSAConfig:
         check_choice("importance", self.importance, IMPORTANCE_ESTIMATORS)
         check_choice("rearrange_method", self.rearrange_method, REORDER_METHODS)
         check_choice("attn_impl", self.attn_impl, ATTN_IMPLS)
+        check_choice("precision", self.precision, PRECISIONS)
         for key in ("use_sim_mask", "use_rearrange", "verbose"):
             check_choice(key, getattr(self, key), (True, False))
         for key in ("tile_n", "map_steps"):
@@ -131,6 +138,8 @@ class PSAConfig:
         set_field(self, "tile_size", extents("tile_size", self.tile_size))
         set_field(self, "schedule", nested("schedule", self.schedule, Schedule))
         set_field(self, "radial", nested("radial", self.radial, RadialMask))
+        if self.radial is not None and self.radial.use_sage_attention and self.precision == "bf16":
+            set_field(self, "precision", "auto")
         if self.schedule is not None:
             self.schedule.check_levels(self.block_n)
         self._read_targets()

@@ -42,7 +42,7 @@ _PRESET_KEYS = tuple(
     f.name for f in dataclasses.fields(PSAConfig) if f.name not in ("text_length", *_BLOCK_KEYS.values())
 )
 # What releases before did not know and did all the same: left out, so that folders which they began go on.
-_UNSAID = {"map_steps": 1}
+_UNSAID = {"map_steps": 1, "precision": "bf16"}
 
 
 @dataclass(frozen=True)

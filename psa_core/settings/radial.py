@@ -42,6 +42,7 @@ class RadialMask:
             or as text (``"0, 15, 30, 45"``). Empty for no scenes.
         scene_adjacency: which scenes see which: ``"neighbours"``, ``"all"``, ``"own"`` or a matrix whose row i says
             what scene i sees, nested or as text (``"1 1 0; 1 1 1; 0 1 1"``).
+        use_sage_attention: another name of ``precision="auto"`` (:class:`PSAConfig`).
         frames_per_token: video frames behind a frame of tokens, in which boundaries are counted; 1 counts in frames
             of tokens. Hosts set it.
         reference_frames: how many frames of tokens before and after the clip hold pictures that the model looks at,
@@ -61,6 +62,7 @@ class RadialMask:
     last_dense_timesteps: Amount = 0
     scene_boundaries: str | Sequence[int] = ()
     scene_adjacency: str | Sequence[Sequence[bool]] = "neighbours"
+    use_sage_attention: bool = False
     frames_per_token: int = 1
     reference_frames: Sequence[int] = (0, 0)
 
@@ -68,6 +70,7 @@ class RadialMask:
         check_choice("mode", self.mode, RADIAL_MODES)
         check_choice("model_type", self.model_type, MODEL_TYPES)
         check_choice("sparsity_type", self.sparsity_type, SPARSITY_TYPES)
+        check_choice("use_sage_attention", self.use_sage_attention, (True, False))
         check_choice("frames_per_token", self.frames_per_token, FRAMES_PER_TOKEN)
         check_whole("block_size", self.block_size, 1)
         check_whole("dense_layers", self.dense_layers, 0)

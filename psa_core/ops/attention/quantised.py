@@ -12,7 +12,8 @@ from ..block_list.build import BlockList
 from ..block_list.triton import TOKEN_BITS
 from ..current_device import on_device_of_first
 from ..launch import QuantisedLaunch, capability_of, quantised_launch
-from ..packed.rows import INT8_TOP, VALUE_DTYPES, Packed, pack
+from ..packed.rows import INT8_TOP, VALUE_DTYPES, Packed
+from ..packed.triton import pack_triton
 from ..pyramid.rows import Pyramid
 from ..reorder.orders import Orders, order_tensors
 from ..reorder.triton import order_start
@@ -255,7 +256,7 @@ def pack_for(
 ) -> Packed:
     """Pack keys and values as this device's kernel reads them, for ``"int8"`` or ``"int8+fp8"``."""
     launch = quantised_launch(capability_of(k.device), k.shape[3], block_m, block_n)
-    return pack(k, v, block_n, launch.tile_n, VALUE_DTYPES[precision], orders)
+    return pack_triton(k, v, block_n, launch.tile_n, VALUE_DTYPES[precision], orders)
 
 
 def _descriptor(packed: torch.Tensor) -> TensorDescriptor:

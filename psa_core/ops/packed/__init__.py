@@ -1,1 +1,1 @@
-"""The packed pyramid: keys and values of level 1 in their order, quantised, as kernels read them in contiguous tiles."""
+"""The packed pyramid: keys and values of level 1 in their order, quantised, in contiguous tiles that kernels read."""

@@ -15,7 +15,7 @@ def pack_naive(
     Args:
         k, v: ``[B, H, L, D]``.
         center: float32 ``[B, H, D]``; which vector it is changes no logit's distance from another.
-        block_n, tile, dtype: as of :func:`pack`.
+        block_n, tile, dtype: as of :func:`~.triton.pack_triton`.
     """
     length = k.shape[2]
     place = torch.arange(-(-length // block_n) * block_n, device=k.device).clamp(max=length - 1)

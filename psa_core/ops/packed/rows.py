@@ -6,8 +6,6 @@ from typing import NamedTuple
 
 import torch
 
-from ..reorder.orders import Orders
-
 # The largest magnitude of INT8 keys and queries, and of values by their dtype: FP8 (e4m3) has room up to 448, which
 # rounding may not pass.
 INT8_TOP = 127.0
@@ -51,20 +49,3 @@ class Packed(NamedTuple):
             v = v.unflatten(-1, (-1, 4, 2, 2)).transpose(-3, -2).flatten(-4).mT
         v = v * (self.v_max / self.v_top)[:, :, None, None]
         return k.flatten(2, 3)[:, :, :tokens], v.flatten(2, 3)[:, :, :tokens]
-
-
-def pack(
-    k: torch.Tensor, v: torch.Tensor, block_n: int, tile: int, dtype: torch.dtype, orders: Orders | None = None
-) -> Packed:
-    """Pack keys and values, in Triton.
-
-    Args:
-        k, v: ``[B, H, L, D]``, float16 or bfloat16, any strides; D is 64 or 128.
-        block_n: tokens of a key block, whose multiple the packed tokens are.
-        tile: tokens that share a scale, a power of two that divides ``block_n``.
-        dtype: of the values: float8_e4m3fn or float16.
-        orders: in which the tokens of each head are packed. None for the order they have.
-    """
-    from .triton import pack_triton
-
-    return pack_triton(k, v, block_n, tile, dtype, orders)

@@ -108,7 +108,15 @@ def _pack(
 def pack_triton(
     k: torch.Tensor, v: torch.Tensor, block_n: int, tile: int, dtype: torch.dtype, orders: Orders | None = None
 ) -> Packed:
-    """Pack keys and values; arguments as of :func:`psa_core.ops.packed.rows.pack`."""
+    """Pack keys and values.
+
+    Args:
+        k, v: ``[B, H, L, D]``, float16 or bfloat16, any strides; D is 64 or 128.
+        block_n: tokens of a key block, whose multiple the packed tokens are.
+        tile: tokens that share a scale, a power of two that divides ``block_n``.
+        dtype: of the values: float8_e4m3fn or float16.
+        orders: in which the tokens of each head are packed. None for the order they have.
+    """
     batch, heads, tokens, d = k.shape
     n_tiles = triton.cdiv(tokens, block_n) * (block_n // tile)
     new, transpose = k.new_empty, dtype == torch.float8_e4m3fn
@@ -118,7 +126,10 @@ def pack_triton(
         k, v, center, v_max.view(torch.int32), *strides, heads, tokens,
         D=d, SPAN=SPAN, CHUNK=CHUNK, CENTER_CHUNKS=CENTER_CHUNKS, num_warps=4,
     )  # fmt: skip
-    packed_k, k_scale = new((batch, heads, n_tiles, tile, d), dtype=torch.int8), new((batch, heads, n_tiles), dtype=torch.float32)
+    packed_k, k_scale = (
+        new((batch, heads, n_tiles, tile, d), dtype=torch.int8),
+        new((batch, heads, n_tiles), dtype=torch.float32),
+    )
     packed_v = new((batch, heads, n_tiles, *((d, tile) if transpose else (tile, d))), dtype=dtype)
     index, of_head = order_tensors(orders, k)
     _pack[(n_tiles * batch * heads,)](
