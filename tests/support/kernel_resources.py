@@ -16,6 +16,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
 import triton
 from triton.backends import backends
 from triton.backends.compiler import GPUTarget
@@ -28,12 +29,15 @@ from loop_spills import loop_spills, parse_amdgcn, parse_sass
 
 from psa_core.ops.attention import hopper
 from psa_core.ops.attention.hopper.kernel import pyramid_attention_kernel
+from psa_core.ops.attention.quantised import FP8_SHIFT, HALF_SUMS, _quantised_attention
 from psa_core.ops.attention.triton import _pyramid_attention
 from psa_core.ops.block_list.triton import LANES, ORDER_BLOCK, RUN, _list_blocks, _order_by_size
 from psa_core.ops.importance.sub_blocks import SUB_BLOCK
 from psa_core.ops.importance.triton import BY_HEAD, MAX, SUM, _sampled
-from psa_core.ops.launch import AMD, Launch, attention_launch, importance_launch
+from psa_core.ops.launch import AMD, Launch, attention_launch, importance_launch, quantised_launch
 from psa_core.ops.levels.triton import _select_levels, launch_for
+from psa_core.ops.packed.rows import INT8_TOP, VALUE_TOP
+from psa_core.ops.packed.triton import CENTER_CHUNKS, CHUNK, SPAN, _measure_channels, _pack
 from psa_core.ops.pyramid.triton import GROUP, GROUPS, _gather, _pool, warps
 from psa_core.ops.similarity.triton import _similarity_cap
 
@@ -56,6 +60,10 @@ IMPORTANCE = {
     "importance by head": (BY_HEAD, 4),
     "importance of runs": (SUM, SUB_BLOCK),
 }
+# By name: what packed values are, as torch, kernels and descriptors call it.
+QUANTISED = {"int8 attention": (torch.float16, "fp16"), "int8+fp8 attention": (torch.float8_e4m3fn, "fp8e4nv")}
+# What ``precision: auto`` takes, by architecture.
+COARSEST = {80: "int8", 86: "int8", 89: "int8+fp8", 90: "int8+fp8", 120: "int8+fp8"}
 
 
 class Case(NamedTuple):
@@ -97,6 +105,14 @@ def measure(case: Case) -> dict[str, Any]:
         constants = {"LOG_BLOCK_N": case.block_n.bit_length() - 1, "N_LEVELS": 4, "STAGES": stages}
         constants |= {"REORDER": case.reorder, "ORDERED": True}
         constants |= {"PRODUCER_REGISTERS": producer_registers, "CONSUMER_REGISTERS": consumer_registers}
+    elif case.kernel in QUANTISED:
+        launch, kernel, constants = _quantised(case)
+    elif case.kernel == "pack":
+        launch, kernel = Launch(1, 64, 4, 3), _pack
+        constants = {"TILE": 64, "REORDER": True, "INT8_TOP": INT8_TOP, "VALUE_TOP": 440.0, "TRANSPOSE": True}
+    elif case.kernel == "measure channels":
+        launch, kernel = Launch(1, CHUNK, 4, 3), _measure_channels
+        constants = {"SPAN": SPAN, "CHUNK": CHUNK, "CENTER_CHUNKS": CENTER_CHUNKS}
     elif case.kernel in IMPORTANCE:
         launch, kernel = importance_launch(case.capability), _sampled
         estimator, share = IMPORTANCE[case.kernel]
@@ -126,9 +142,36 @@ def measure(case: Case) -> dict[str, Any]:
     constants |= {"D": case.d, "TILE_M": launch.tile_m, "TILE_N": launch.tile_n}
     options = {"num_warps": launch.num_warps, "num_stages": launch.num_stages}
     source = _source(kernel, constants, DTYPES[case.dtype])
+    if case.kernel in QUANTISED:
+        _describe_packed(source, case, launch)
     compiled = triton.compile(source, target=case.target, options=options)
     usage = _cuda_usage(compiled.asm["cubin"]) if "cubin" in compiled.asm else _amd_usage(compiled.asm["amdgcn"])
     return case._asdict() | {"launch": list(launch), "shared": compiled.metadata.shared} | usage
+
+
+def _quantised(case: Case) -> tuple[Launch, Any, dict[str, Any]]:
+    """Launch, kernel and constants of attention over a packed pyramid, where ``precision: auto`` has a say."""
+    values, _ = QUANTISED[case.kernel]
+    chosen = quantised_launch(case.capability, case.d, case.block_m, case.block_n)
+    constants = {"BLOCK_M": case.block_m, "LOG_BLOCK_N": case.block_n.bit_length() - 1, "N_LEVELS": 8}
+    constants |= {"REORDER": case.reorder, "ORDERED": True, "EXACT": True, "WIDE_N": chosen.wide_n}
+    constants |= {"FP8": values == torch.float8_e4m3fn, "FP8_SHIFT": FP8_SHIFT, "TMA": case.architecture == 90}
+    constants |= {"HALF_SUMS": case.capability in HALF_SUMS, "STAGES": chosen.num_stages}
+    constants |= {"INT8_TOP": INT8_TOP, "V_TOP": VALUE_TOP[values]}
+    launch = Launch(chosen.tile_m, chosen.tile_n, chosen.num_warps, chosen.wide_stages)
+    return launch, _quantised_attention, constants
+
+
+def _describe_packed(source: ASTSource, case: Case, launch: Launch) -> None:
+    """Give packed keys and values the types they have: on Hopper descriptors, elsewhere pointers."""
+    values = QUANTISED[case.kernel][1]
+    source.signature |= {"packed_k_ptr": "*i8", "packed_v_ptr": f"*{values}"}
+    if case.architecture == 90:
+        tile, turned = [launch.tile_n, case.d], [case.d, launch.tile_n]
+        source.signature |= {"packed_k_ptr": f"tensordesc<i8{tile}>"}
+        source.signature |= {"packed_v_ptr": f"tensordesc<{values}{turned if values == 'fp8e4nv' else tile}>"}
+        names = source.fn.arg_names
+        source.attrs = {at: value for at, value in source.attrs.items() if "packed" not in names[at[0]]}
 
 
 def _source(kernel: Any, constants: dict[str, int], pointer: str) -> ASTSource:
@@ -137,6 +180,9 @@ def _source(kernel: Any, constants: dict[str, int], pointer: str) -> ASTSource:
     others |= {"counter_ptr": "*i32", "of_head_ptr": "*i32", "q_of_head_ptr": "*i32", "estimator_ptr": "*i32"}
     bounds = "*fp32" if constants.get("BY_MASS") else "*i32"
     others |= {"importance_ptr": "*fp32", "bounds_ptr": bounds, "choices_ptr": "*i32"}
+    others |= {"k_scale_ptr": "*fp32", "center_ptr": "*fp32", "exact_ptr": "*u8"}
+    measured = "INT8_TOP" not in kernel.arg_names
+    others |= {"v_max_ptr": "*i32" if measured else "*fp32", "k_out_ptr": "*i8", "v_out_ptr": "*fp8e4nv"}
     others |= {"static_ptr": "*u8", "levels_ptr": "*u8"}
     others |= {"q_index_ptr": "*i64", "index_ptr": "*i64", "sample_ptr": "*i64", "cap_ptr": "*u8"}
     others |= dict.fromkeys(("scale", "x2", "x4", "x8"), "fp32")
@@ -184,6 +230,10 @@ def _cases(architectures: list[int | str]) -> Iterator[Case]:
             if thorough:
                 # Attention to tokens as they come takes less.
                 yield Case("attention", architecture, d, *VARIANTS[0], reorder=False)
+        if architecture in COARSEST:
+            yield from (Case(f"{COARSEST[architecture]} attention", architecture, d, *VARIANTS[0]) for d in (64, 128))
+        if architecture == 89:
+            yield from (Case(kernel, architecture, 128, *VARIANTS[0]) for kernel in ("pack", "measure channels"))
         for d in (64, 128) if thorough else (128,):
             for kernel in ("pyramid", "block means", "gather", "similarity"):
                 yield from (Case(kernel, architecture, d, *variant) for variant in VARIANTS[: 2 if thorough else 1])

@@ -7,7 +7,7 @@ import dataclasses
 import hypothesis.strategies as st
 
 from psa_core import Calibration, PSAConfig, RadialMask, Recipe, Schedule
-from psa_core.settings.config import IMPORTANCE_ESTIMATORS, MASK_MODES
+from psa_core.settings.config import IMPORTANCE_ESTIMATORS, MASK_MODES, PRECISIONS
 from psa_core.settings.mask_ratios import allowed_levels
 from psa_core.settings.recipe import MIXES, ORDERS
 
@@ -142,6 +142,7 @@ def configs(draw: st.DrawFn) -> PSAConfig:
         schedule=schedule,
         radial=draw(st.none() | radial_masks()),
         map_steps=draw(st.integers(1, 60)),
+        precision=draw(st.sampled_from(PRECISIONS)),
         verbose=draw(st.booleans()),
         description=draw(WRITTEN_TEXT),
     )

@@ -23,7 +23,7 @@ def pack_naive(
     k = k - center[:, :, None, None]
     k_scale = k.abs().amax((-2, -1)) / INT8_TOP
     v_max = v.abs().amax((2, 3))
-    k = (k / _nonzero(k_scale)[..., None, None]).round().to(torch.int8)
+    k = _round(k / _nonzero(k_scale)[..., None, None]).to(torch.int8)
     v = (v / _nonzero(v_max)[:, :, None, None] * VALUE_TOP[dtype]).to(dtype)
     if dtype == torch.float8_e4m3fn:
         v = v.mT.unflatten(-1, (-1, 2, 4, 2)).transpose(-3, -2).flatten(-4)
@@ -32,8 +32,14 @@ def pack_naive(
 
 def quantised_queries(q: torch.Tensor) -> torch.Tensor:
     """Queries as INT8 has them, each by its largest magnitude; float64 like ``[B, H, L, D]``."""
-    scale = q.double().abs().amax(-1, keepdim=True) / INT8_TOP
-    return (q.double() / _nonzero(scale)).round() * scale
+    largest = q.float().abs().amax(-1, keepdim=True)
+    # In float32, as kernels do: of two steps as near, another one would be another logit.
+    steps = _round(q.float() * (INT8_TOP / _nonzero(largest)))
+    return steps.double() * largest.double() / INT8_TOP
+
+
+def _round(x: torch.Tensor) -> torch.Tensor:
+    return (x + 0.5).floor()
 
 
 def _nonzero(x: torch.Tensor) -> torch.Tensor:
