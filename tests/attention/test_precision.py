@@ -1,0 +1,114 @@
+"""Calls in another precision than the tensors': which one runs, and which heads it is too coarse for."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from psa_core import PSAConfig, RadialMask, pyramid_sparse_attention
+from psa_core.attention.steps import sparse_attention
+from psa_core.hosts.kept import Kept
+from psa_core.hosts.place import Place
+from psa_core.ops.backends import triton_installed
+from psa_core.ops.precision import PRECISIONS, precision_that_runs
+
+from ..support.tensors import DEVICE, Shape, random_qkv, relative_error
+
+needs_triton = pytest.mark.skipif(not triton_installed(), reason="Triton is not installed")
+DTYPE = torch.bfloat16 if DEVICE.type == "cuda" else torch.float16
+GRID = (2, 8, 10)
+CONFIG = PSAConfig(block_m=64, block_n=64, importance="mean", mask_ratios={1: (0.0, 0.8), 8: (0.8, 1.0), 0: (1.0, 1.0)})
+MASK = RadialMask(block_size=32)
+
+
+def coarse_for_one_head() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Of two heads the first has logits so large that the rounding of INT8 decides between keys."""
+    q, k, v = random_qkv(Shape(1, 2, 160, 160), DTYPE)
+    q[:, 0] *= 20
+    return q, k, v
+
+
+@needs_triton
+@pytest.mark.parametrize("config", [CONFIG, CONFIG.replace(radial=MASK)], ids=["chosen", "masked"])
+def test_int8_is_near(config: PSAConfig) -> None:
+    q, k, v = random_qkv(Shape(2, 2, 160, 160), DTYPE)
+    call = {"grid": GRID, "backend": "triton", "return_info": True}
+    exact, info = pyramid_sparse_attention(q, k, v, config, **call)
+    assert info.precision == "bf16"
+    out, info = pyramid_sparse_attention(q, k, v, config.replace(precision="int8"), **call)
+    assert info.precision == "int8"
+    assert 0 < relative_error(out, exact) < 0.02
+
+
+@needs_triton
+@pytest.mark.parametrize("config", [CONFIG, CONFIG.replace(radial=MASK)], ids=["chosen", "masked"])
+def test_auto_leaves_out_the_heads_that_it_is_too_coarse_for(config: PSAConfig) -> None:
+    q, k, v = coarse_for_one_head()
+    exact = pyramid_sparse_attention(q, k, v, config, grid=GRID, backend="triton")
+    call = q, k, v, config.replace(precision="auto"), GRID, 0, None, "triton"
+    attended = sparse_attention(*call)
+    assert attended.info().precision == precision_that_runs("auto", DEVICE, DTYPE, 64) != "bf16"
+    assert attended.exact_heads is not None
+    assert attended.exact_heads.tolist() == [[1, 0]]
+    assert relative_error(attended.out[:, 0], exact[:, 0]) < 0.01
+    assert relative_error(attended.out[:, 1], exact[:, 1]) > 0.001
+    none = torch.zeros_like(attended.exact_heads)
+    assert relative_error(sparse_attention(*call, exact_heads=none).out[:, 0], exact[:, 0]) > 0.02
+
+
+@needs_triton
+def test_a_run_measures_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    from psa_core.attention import quantised
+
+    q, k, v = coarse_for_one_head()
+    kept = Kept()
+    config = CONFIG.replace(precision="auto")
+    first = kept.attend(q, k, v, config, Place(3, 0, GRID), "triton").attended
+    monkeypatch.delattr(quantised, "_too_coarse")
+    later = kept.attend(q, k, v, config, Place(4, 0, GRID), "triton").attended
+    assert torch.equal(later.out, first.out)
+    with pytest.raises(NameError):
+        kept.attend(q, k, v, config, Place(4, 1, GRID), "triton")
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_plain_torch_stays_as_it_is(precision: str) -> None:
+    q, k, v = random_qkv(Shape(1, 1, 160, 160), torch.float32)
+    out, info = pyramid_sparse_attention(
+        q, k, v, CONFIG.replace(precision=precision), grid=GRID, backend="torch", return_info=True
+    )
+    assert info.precision == "bf16"
+    assert torch.equal(out, pyramid_sparse_attention(q, k, v, CONFIG, grid=GRID, backend="torch"))
+
+
+@pytest.mark.parametrize(
+    ("capability", "wanted", "runs"),
+    [
+        ((8, 0), "auto", "int8"),
+        ((8, 6), "int8+fp8", "int8"),
+        ((8, 9), "auto", "int8+fp8"),
+        ((9, 0), "int8", "int8"),
+        ((10, 0), "auto", "bf16"),
+        ((12, 0), "auto", "int8+fp8"),
+        ((12, 0), "bf16", "bf16"),
+    ],
+)
+def test_what_a_gpu_has(capability: tuple[int, int], wanted: str, runs: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from psa_core.ops import precision
+    from psa_core.ops.refusals import device_refusal
+
+    cuda = torch.device("cuda", 0)
+    device_refusal.cache_clear()
+    monkeypatch.setattr(precision, "triton_refusal", lambda *_: None)
+    monkeypatch.setattr(precision, "_trial", lambda *_: None)
+    monkeypatch.setattr("psa_core.ops.refusals.triton_version", lambda: (3, 6))
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "a GPU")
+    assert precision_that_runs(wanted, cuda, torch.bfloat16, 128) == runs
+    device_refusal.cache_clear()
+
+
+def test_sage_attention_is_its_other_name() -> None:
+    assert PSAConfig(radial={"use_sage_attention": True}).precision == "auto"
+    assert PSAConfig(radial={"use_sage_attention": True}, precision="int8").precision == "int8"
+    assert PSAConfig(radial={}).precision == "bf16"
