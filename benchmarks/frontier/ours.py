@@ -31,6 +31,8 @@ CALIBRATED, IN_CALL = "calibrated", "calibrated in the call"
 BASE = PSAConfig(block_m=128, block_n=128, min_tokens=0)
 # Map ages that are measured: of map_steps = 4.
 MAP_STEPS = 4
+# In which kept maps are measured as well, and the error from which their results are wrong: what quantisation adds.
+PRECISIONS, _ADDED = ("int8", "int8+fp8", "auto"), 0.04
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,11 @@ def map_name(age: int) -> str:
     return f"{CALIBRATED}, map of {age} steps before"
 
 
+def precision_name(precision: str) -> str:
+    """Calibrated, with a map that is given, in another precision than bf16."""
+    return f"{map_name(0)}, {precision}"
+
+
 def our_entrants(heads: Heads, density: float) -> Iterator[Entrant]:
     """Fixed recipes; calibrated with recipes that were chosen before, or in the call; maps of earlier steps."""
     for recipe in fixed_recipes(density):
@@ -106,13 +113,18 @@ def choosing(heads: Heads, density: float) -> Contender:
 
 
 def _attend(
-    heads: Heads, config: PSAConfig, choice: Choice | None = None, level_map: LevelMap | None = None
+    heads: Heads,
+    config: PSAConfig,
+    choice: Choice | None = None,
+    level_map: LevelMap | None = None,
+    exact_heads: torch.Tensor | None = None,
 ) -> Callable[[int], Attended]:
     """One call of the op in a step."""
 
     def attend(step: int) -> Attended:
         q, k, v = heads.steps[step]
-        return sparse_attention(q, k, v, config, heads.case.grid, 0, None, _backend(heads), choice, level_map)
+        kept = choice, level_map, exact_heads
+        return sparse_attention(q, k, v, config, heads.case.grid, 0, None, _backend(heads), *kept)
 
     return attend
 
@@ -125,6 +137,13 @@ def _with_kept_maps(
     for age in range(last + 1):
         kept = _attend(heads, config, choice, attend(last - age).level_map)
         yield _entrant(heads, map_name(age), density, kept, range(last, last + 1))
+    level_map = attend(last).level_map
+    for precision in PRECISIONS:
+        quantised = config.replace(precision=precision)
+        # As a run has it, which measures once what to leave out.
+        exact_heads = _attend(heads, quantised, choice, level_map)(last).exact_heads
+        kept = _attend(heads, quantised, choice, level_map, exact_heads)
+        yield _entrant(heads, precision_name(precision), density, kept, range(last, last + 1), bound=_ADDED)
 
 
 def _entrant(
@@ -134,6 +153,7 @@ def _entrant(
     attend: Callable[[int], Attended],
     steps: range | None = None,
     fixed: bool = False,
+    bound: float = Contender.bound,
 ) -> Entrant:
     timed = (steps or heads.later)[0]
 
@@ -145,7 +165,7 @@ def _entrant(
 
     reached = float(attend(timed).info().density)
     row = Row.of(PART, heads.case, name, density=density, block_n=BASE.block_n, reached_density=reached)
-    contender = Contender(row, lambda: attend(timed), error=error)
+    contender = Contender(row, lambda: attend(timed), error=error, bound=bound)
     return Entrant(contender, lambda step: attend(step).out, steps, fixed)
 
 

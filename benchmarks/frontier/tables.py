@@ -14,12 +14,25 @@ from psa_core.apps.bench.table import markdown, pivot
 from ..op.flex import FLEX
 from ..targets import Target, target_table
 from .heads import SOURCES, SYNTHETIC, TRAINED_LARGE, TRAINED_SMALL, Source
-from .ours import BEST_POSSIBLE, CALIBRATED, CHOOSING, FIXED, IN_CALL, MAP_STEPS, PART, PRESET, map_name
+from .ours import (
+    BEST_POSSIBLE,
+    CALIBRATED,
+    CHOOSING,
+    FIXED,
+    IN_CALL,
+    MAP_STEPS,
+    PART,
+    PRECISIONS,
+    PRESET,
+    map_name,
+    precision_name,
+)
 from .rivals import SOL_GILBERT
 
 BEST_FIXED = "best fixed recipe"
 KEPT = f"calibrated, maps kept for {MAP_STEPS} steps"
-_SHOWN = (PRESET, BEST_FIXED, CALIBRATED, IN_CALL, KEPT, BEST_POSSIBLE, FLEX, SOL, SOL_GILBERT)
+_QUANTISED = tuple(map(precision_name, PRECISIONS))
+_SHOWN = (PRESET, BEST_FIXED, CALIBRATED, IN_CALL, KEPT, *_QUANTISED, BEST_POSSIBLE, FLEX, SOL, SOL_GILBERT)
 
 
 def frontier_tables(results: Results) -> str:

@@ -75,6 +75,10 @@ SETTINGS = (
     Setting(BEST_FIXED, _fixed("Raster", "sampled_sum", "tail")),
     Setting(CALIBRATED, _CALIBRATED),
     *(Setting(f"{CALIBRATED}, map_steps {n}", _CALIBRATED.replace(map_steps=n)) for n in (2, 4)),
+    *(
+        Setting(f"{CALIBRATED}, map_steps 4, {precision}", _CALIBRATED.replace(map_steps=4, precision=precision))
+        for precision in ("int8", "int8+fp8", "auto")
+    ),
     Setting(f"{CALIBRATED}, map_steps 4, prompts apart", _CALIBRATED.replace(map_steps=4), prompts_apart=True),
     Setting(SOL, sol=_SOL_DENSITY),
     Setting(f"Sol-Attn, top {100 * DENSITY:g} %", sol=DENSITY),
