@@ -94,7 +94,7 @@ def our_entrants(heads: Heads, density: float) -> Iterator[Entrant]:
 
 def choose(heads: Heads, config: PSAConfig) -> Choice:
     """The recipe of every head, by its errors in the first step."""
-    return choose_recipes(trial_of(*heads.steps[0], config, heads.case.grid, 0, None, _backend(heads)))
+    return choose_recipes(trial_of(*heads.steps[0], config, heads.case.grid, (), None, _backend(heads)))
 
 
 def chosen_line(heads: Heads, density: float) -> str:
@@ -124,7 +124,7 @@ def _attend(
     def attend(step: int) -> Attended:
         q, k, v = heads.steps[step]
         kept = choice, level_map, exact_heads
-        return sparse_attention(q, k, v, config, heads.case.grid, 0, None, _backend(heads), *kept)
+        return sparse_attention(q, k, v, config, heads.case.grid, (), None, _backend(heads), *kept)
 
     return attend
 

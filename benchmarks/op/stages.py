@@ -19,6 +19,7 @@ from psa_core.ops.importance.estimators import ESTIMATORS
 from psa_core.ops.pyramid.rows import build_pyramid
 from psa_core.ops.reorder import reorder_orders
 from psa_core.settings.config import PSAConfig
+from psa_core.settings.sinks import text_in_front
 
 from .cases import STAGES_PART
 from .memory import with_memory
@@ -78,7 +79,7 @@ def _calls(config: PSAConfig, case: Case, inputs: Inputs) -> Iterator[tuple[str,
     q, k, v = inputs
     orders = reorder_orders(config, case.grid, case.text_length, q.shape[0], q.shape[1], q.device)
     max_level, block_n = max(config.levels), config.block_n
-    plan = functools.partial(plan_levels, q, k, config, case.text_length, None, "triton", orders)
+    plan = functools.partial(plan_levels, q, k, config, text_in_front(case.text_length), None, "triton", orders)
     pyramid = functools.partial(build_pyramid, k, v, max_level, "triton", orders)
     levels = plan()
     block_list = functools.partial(build_block_list, levels, max_level, block_n, k.shape[2], "triton")

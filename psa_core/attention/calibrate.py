@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 
 from ..ops.backends import choose_backend
@@ -11,6 +13,7 @@ from ..settings.calibration import Calibration
 from ..settings.config import PSAConfig
 from ..settings.errors import ConfigError
 from ..settings.recipe import Recipe
+from ..settings.sinks import video_start
 from ..settings.sizes import Grid
 from .checks import check_call
 from .choose import choose_recipes
@@ -26,6 +29,7 @@ def calibrate(
     *,
     grid: Grid | None = None,
     text_length: int = 0,
+    sinks: Sequence[tuple[int, int, bool]] = (),
     static_levels: torch.Tensor | None = None,
     backend: str = "auto",
     layer: int = 0,
@@ -39,8 +43,8 @@ def calibrate(
     choose differently gets the recipe of the one with the largest error. Deterministic.
 
     Args:
-        q, k, v, grid, text_length, static_levels, backend: as of :func:`psa_core.pyramid_sparse_attention`. Without a
-            grid, with a mask or with ``static_levels``, tokens stay in the order they have.
+        q, k, v, grid, text_length, sinks, static_levels, backend: as of :func:`psa_core.pyramid_sparse_attention`.
+            Without a grid, with a mask or with ``static_levels``, tokens stay in the order they have.
         config: settings with ``mask_mode="calibrated"``; None for these at density 0.15.
         layer: the number that the calibration has for it.
         model: its name in the calibration.
@@ -55,13 +59,13 @@ def calibrate(
     config = config if config is not None else PSAConfig(mask_mode="calibrated")
     if config.mask_mode != "calibrated":
         raise ConfigError("mask_mode", config.mask_mode, "must be calibrated: there is nothing to choose otherwise")
-    check_call(q, k, v, config, grid, text_length, static_levels)
+    every_sink = check_call(q, k, v, config, grid, text_length, sinks, static_levels)
     if config.radial is not None and config.radial.decides_alone:
         raise ConfigError("radial.mode", config.radial.mode, "leaves nothing to choose: intersect and finer wins do")
-    trial = trial_of(q, k, v, config, grid, text_length, static_levels, choose_backend(backend, q, k, v))
+    trial = trial_of(q, k, v, config, grid, every_sink, static_levels, choose_backend(backend, q, k, v))
     choice = choose_recipes(trial)
     record = Calibrated()
-    given = Given(choice.recipes, choice.of_head, choice.errors, config.target_error, grid, text_length)
+    given = Given(choice.recipes, choice.of_head, choice.errors, config.target_error, grid, video_start(every_sink))
     record.give(0, layer, None, given)
     return record.calibration(config, model)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any, Literal, overload
 
 import torch
@@ -21,20 +22,24 @@ from .calibrate import given_choice
 from .checks import check_call, check_levels, check_tensors
 from .steps import AttentionInfo, sparse_attention
 
+SinkRanges = Sequence[tuple[int, int, bool]]
+
 
 @overload
 def pyramid_sparse_attention(
     q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, config: PSAConfig | None = None, *,
-    grid: Grid | None = None, text_length: int = 0, static_levels: torch.Tensor | None = None,
-    backend: str = "auto", calibration: Calibration | None = None, return_info: Literal[False] = False,
+    grid: Grid | None = None, text_length: int = 0, sinks: SinkRanges = (),
+    static_levels: torch.Tensor | None = None, backend: str = "auto", calibration: Calibration | None = None,
+    return_info: Literal[False] = False,
 ) -> torch.Tensor: ...  # fmt: skip
 
 
 @overload
 def pyramid_sparse_attention(
     q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, config: PSAConfig | None = None, *,
-    grid: Grid | None = None, text_length: int = 0, static_levels: torch.Tensor | None = None,
-    backend: str = "auto", calibration: Calibration | None = None, return_info: Literal[True],
+    grid: Grid | None = None, text_length: int = 0, sinks: SinkRanges = (),
+    static_levels: torch.Tensor | None = None, backend: str = "auto", calibration: Calibration | None = None,
+    return_info: Literal[True],
 ) -> tuple[torch.Tensor, AttentionInfo]: ...  # fmt: skip
 
 
@@ -46,6 +51,7 @@ def pyramid_sparse_attention(
     *,
     grid: Grid | None = None,
     text_length: int = 0,
+    sinks: SinkRanges = (),
     static_levels: torch.Tensor | None = None,
     backend: str = "auto",
     calibration: Calibration | None = None,
@@ -64,7 +70,11 @@ def pyramid_sparse_attention(
             ``type="dense"`` runs torch's dense attention, to which no other setting or mask matters.
         grid: (frames, height, width) of the video in tokens; None leaves the sequence in the order it has, as a
             ``radial`` mask does.
-        text_length: tokens in front of the video that keep full resolution.
+        text_length: tokens in front of the video that keep full resolution, as keys and as queries.
+        sinks: more such tokens, in front of the video or behind it, one range behind the other, each as ``(start, stop,
+            dense_rows)``: every query sees the keys from start up to stop at full resolution, and with ``dense_rows``
+            their queries see everything so.
+            The video begins at the first token that is none of these, which stay where they are.
         static_levels: uint8 ``[B | 1, H | 1, q_blocks, k_blocks]`` over the reordered sequence; blocks that it skips
             stay skipped, blocks that it keeps are never finer than it says.
         backend: ``"auto"``, ``"triton"`` or ``"torch"``; ``"auto"`` is torch where gradients are wanted. They are those
@@ -86,18 +96,18 @@ def pyramid_sparse_attention(
         check_backend(backend)
         out = scaled_dot_product_attention(q, k, v)
         return (out, _dense_info(q, k, config)) if return_info else out
-    check_call(q, k, v, config, grid, text_length, static_levels)
+    every_sink = check_call(q, k, v, config, grid, text_length, sinks, static_levels)
     if calibration is not None:
         _check_calibration(calibration, q, config, grid)
     if torch.compiler.is_compiling():
         # Not before: it takes torch's compiler along, which takes seconds to import.
         from .operator import compiled_attention
 
-        rest = grid, text_length, static_levels, backend, calibration
+        rest = grid, every_sink, static_levels, backend, calibration
         out, levels, shares, chosen = compiled_attention(q, k, v, config, *rest)
         return (out, AttentionInfo(levels, shares, chosen)) if return_info else out
     choice = None if calibration is None else given_choice(calibration, q, config)
-    attended = sparse_attention(q, k, v, config, grid, text_length, static_levels, backend, choice)
+    attended = sparse_attention(q, k, v, config, grid, every_sink, static_levels, backend, choice)
     return (attended.out, attended.info()) if return_info else attended.out
 
 
@@ -160,13 +170,16 @@ class PSAAttention(torch.nn.Module):
         v: torch.Tensor,
         grid: Grid | None = None,
         text_length: int | None = None,
+        sinks: SinkRanges = (),
     ) -> torch.Tensor:
         """``[B, H, Lq, D]`` from q of that shape and k, v ``[B, H, Lk, D]``; Lq and Lk may differ.
 
-        ``grid`` as of :func:`pyramid_sparse_attention`; ``text_length`` defaults to the config's.
+        ``grid`` and ``sinks`` as of :func:`pyramid_sparse_attention`; ``text_length`` defaults to the config's.
         """
         length = self.config.text_length if text_length is None else text_length
-        return pyramid_sparse_attention(q, k, v, self.config, grid=grid, text_length=length, backend=self.backend)
+        return pyramid_sparse_attention(
+            q, k, v, self.config, grid=grid, text_length=length, sinks=sinks, backend=self.backend
+        )
 
     def extra_repr(self) -> str:
         return f"{self.config}, backend={self.backend!r}"

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 
 from ..settings.config import PSAConfig
 from ..settings.errors import ConfigError
+from ..settings.sinks import Sinks, read_sinks, sink_tokens, video_start
 from ..settings.sizes import Grid
 
 
@@ -18,16 +20,21 @@ def check_call(
     config: PSAConfig,
     grid: Grid | None,
     text_length: int,
+    sinks: Any,
     static: torch.Tensor | None,
-) -> None:
+) -> Sinks:
     """See that a sparse call can follow its settings; arguments as of :func:`psa_core.pyramid_sparse_attention`.
+
+    Returns:
+        All its sinks, the text among them.
 
     Raises:
         ConfigError: it cannot; the message names which.
     """
     check_tensors(q, k, v)
-    _check_sequence(q, k, grid, text_length)
+    found = _check_sequence(q, k, grid, text_length, sinks)
     _check_static(config, q, k, grid, static)
+    return found
 
 
 def check_tensors(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> None:
@@ -47,22 +54,28 @@ def check_tensors(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> None:
         raise ConfigError("q, k, v", kinds, "must share one dtype and device")
 
 
-def _check_sequence(q: torch.Tensor, k: torch.Tensor, grid: Grid | None, text_length: int) -> None:
+def _check_sequence(q: torch.Tensor, k: torch.Tensor, grid: Grid | None, text_length: int, sinks: Any) -> Sinks:
     shorter = min(q.shape[2], k.shape[2])
     if not isinstance(text_length, int) or not 0 <= text_length <= shorter:
         raise ConfigError("text_length", text_length, f"must be a whole number between 0 and {shorter}")
+    found = read_sinks(sinks, text_length)
+    if found and found[-1].stop > shorter:
+        raise ConfigError("sinks", tuple(found[-1]), f"must end at {shorter} tokens or before")
     if grid is None:
-        return
+        return found
     if q.shape[2] != k.shape[2]:
         raise ConfigError("grid", grid, f"needs as many queries as keys, not {q.shape[2]} and {k.shape[2]}")
     if not isinstance(grid, tuple | list) or len(grid) != 3 or not all(isinstance(n, int) and n > 0 for n in grid):
         raise ConfigError("grid", grid, "must be three whole numbers, 1 or more: frames, height, width")
-    if math.prod(grid) + text_length != q.shape[2]:
-        raise ConfigError(
-            "grid",
-            tuple(grid),
-            f"frames x height x width and {text_length} text tokens must make {q.shape[2]} tokens",
-        )
+    beside = sink_tokens(found)
+    if math.prod(grid) + beside != q.shape[2]:
+        what = f"{text_length} text tokens" if beside == text_length else f"{beside} tokens of sinks"
+        raise ConfigError("grid", tuple(grid), f"frames x height x width and {what} must make {q.shape[2]} tokens")
+    start = video_start(found)
+    within = [sink for sink in found if start <= sink.start < start + math.prod(grid)]
+    if within:
+        raise ConfigError("sinks", tuple(within[0]), "lies within the video, whose tokens are put in another order")
+    return found
 
 
 def _check_static(

@@ -15,6 +15,7 @@ from ..ops.modes import wants_gradients
 from ..settings.calibration import Calibration
 from ..settings.config import PSAConfig
 from ..settings.errors import ConfigError
+from ..settings.sinks import Sink, Sinks
 from ..settings.sizes import Grid
 from .namespace import operator_namespace
 from .plan import coarsest_level
@@ -22,7 +23,7 @@ from .plan import coarsest_level
 _NAME = f"{operator_namespace(__package__)}::sparse_attention"
 # Spelled out, because not every torch reads all types of Python.
 _SCHEMA = (
-    "(Tensor q, Tensor k, Tensor v, str config, SymInt[]? grid, SymInt text_length, Tensor? static_levels, str backend,"
+    "(Tensor q, Tensor k, Tensor v, str config, SymInt[]? grid, SymInt[] sinks, Tensor? static_levels, str backend,"
     " str? calibration=None) -> (Tensor, Tensor, Tensor)"
 )
 
@@ -33,7 +34,7 @@ def _attention(
     v: torch.Tensor,
     config: str,
     grid: Sequence[int] | None,
-    text_length: int,
+    sinks: Sequence[int],
     static_levels: torch.Tensor | None,
     backend: str,
     calibration: str | None = None,
@@ -41,15 +42,17 @@ def _attention(
     """Output, level map and shares of levels of :func:`psa_core.pyramid_sparse_attention`.
 
     Args:
-        config, calibration: ``PSAConfig.as_text``, ``Calibration.as_text``; the others as there, checked already.
+        config, calibration: ``PSAConfig.as_text``, ``Calibration.as_text``.
+        sinks: start, stop and dense_rows of one after another; the others as there, checked already.
     """
     from .calibrate import given_choice
     from .steps import sparse_attention
 
     size = None if grid is None else (grid[0], grid[1], grid[2])
+    ranges = tuple(Sink(sinks[i], sinks[i + 1], bool(sinks[i + 2])) for i in range(0, len(sinks), 3))
     settings = _config(config)
     choice = None if calibration is None else given_choice(_calibration(calibration), q, settings)
-    attended = sparse_attention(q, k, v, settings, size, text_length, static_levels, backend, choice)
+    attended = sparse_attention(q, k, v, settings, size, ranges, static_levels, backend, choice)
     info = attended.info()
     levels, shares = info.levels, info.level_shares
     if settings.radial is not None:
@@ -79,14 +82,15 @@ def compiled_attention(
     v: torch.Tensor,
     config: PSAConfig,
     grid: Grid | None,
-    text_length: int,
+    sinks: Sinks,
     static_levels: torch.Tensor | None,
     backend: str,
     calibration: Calibration | None,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, str]:
     """Output, level map, shares of levels and backend of one call, for a graph that is being compiled."""
     recipes = None if calibration is None else calibration.as_text
-    rest = grid, text_length, static_levels, backend, recipes
+    flat = [number for start, stop, dense in sinks for number in (start, stop, 1 if dense else 0)]
+    rest = grid, flat, static_levels, backend, recipes
     if wants_gradients(q, k, v):
         # An operator has none; plain torch has, and they are worth a break in the graph.
         return *_outside_the_graph(q, k, v, config.as_text, *rest), "torch"
@@ -103,7 +107,7 @@ def _shapes(
     v: torch.Tensor,
     config: str,
     grid: Sequence[int] | None,
-    text_length: int,
+    sinks: Sequence[int],
     static_levels: torch.Tensor | None,
     backend: str,
     calibration: str | None = None,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from functools import lru_cache
+from typing import NamedTuple
 
 import torch
 
@@ -13,11 +14,12 @@ from ..ops.device_cache import device_cache
 from ..ops.importance.by_head import importance_by_head
 from ..ops.importance.estimators import ESTIMATORS
 from ..ops.levels.bounds import level_bounds
-from ..ops.levels.rules import full_resolution_text, level_shares, levels_from_importance
+from ..ops.levels.rules import full_resolution_sinks, level_shares, levels_from_importance
 from ..ops.reorder import Orders
 from ..ops.similarity.cap import similarity_cap
 from ..settings.config import PSAConfig
 from ..settings.radial import RadialMask
+from ..settings.sinks import Sinks, around
 from ..settings.sizes import Grid
 from .recipes import HeadRecipes
 
@@ -29,7 +31,7 @@ def plan_levels(
     q: torch.Tensor,
     k: torch.Tensor,
     config: PSAConfig,
-    text_length: int = 0,
+    sinks: Sinks = (),
     static: torch.Tensor | None = None,
     backend: str = "torch",
     orders: Orders | None = None,
@@ -40,7 +42,7 @@ def plan_levels(
 
     Args:
         q: ``[B, H, Lq, D]``; k: ``[B, H, Lk, D]``; in the order in which blocks are cut, or with orders.
-        config, text_length: as of :func:`psa_core.pyramid_sparse_attention`.
+        config, sinks: as of :func:`psa_core.pyramid_sparse_attention`.
         static: uint8 ``[B | 1, H | 1, q_blocks, k_blocks]``, combined with what is chosen.
         backend: ``"triton"`` or ``"torch"``.
         orders: with ``"triton"``, those in which blocks are cut from q and k.
@@ -54,35 +56,29 @@ def plan_levels(
     if recipes is not None:
         of_head = recipes.estimators, recipes.estimator_of_head
         importance = importance_by_head(q, k, config.block_m, config.block_n, *of_head, backend, orders)
-        return levels_from_importance(
-            importance, config, cap, static, static_rule, text_length, backend, recipes.quotas
-        )
+        return levels_from_importance(importance, config, cap, static, static_rule, sinks, backend, recipes.quotas)
     only = _only_level(config, math.ceil(k.shape[2] / config.block_n))
     if only and static is None:
-        return _one_level(only, q, k, config, cap, text_length)
+        return _one_level(only, q, k, config, cap, sinks)
     importance = ESTIMATORS[config.importance](q, k, config.block_m, config.block_n, backend, orders)
-    return levels_from_importance(importance, config, cap, static, static_rule, text_length, backend)
+    return levels_from_importance(importance, config, cap, static, static_rule, sinks, backend)
 
 
-def mask_levels(config: PSAConfig, grid: Grid, text_length: int, device: torch.device) -> torch.Tensor:
+def mask_levels(config: PSAConfig, grid: Grid, sinks: Sinks, tokens: int, device: torch.device) -> torch.Tensor:
     """The map of the config's mask, uint8 ``[1, 1, q_blocks, k_blocks]``, built once for each shape."""
-    assert config.radial is not None
-    return _mask_levels(_what_shapes(config.radial), tuple(grid), text_length, config.block_m, config.block_n, device)
+    return _mask_levels(_mask_shape(config, grid, sinks, tokens), device)
 
 
-def mask_block_list(config: PSAConfig, grid: Grid, text_length: int, max_level: int, device: torch.device) -> BlockList:
+def mask_block_list(
+    config: PSAConfig, grid: Grid, sinks: Sinks, tokens: int, max_level: int, device: torch.device
+) -> BlockList:
     """The block list of a mask that decides alone, one for all batches and heads, built once for each shape."""
-    assert config.radial is not None
-    sizes = config.block_m, config.block_n
-    return _mask_block_list(_what_shapes(config.radial), tuple(grid), text_length, *sizes, max_level, device)
+    return _mask_block_list(_mask_shape(config, grid, sinks, tokens), max_level, device)
 
 
-def mask_level_shares(config: PSAConfig, grid: Grid, text_length: int, device: torch.device) -> torch.Tensor:
+def mask_level_shares(config: PSAConfig, grid: Grid, sinks: Sinks, tokens: int, device: torch.device) -> torch.Tensor:
     """:func:`psa_core.ops.levels.rules.level_shares` of a mask that decides alone, counted once for each shape."""
-    assert config.radial is not None
-    sizes = config.block_m, config.block_n
-    max_level = coarsest_level(config)
-    return _mask_level_shares(_what_shapes(config.radial), tuple(grid), text_length, *sizes, max_level, device)
+    return _mask_level_shares(_mask_shape(config, grid, sinks, tokens), coarsest_level(config), device)
 
 
 def coarsest_level(config: PSAConfig, any_level: bool = False) -> int:
@@ -102,13 +98,33 @@ def _only_level(config: PSAConfig, k_blocks: int) -> int:
 
 
 def _one_level(
-    level: int, q: torch.Tensor, k: torch.Tensor, config: PSAConfig, cap: torch.Tensor | None, text_length: int
+    level: int, q: torch.Tensor, k: torch.Tensor, config: PSAConfig, cap: torch.Tensor | None, sinks: Sinks
 ) -> torch.Tensor:
     shape = *q.shape[:2], math.ceil(q.shape[2] / config.block_m), math.ceil(k.shape[2] / config.block_n)
     levels = torch.full(shape, level, dtype=torch.uint8, device=q.device)
     if cap is not None:
         levels = torch.minimum(levels, cap)
-    return full_resolution_text(levels, text_length, config.block_m, config.block_n)
+    return full_resolution_sinks(levels, sinks, config.block_m, config.block_n)
+
+
+class _MaskShape(NamedTuple):
+    """All that the map of a mask depends on; ``around``: how many tokens lie in front of the video and behind it."""
+
+    radial: RadialMask
+    grid: Grid
+    around: tuple[int, int]
+    block_m: int
+    block_n: int
+
+    @property
+    def tokens(self) -> int:
+        return sum(self.around) + math.prod(self.grid)
+
+
+def _mask_shape(config: PSAConfig, grid: Grid, sinks: Sinks, tokens: int) -> _MaskShape:
+    assert config.radial is not None
+    radial = _what_shapes(config.radial)
+    return _MaskShape(radial, (grid[0], grid[1], grid[2]), around(grid, sinks, tokens), config.block_m, config.block_n)
 
 
 @lru_cache(maxsize=64)
@@ -121,22 +137,16 @@ def _what_shapes(radial: RadialMask) -> RadialMask:
 # A sampling run meets a handful of shapes (context windows, prompts of several lengths); 20 MB an entry at 130k tokens
 # and key blocks of 32.
 @device_cache(maxsize=8)
-def _mask_levels(
-    radial: RadialMask, grid: Grid, text_length: int, block_m: int, block_n: int, device: torch.device
-) -> torch.Tensor:
-    return static_levels(radial, grid, text_length, block_m, block_n).to(device)
+def _mask_levels(shape: _MaskShape, device: torch.device) -> torch.Tensor:
+    before, behind = shape.around
+    return static_levels(shape.radial, shape.grid, before, shape.block_m, shape.block_n, behind).to(device)
 
 
 @device_cache(maxsize=8)
-def _mask_block_list(
-    radial: RadialMask, grid: Grid, text_length: int, block_m: int, block_n: int, max_level: int, device: torch.device
-) -> BlockList:
-    levels = _mask_levels(radial, grid, text_length, block_m, block_n, device)
-    return build_block_list(levels, max_level, block_n, text_length + math.prod(grid), "triton")
+def _mask_block_list(shape: _MaskShape, max_level: int, device: torch.device) -> BlockList:
+    return build_block_list(_mask_levels(shape, device), max_level, shape.block_n, shape.tokens, "triton")
 
 
 @device_cache(maxsize=8)
-def _mask_level_shares(
-    radial: RadialMask, grid: Grid, text_length: int, block_m: int, block_n: int, max_level: int, device: torch.device
-) -> torch.Tensor:
-    return level_shares(_mask_levels(radial, grid, text_length, block_m, block_n, device), max_level)
+def _mask_level_shares(shape: _MaskShape, max_level: int, device: torch.device) -> torch.Tensor:
+    return level_shares(_mask_levels(shape, device), max_level)

@@ -75,7 +75,7 @@ def head_recipes(
     of_head: torch.Tensor,
     config: PSAConfig,
     grid: Grid | None,
-    text_length: int,
+    around: tuple[int, int],
     k_blocks: int,
 ) -> HeadRecipes:
     """What heads have to do that take these recipes.
@@ -85,14 +85,16 @@ def head_recipes(
         of_head: int64 ``[B, H]`` on the device, the number of each head's.
         config: ``block_n`` and ``tile_size``.
         grid: (frames, height, width) in tokens; None leaves tokens as they lie, whatever the recipes say.
-        text_length: tokens in front of the video.
+        around: tokens in front of the video and behind it.
         k_blocks: key blocks of the call.
     """
     device = of_head.device
     names, estimators, levels, table = _table(tuple(recipes), config.block_n, k_blocks, device)
     orders = None
     if grid is not None and names != (RASTER,):
-        orders = Orders(order_index(names, grid, config.tile_size, text_length, device), table.order[of_head])
+        before, behind = around
+        index = order_index(names, grid, config.tile_size, before, device, behind)
+        orders = Orders(index, table.order[of_head])
     return HeadRecipes(orders, estimators, table.estimator[of_head], Quotas(levels, table.bounds[of_head]))
 
 

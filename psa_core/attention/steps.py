@@ -12,6 +12,7 @@ from ..ops.block_list.build import BlockList
 from ..ops.precision import PRECISIONS, precision_that_runs
 from ..ops.reorder import Orders, reorder_orders
 from ..settings.config import PSAConfig
+from ..settings.sinks import Sinks, around
 from ..settings.sizes import Grid
 from .attend import attend
 from .choose import choose_recipes
@@ -98,7 +99,7 @@ def sparse_attention(
     v: torch.Tensor,
     config: PSAConfig,
     grid: Grid | None,
-    text_length: int,
+    sinks: Sinks,
     static_levels: torch.Tensor | None,
     backend: str,
     choice: Choice | None = None,
@@ -113,7 +114,7 @@ def sparse_attention(
         exact_heads: of an earlier call, in place of measuring which heads ``precision: auto`` leaves unquantised.
     """
     backend = choose_backend(backend, q, k, v)
-    trial = trial_of(q, k, v, config, grid, text_length, static_levels, backend)
+    trial = trial_of(q, k, v, config, grid, sinks, static_levels, backend)
     if config.radial is not None and config.radial.decides_alone and grid is not None:
         assert trial.static is not None
         return _attend_masked(trial, trial.static, grid, exact_heads)
@@ -147,12 +148,12 @@ def make_level_map(trial: Trial, choice: Choice | None = None, any_level: bool =
     if config.mask_mode == "calibrated":
         choice = choose_recipes(trial) if choice is None else choice.at_density(config.target_density)
         recipes = trial.head_recipes(choice.recipes, choice.of_head)
-    orders = _orders(q, config, trial.grid, trial.text_length, recipes)
+    orders = _orders(q, config, trial.grid, trial.sinks, recipes)
     op_orders = orders
     if trial.backend == "torch" and orders is not None:
         q, k, op_orders = orders.take(q), orders.take(k), None
     rules = trial.static, trial.backend, op_orders, trial.static_rule, recipes
-    levels = plan_levels(q, k, config, trial.text_length, *rules)
+    levels = plan_levels(q, k, config, trial.sinks, *rules)
     return LevelMap(levels, orders, coarsest_level(config, any_level), choice)
 
 
@@ -162,33 +163,34 @@ def trial_of(
     v: torch.Tensor,
     config: PSAConfig,
     grid: Grid | None,
-    text_length: int,
+    sinks: Sinks,
     static_levels: torch.Tensor | None,
     backend: str,
 ) -> Trial:
     """The trial of a call's level maps; arguments as of :func:`sparse_attention`."""
     static, rule = static_levels, "intersect"
     if config.radial is not None and grid is not None:
-        static, rule = mask_levels(config, grid, text_length, q.device), config.radial.mode
-    return Trial(q, k, v, config, grid, text_length, static, rule, backend)
+        static, rule = mask_levels(config, grid, sinks, q.shape[2], q.device), config.radial.mode
+    return Trial(q, k, v, config, grid, sinks, static, rule, backend)
 
 
 def _orders(
-    q: torch.Tensor, config: PSAConfig, grid: Grid | None, text_length: int, recipes: HeadRecipes | None
+    q: torch.Tensor, config: PSAConfig, grid: Grid | None, sinks: Sinks, recipes: HeadRecipes | None
 ) -> Orders | None:
     """In which each head takes the tokens; windows of the config's mask run along raster order."""
     if grid is None or config.radial is not None:
         return None
     if recipes is not None:
         return recipes.orders
-    return reorder_orders(config, grid, text_length, q.shape[0], q.shape[1], q.device)
+    before, behind = around(grid, sinks, q.shape[2])
+    return reorder_orders(config, grid, before, q.shape[0], q.shape[1], q.device, behind)
 
 
 def _attend_masked(trial: Trial, mask: torch.Tensor, grid: Grid, exact_heads: torch.Tensor | None) -> Attended:
     """Attention over the config's mask alone."""
     q, k, v, config, backend = trial.q, trial.k, trial.v, trial.config, trial.backend
     max_level = coarsest_level(config)
-    of_shape = grid, trial.text_length
+    of_shape = grid, trial.sinks, q.shape[2]
     # Plain torch reads the map itself.
     block_list = mask_block_list(config, *of_shape, max_level, q.device) if backend == "triton" else None
     levels = mask.expand(*q.shape[:2], -1, -1)

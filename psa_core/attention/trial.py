@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple
 
 import torch
@@ -21,6 +22,7 @@ from ..ops.reorder.orders import as_they_lie, first_order, take_tokens
 from ..ops.similarity.cap import similarity_cap
 from ..settings.config import PSAConfig
 from ..settings.recipe import RASTER, Recipe
+from ..settings.sinks import Sinks, around
 from ..settings.sizes import Grid
 from .attend import attend
 from .errors import relative_error, squares
@@ -67,21 +69,23 @@ class Errors(NamedTuple):
         return Errors(*(torch.cat(parts) for parts in zip(*errors, strict=True)))
 
 
-def trial_blocks(tokens: int, block_m: int, text_length: int) -> tuple[int, ...]:
-    """The query blocks of a trial: 8, or as many as there are, spread over the whole blocks without text.
+# Asked several times a call.
+@lru_cache(maxsize=64)
+def trial_blocks(tokens: int, block_m: int, sinks: Sinks) -> tuple[int, ...]:
+    """The query blocks of a trial: 8, or as many as there are, spread over the whole blocks without sinks.
 
     One lies somewhere in each eighth of them: eight at equal distances would all have the same place in the picture
     where the order is one of rows or columns. Of a sequence that has no such block, the last one.
     """
-    first, end = math.ceil(text_length / block_m), tokens // block_m
-    count = end - first
-    if count < 1:
+    held = {block for sink in sinks for block in sink.blocks(block_m)}
+    free = [block for block in range(tokens // block_m) if block not in held]
+    if not free:
         return ((tokens - 1) // block_m,)
-    if count <= BLOCKS:
-        return tuple(range(first, end))
-    eighth = count / BLOCKS
+    if len(free) <= BLOCKS:
+        return tuple(free)
+    eighth = len(free) / BLOCKS
     # Less than a whole block short of an eighth, so that no two are the same.
-    return tuple(first + int(i * eighth + (i + 1) * _GOLDEN % 1 * (eighth - 1)) for i in range(BLOCKS))
+    return tuple(free[int(i * eighth + (i + 1) * _GOLDEN % 1 * (eighth - 1))] for i in range(BLOCKS))
 
 
 def spot_of(blocks: int) -> slice:
@@ -97,7 +101,7 @@ class Trial:
         q: ``[B, H, Lq, D]``; k, v: ``[B, H, Lk, D]``, as they lie.
         config: block sizes, tiles and the cosine cap.
         grid: (frames, height, width) in tokens; None where there is but raster order.
-        text_length: tokens in front of the video.
+        sinks: tokens beside the video that every query sees at full resolution.
         static, static_rule: as of :func:`psa_core.attention.plan.plan_levels`.
         backend: ``"triton"`` or ``"torch"``.
     """
@@ -107,19 +111,14 @@ class Trial:
     v: torch.Tensor
     config: PSAConfig
     grid: Grid | None = None
-    text_length: int = 0
+    sinks: Sinks = ()
     static: torch.Tensor | None = None
     static_rule: str = "intersect"
     backend: str = "torch"
 
     @property
     def blocks(self) -> tuple[int, ...]:
-        return trial_blocks(self.q.shape[2], self.config.block_m, self.text_length)
-
-    @property
-    def has_text(self) -> bool:
-        """Whether text is among the queries of its one block, of a sequence that has no other."""
-        return self.text_length > self.blocks[0] * self.config.block_m
+        return trial_blocks(self.q.shape[2], self.config.block_m, self.sinks)
 
     @property
     def orders(self) -> tuple[str, ...]:
@@ -131,6 +130,12 @@ class Trial:
         block_m = self.config.block_m
         return block_positions(blocks, block_m, self.q.shape[2], self.q.device, block_m // ROWS)
 
+    @property
+    def around(self) -> tuple[int, int]:
+        """Tokens in front of the video and behind it; the grid must be known."""
+        assert self.grid is not None
+        return around(self.grid, self.sinks, self.q.shape[2])
+
     def one_order(self, name: str) -> Orders | None:
         """The same order for all heads."""
         if self.orders == (RASTER,):
@@ -138,14 +143,16 @@ class Trial:
         # Of several, raster is one of an index too, so that the kernels are the same.
         assert self.grid is not None
         device = self.q.device
-        index = order_index((name,), self.grid, self.config.tile_size, self.text_length, device)
+        before, behind = self.around
+        index = order_index((name,), self.grid, self.config.tile_size, before, device, behind)
         return Orders(index, first_order(*self.q.shape[:2], device))
 
     def head_recipes(self, recipes: Sequence[Recipe], of_head: torch.Tensor) -> HeadRecipes:
         """What heads have to do that take these recipes, by their numbers ``[B, H]``."""
         k_blocks = math.ceil(self.k.shape[2] / self.config.block_n)
         grid = None if self.orders == (RASTER,) else self.grid
-        return head_recipes(recipes, of_head, self.config, grid, self.text_length, k_blocks)
+        beside = (0, 0) if grid is None else self.around
+        return head_recipes(recipes, of_head, self.config, grid, beside, k_blocks)
 
     def in_orders(self, orders: Sequence[Orders | None]) -> list[TrialInOrder]:
         """The trials of maps over the tokens in the orders that heads take them; None for as they lie."""
@@ -205,8 +212,8 @@ class TrialInOrder:
         """A level map, uint8 ``[B, H, blocks, k_blocks]``, by the config's ``mask_ratios``, or by quotas."""
         trial = self.trial
         return levels_from_importance(
-            importance, config, self.cap, self.static, trial.static_rule, trial.text_length, trial.backend,
-            quotas, trial.has_text,
+            importance, config, self.cap, self.static, trial.static_rule, trial.sinks, trial.backend,
+            quotas, trial.blocks,
         )  # fmt: skip
 
     def errors(self, maps: list[torch.Tensor]) -> Errors:

@@ -138,7 +138,7 @@ class Kept:
         conditions = place.conditions if q.shape[0] % place.conditions == 0 else 1
         clips = q.shape[0] // conditions
         trial = trial_of(
-            q[:clips], k[:clips], v[:clips], config, place.grid, place.text_length, None,
+            q[:clips], k[:clips], v[:clips], config, place.grid, place.sinks, None,
             choose_backend(backend, q, k, v),
         )  # fmt: skip
         key = _key(trial.q, trial.k, place)
@@ -171,7 +171,7 @@ class Kept:
     ) -> Attended:
         """Run a call, in which heads stay unquantised that did in the first of its kind."""
         key = _key(q, k, place)
-        call = q, k, v, config, place.grid, place.text_length, None, backend
+        call = q, k, v, config, place.grid, place.sinks, None, backend
         exact_heads = self._exact_heads.get(key)
         attended = sparse_attention(*call, level_map=level_map, exact_heads=exact_heads)
         if exact_heads is None and attended.exact_heads is not None:
@@ -249,7 +249,7 @@ def _is_spared(device: torch.device) -> bool:
 
 
 def _key(q: torch.Tensor, k: torch.Tensor, place: Place) -> Hashable:
-    where = place.expert, place.layer, place.condition, place.grid, place.text_length, place.reference_frames
+    where = place.expert, place.layer, place.condition, place.grid, place.sinks, place.reference_frames
     return (*where, q.shape, k.shape, q.dtype, q.device)
 
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Hashable
 from dataclasses import dataclass
 
+from ..settings.sinks import Sinks, sink_tokens
 from ..settings.sizes import Grid
 
 
@@ -17,7 +18,7 @@ class Place:
         step: denoising step, counted over the whole denoising.
         layer: transformer block.
         grid: (frames, height, width) of the video in tokens; None when unknown.
-        text_length: text tokens in front of the video tokens.
+        sinks: tokens beside the video that every query sees at full resolution.
         steps: of the whole denoising; None when unknown.
         frames_per_token: video frames behind a frame of tokens (``RadialMask.frames_per_token``).
         in_window: whether the schedule's window of the denoising has it.
@@ -28,6 +29,7 @@ class Place:
         conditions: how many of those that guidance compares, such as with the prompt and without, stand side by side
             in the batch. They have the same latents, and they share recipes and level maps: guidance multiplies their
             difference, and with it whatever sparse attention does to the one and not to the other.
+        others: tokens behind the video that are neither its own nor a sink's.
         grid_optional: whether tokens may be cut into blocks in the order they have where the grid is unknown.
         window: which part of the clip it is, where a model sees it in parts; None for the whole.
     """
@@ -35,7 +37,7 @@ class Place:
     step: int
     layer: int
     grid: Grid | None
-    text_length: int = 0
+    sinks: Sinks = ()
     steps: int | None = None
     frames_per_token: int = 1
     in_window: bool = True
@@ -44,6 +46,7 @@ class Place:
     condition: Hashable = None
     conditions: int = 1
     window: Hashable = None
+    others: int = 0
     grid_optional: bool = False
 
     @property
@@ -54,5 +57,5 @@ class Place:
 
     @property
     def tokens(self) -> int | None:
-        """Of the video and its text; None when the grid is unknown."""
-        return None if self.grid is None else math.prod(self.grid) + self.text_length
+        """Of the whole sequence; None when the grid is unknown."""
+        return None if self.grid is None else math.prod(self.grid) + sink_tokens(self.sinks) + self.others

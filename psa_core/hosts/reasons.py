@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -199,7 +200,8 @@ PLACES = (
 def _not_the_grid(call: Call) -> str:
     assert call.place.grid is not None
     size = " x ".join(map(str, call.place.grid))
-    return f"{call.q_tokens} tokens are not the grid {size} plus {call.place.text_length} of text"
+    beside = (call.place.tokens or 0) - math.prod(call.place.grid)
+    return f"{call.q_tokens} tokens are not the grid {size} plus {beside} of text"
 
 
 def _needs_grid(call: Call) -> bool:

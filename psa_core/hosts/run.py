@@ -14,6 +14,7 @@ from ..report.report import Report
 from ..settings.at_step import config_at, dense_places
 from ..settings.calibration import Calibration
 from ..settings.config import PSAConfig
+from ..settings.sinks import video_start
 from .kept import MAP_MEMORY, Kept
 from .place import Place
 from .reasons import RUN, Call, check_frames, first_reason
@@ -92,7 +93,7 @@ class Run:
         self.report.add_sparse(place.step, place.layer, info.level_shares, info.levels, error, result.map_age)
         if result.chosen is not None:
             recipes, of_head, errors, _ = result.chosen
-            given = Given(recipes, of_head, errors, config.target_error, place.grid, place.text_length)
+            given = Given(recipes, of_head, errors, config.target_error, place.grid, video_start(place.sinks))
             self.report.calibrated.give(place.expert, place.layer, (place.condition, q.shape), given)
         if result.measured is not None:
             self.report.calibrated.add_measured(place.step, place.layer, result.measured)

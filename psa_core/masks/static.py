@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 
 from ..ops.levels.rules import compose
@@ -12,12 +14,14 @@ from .radial import radial_levels
 from .scene import scene_levels
 
 
-def static_levels(mask: RadialMask, grid: Grid, text_length: int, block_m: int, block_n: int) -> torch.Tensor:
+def static_levels(
+    mask: RadialMask, grid: Grid, text_length: int, block_m: int, block_n: int, behind: int = 0
+) -> torch.Tensor:
     """The level map of a mask over tokens in raster order, text first.
 
     Args:
         grid: (frames, height, width) in tokens.
-        text_length: tokens in front of the video.
+        text_length, behind: tokens in front of the video and behind it; a mask keeps all that has to do with them.
         block_m, block_n: tokens a query block and a key block.
 
     Returns:
@@ -53,7 +57,8 @@ def static_levels(mask: RadialMask, grid: Grid, text_length: int, block_m: int, 
             reference_frames=mask.reference_frames,
         )
         levels = compose(levels, scenes, "intersect")
-    return _keep_own_block(levels, block_m, block_n)
+    levels = _keep_own_block(levels, block_m, block_n)
+    return _keep_behind(levels, text_length + math.prod(grid), block_m, block_n, behind)
 
 
 def _keep_references(
@@ -72,3 +77,13 @@ def _keep_own_block(levels: torch.Tensor, block_m: int, block_n: int) -> torch.T
     own = (torch.arange(levels.shape[2], device=levels.device) * block_m // block_n)[None, None, :, None]
     empty = (levels == 0).all(-1, keepdim=True)
     return levels.scatter(-1, own, levels.gather(-1, own) | empty)
+
+
+def _keep_behind(levels: torch.Tensor, tokens: int, block_m: int, block_n: int, behind: int) -> torch.Tensor:
+    """The map of so many tokens with those behind them, of whose blocks it keeps every pair."""
+    if not behind:
+        return levels
+    kept = levels.new_ones(1, 1, math.ceil((tokens + behind) / block_m), math.ceil((tokens + behind) / block_n))
+    rows, columns = tokens // block_m, tokens // block_n
+    kept[..., :rows, :columns] = levels[..., :rows, :columns]
+    return kept

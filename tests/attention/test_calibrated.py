@@ -16,6 +16,7 @@ from psa_core.attention.steps import AttentionInfo, sparse_attention
 from psa_core.attention.trial import ORDERS_TRIED
 from psa_core.settings.config import IMPORTANCE_ESTIMATORS
 from psa_core.settings.recipe import MIXES, ORDERS
+from psa_core.settings.sinks import text_in_front
 
 from ..support.tensors import DEVICE, Shape, random_levels, random_qkv, relative_error
 from .test_trial import CASES, GRID, RADIAL, TEXT, TOKENS, Case, call, errors_of_call, needs_triton, tensors
@@ -142,7 +143,7 @@ class TestHeads:
     def test_each_runs_as_alone_with_its_recipe(self, changes: dict[str, Any], extra: dict[str, Any]) -> None:
         qkv, config = tensors(SMALL), CONFIG.replace(target_error=0.5, **changes)
         choice = _random_choice(SMALL)
-        arguments = extra.get("grid"), extra.get("text_length", 0), extra.get("static_levels"), "torch"
+        arguments = extra.get("grid"), text_in_front(extra.get("text_length", 0)), extra.get("static_levels"), "torch"
         out, info, _ = sparse_attention(*qkv, config, *arguments, choice)
         check_heads_alone(qkv, SMALL, out, info().levels, choice, config, **extra)
 
@@ -151,7 +152,9 @@ class TestHeads:
     def test_each_runs_in_triton_as_alone_with_its_recipe(self) -> None:
         qkv, config = tensors(TINY, torch.float16), CONFIG.replace(target_error=0.5, use_sim_mask=True)
         choice = _random_choice(TINY)
-        out, info, _ = sparse_attention(*qkv, config, *TINY_VIDEO.values(), None, "triton", choice)
+        out, info, _ = sparse_attention(
+            *qkv, config, TINY_VIDEO["grid"], text_in_front(TINY_VIDEO["text_length"]), None, "triton", choice
+        )
         check_heads_alone(qkv, TINY, out, info().levels, choice, config, **TINY_VIDEO, backend="triton")
 
     @pytest.mark.parametrize("backend", BACKENDS)

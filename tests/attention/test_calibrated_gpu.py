@@ -20,6 +20,7 @@ from psa_core.hosts.place import Place
 from psa_core.ops.importance.estimators import ESTIMATORS
 from psa_core.ops.reorder import order_index
 from psa_core.settings.recipe import MIXES, ORDERS
+from psa_core.settings.sinks import text_in_front
 
 from ..ops.test_gpu import BOUND, CUDA, from_projections
 from ..support.tensors import Shape
@@ -62,7 +63,7 @@ def errors_of_call(qkv: QKV, recipe: Recipe, config: PSAConfig) -> torch.Tensor:
     """The error of the call of today with one recipe, in the query blocks of a trial, against float32: ``[B, H]``."""
     out = pyramid_sparse_attention(*qkv, recipe.config(config), **VIDEO, backend="triton")
     index = order_index((recipe.order,), GRID, config.tile_size, TEXT, CUDA)[0]
-    blocks = trial_blocks(TOKENS, config.block_m, TEXT)
+    blocks = trial_blocks(TOKENS, config.block_m, text_in_front(TEXT))
     size = config.block_m
     at = torch.cat([index[i * size : (i + 1) * size : size // ROWS] for i in blocks])
     q, k, v = (x.float() for x in qkv)
@@ -73,7 +74,7 @@ def errors_of_call(qkv: QKV, recipe: Recipe, config: PSAConfig) -> torch.Tensor:
 @pytest.mark.parametrize(("shape", "dtype", "changes"), CASES)
 def test_heads_choose_by_the_errors_of_calls(shape: Shape, dtype: torch.dtype, changes: dict) -> None:
     qkv, config = from_projections(shape, dtype), settings(shape, **changes)
-    choice = choose_recipes(trial_of(*qkv, config, GRID, TEXT, None, "triton"))
+    choice = choose_recipes(trial_of(*qkv, config, GRID, text_in_front(TEXT), None, "triton"))
     errors = torch.stack([errors_of_call(qkv, recipe, config) for recipe in choice.recipes])
     assert choice.recipes == candidates(0.15, ORDERS_TRIED)
     its_own = errors.gather(0, choice.of_head[None])[0]
@@ -87,7 +88,7 @@ def test_each_head_runs_as_alone_with_its_recipe(shape: Shape, dtype: torch.dtyp
     heads = shape.batch, shape.heads
     of_head = torch.randperm(len(RECIPES))[: math.prod(heads)].view(heads).to(CUDA)
     choice = Choice(RECIPES, of_head, torch.zeros(heads, device=CUDA), torch.zeros(2, *heads, device=CUDA))
-    out, info, _ = sparse_attention(*qkv, config, GRID, TEXT, None, "triton", choice)
+    out, info, _ = sparse_attention(*qkv, config, GRID, text_in_front(TEXT), None, "triton", choice)
     levels = info().levels
     for b, h in itertools.product(*map(range, heads)):
         recipe, head = RECIPES[of_head[b, h]], (slice(b, b + 1), slice(h, h + 1))
@@ -102,7 +103,7 @@ def test_each_head_runs_as_alone_with_its_recipe(shape: Shape, dtype: torch.dtyp
 def test_choosing_repeats_bit_for_bit_and_never_waits_for_the_gpu(target: str) -> None:
     shape, dtype, changes = CASES[2]
     config = settings(shape, **{target: 0.2}, **changes)
-    trial = trial_of(*from_projections(shape, dtype), config, GRID, TEXT, None, "triton")
+    trial = trial_of(*from_projections(shape, dtype), config, GRID, text_in_front(TEXT), None, "triton")
     first = choose_recipes(trial)
     with no_waiting():
         second = choose_recipes(trial)
@@ -121,7 +122,8 @@ def test_a_run_never_waits_for_the_gpu(map_steps: int) -> None:
     def steps() -> list[int]:
         kept = Kept()
         results = [
-            kept.attend(q, k, v if step else calm, config, Place(step, 0, GRID, TEXT), "triton") for step in range(8)
+            kept.attend(q, k, v if step else calm, config, Place(step, 0, GRID, text_in_front(TEXT)), "triton")
+            for step in range(8)
         ]
         return [step for step, result in enumerate(results) if result.chosen is not None]
 

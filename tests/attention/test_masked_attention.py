@@ -26,6 +26,7 @@ from psa_core.ops.importance.naive import sampled_max_naive
 from psa_core.ops.importance.sampling import sample_positions
 from psa_core.ops.levels.naive import levels_from_importance_naive
 from psa_core.ops.levels.rules import density, repair_empty_rows
+from psa_core.settings.sinks import text_in_front
 
 from ..support.tensors import DEVICE, Shape, random_qkv, relative_error
 
@@ -87,7 +88,7 @@ def test_selection_meets_the_mask(qkv: Any, rule: str, use_sim_mask: bool, backe
     mask = radial_levels(GRID, model_type="cogvideox", text_length=TEXT, **BLOCKS, **NARROW).to(DEVICE)
     sample = sample_positions(TOKENS, q.device)
     importance = sampled_max_naive(q, k, sample, sample, 64, 32)
-    chosen = levels_from_importance_naive(importance, settings, None, mask, rule, TEXT).to(DEVICE)
+    chosen = levels_from_importance_naive(importance, settings, None, mask, rule, text_in_front(TEXT)).to(DEVICE)
     text = torch.zeros_like(chosen, dtype=torch.bool)
     text[:, :, :1] = text[..., :2] = True
     kept = chosen[~text] != 0
@@ -199,15 +200,17 @@ class TestBuiltOnce:
     def test_their_number_is_bounded(self) -> None:
         device = torch.device("cpu")
         for frames in range(1, 30):
-            plan.mask_levels(config(radial=RadialMask()), (frames, 4, 4), 0, device)
+            plan.mask_levels(config(radial=RadialMask()), (frames, 4, 4), (), 16 * frames, device)
         assert plan._mask_levels.cache_info().currsize <= 8
         assert plan._mask_block_list.cache_info().maxsize == 8
 
     def test_what_does_not_shape_the_map_makes_no_other(self) -> None:
         masks = [RadialMask(), RadialMask(mode="intersect", dense_layers=2, dense_timesteps=3, last_dense_timesteps=1)]
-        maps = [plan.mask_levels(config(radial=mask), GRID, 0, torch.device("cpu")) for mask in masks]
+        maps = [plan.mask_levels(config(radial=mask), GRID, (), math.prod(GRID), torch.device("cpu")) for mask in masks]
         assert maps[0] is maps[1]
-        other = plan.mask_levels(config(radial=RadialMask(mode="coarsen")), GRID, 0, torch.device("cpu"))
+        other = plan.mask_levels(
+            config(radial=RadialMask(mode="coarsen")), GRID, (), math.prod(GRID), torch.device("cpu")
+        )
         assert not torch.equal(other, maps[0])
 
 

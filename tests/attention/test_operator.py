@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import shutil
 from ast import literal_eval
 from collections.abc import Callable, Iterator
@@ -80,12 +81,20 @@ class TestCompiled:
             (CONFIG.replace(rearrange_method="Tile", tile_size=(1, 4, 4)), {"grid": list(GRID), "text_length": TEXT}),
             (CONFIG, {"static_levels": random_levels(SHAPE)}),
             (CONFIG, {"static_levels": random_levels(SHAPE)[:1, :1], "grid": GRID, "text_length": TEXT}),
+            (
+                CONFIG,
+                {
+                    "grid": GRID,
+                    "sinks": [(0, TEXT - 9, False), (TEXT - 9 + math.prod(GRID), TEXT + math.prod(GRID), True)],
+                },
+            ),
             (CONFIG.replace(radial=RADIAL), {"grid": GRID, "text_length": TEXT}),
             (CONFIG.replace(radial=RADIAL.replace(mode="finer wins")), {"grid": GRID, "text_length": TEXT}),
             (None, {"backend": "torch"}),
         ],
         ids=[
             *("plain", "grid", "text", "tiles", "static levels", "broadcast static levels"),
+            "sinks",
             *("radial mask", "radial mask and selection", "defaults"),
         ],
     )
@@ -241,21 +250,21 @@ class TestCompiled:
 
 
 @pytest.mark.parametrize(
-    ("shape", "grid", "text", "static", "backend"),
+    ("shape", "grid", "sinks", "static", "backend"),
     [
-        (SHAPE, None, 0, False, "auto"),
-        (SHAPE, GRID, TEXT, True, "torch"),
-        (Shape(1, 1, 1, 1), None, 1, False, "torch"),
-        (Shape(1, 3, 60, 200), None, 0, False, "torch"),
-        pytest.param(Shape(1, 1, 70, 70), (1, 7, 8), 14, True, "triton", marks=needs_triton),
+        (SHAPE, None, [], False, "auto"),
+        (SHAPE, GRID, [0, TEXT, 1], True, "torch"),
+        (Shape(1, 1, 1, 1), None, [0, 1, 1], False, "torch"),
+        (Shape(1, 3, 60, 200), None, [0, 9, 0, 20, 30, 1], False, "torch"),
+        pytest.param(Shape(1, 1, 70, 70), (1, 7, 8), [0, 14, 0], True, "triton", marks=needs_triton),
     ],
 )
 def test_is_an_operator_as_torch_wants_them(
-    shape: Shape, grid: tuple[int, int, int] | None, text: int, static: bool, backend: str
+    shape: Shape, grid: tuple[int, int, int] | None, sinks: list[int], static: bool, backend: str
 ) -> None:
     levels = random_levels(shape._replace(block_m=64, block_n=32)) if static else None
     qkv = random_qkv(shape, torch.float16 if backend == "triton" else torch.float32)
-    torch.library.opcheck(attention_operator, (*qkv, CONFIG.as_text, grid, text, levels, backend))
+    torch.library.opcheck(attention_operator, (*qkv, CONFIG.as_text, grid, sinks, levels, backend))
 
 
 class TestSettings:

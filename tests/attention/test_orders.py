@@ -12,6 +12,7 @@ from psa_core.attention.plan import plan_levels
 from psa_core.attention.steps import attend
 from psa_core.ops.backends import triton_installed
 from psa_core.ops.reorder import Orders, order_index
+from psa_core.settings.sinks import text_in_front
 
 from ..support.tensors import DEVICE, Shape, heads_alone, random_qkv
 
@@ -50,7 +51,7 @@ def test_each_head_as_the_op_alone(
     of_head = torch.arange(shape.batch * shape.heads, dtype=torch.int32, device=DEVICE).view(shape.batch, -1) % 3
     orders = Orders(order_index(METHODS, grid, TILE, text, DEVICE), of_head)
 
-    levels = plan_levels(q, k, config, text, backend="triton", orders=orders)
+    levels = plan_levels(q, k, config, text_in_front(text), backend="triton", orders=orders)
     out, _ = attend(q, k, v, levels, shape.block_m, shape.block_n, 8, "triton", orders)
 
     for head, _ in heads_alone(orders):

@@ -16,6 +16,7 @@ from psa_core.attention.steps import trial_of
 from psa_core.attention.trial import ORDERS_TRIED, Errors, Trial, measure_again, trial_blocks
 from psa_core.ops.backends import triton_installed
 from psa_core.ops.reorder import order_index
+from psa_core.settings.sinks import text_in_front
 
 from ..support.tensors import DEVICE, Shape, random_levels, random_qkv, softmax_attention
 
@@ -70,7 +71,7 @@ def tensors(shape: Shape, dtype: torch.dtype = torch.float32) -> tuple[torch.Ten
 
 
 def trial_and_errors(case: Case, qkv: tuple[torch.Tensor, ...], recipe: Recipe, backend: str) -> tuple[Trial, Errors]:
-    trial = trial_of(*qkv, case.config, case.grid, case.text, case.static, backend)
+    trial = trial_of(*qkv, case.config, case.grid, text_in_front(case.text), case.static, backend)
     (here,) = trial.in_orders([trial.one_order(recipe.order)])
     return trial, here.errors([here.levels(here.importance(recipe.estimator), recipe.config(case.config))])
 
@@ -94,14 +95,14 @@ def errors_of_call(case: Case, qkv: tuple[torch.Tensor, ...], recipe: Recipe, ou
     if case.grid is not None:
         index = order_index((recipe.order,), case.grid, case.config.tile_size, case.text, DEVICE)[0]
         out, exact = out[:, :, index], exact[:, :, index]
-    blocks = trial_blocks(out.shape[2], case.shape.block_m, case.text)
+    blocks = trial_blocks(out.shape[2], case.shape.block_m, text_in_front(case.text))
     return torch.stack([squares_by_block(x, blocks, case.shape.block_m) for x in (out.double() - exact, exact)])
 
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 def test_errors_are_those_of_calls(case: Case) -> None:
     qkv = tensors(case.shape)
-    orders = trial_of(*qkv, case.config, case.grid, case.text, case.static, "torch").orders
+    orders = trial_of(*qkv, case.config, case.grid, text_in_front(case.text), case.static, "torch").orders
     masked = case.static is not None or case.config.radial is not None
     assert orders == (("Raster",) if case.grid is None or masked else ORDERS_TRIED)
     for recipe in candidates(0.2, orders):
@@ -174,12 +175,12 @@ def test_spot_is_two_blocks_apart_of_the_trial_s_own_choice_of_map() -> None:
     ],
 )
 def test_its_blocks_are_whole_and_spread_behind_the_text(tokens: int, text: int, blocks: tuple[int, ...]) -> None:
-    assert trial_blocks(tokens, 64, text) == blocks
+    assert trial_blocks(tokens, 64, text_in_front(text)) == blocks
 
 
 def test_its_blocks_are_eight_one_in_each_eighth() -> None:
     for count in range(8, 2000, 7):
-        blocks = trial_blocks(64 * count + 1, 64, 0)
+        blocks = trial_blocks(64 * count + 1, 64, ())
         assert len(set(blocks)) == 8
         assert all(8 * block + 8 > i * count and 8 * block < (i + 1) * count for i, block in enumerate(blocks))
 
@@ -187,6 +188,6 @@ def test_its_blocks_are_eight_one_in_each_eighth() -> None:
 def test_its_blocks_do_not_stand_where_a_picture_s_columns_do() -> None:
     """In an order of columns, evenly spaced blocks of this clip are all from two of its frames."""
     column = math.prod(GRID_OF_COLUMNS[:2])
-    blocks = trial_blocks(math.prod(GRID_OF_COLUMNS), 64, 0)
+    blocks = trial_blocks(math.prod(GRID_OF_COLUMNS), 64, ())
     in_column = [block * 64 % column / column for block in blocks]
     assert len({int(4 * part) for part in in_column}) == 4

@@ -13,6 +13,7 @@ from psa_core.hosts.kept import MEASURE_EVERY, SPARE, Kept, Result
 from psa_core.hosts.place import Place
 from psa_core.hosts.run import Run
 from psa_core.ops.backends import triton_installed
+from psa_core.settings.sinks import text_in_front
 
 from ..support.tensors import Shape, random_qkv
 
@@ -73,7 +74,7 @@ def test_a_call_over_a_kept_map_is_one_with_that_map() -> None:
     assert served.level_map is made
     # Of the old map and not of one of its own.
     assert not torch.equal(served.out, call(Kept(), later, at(1)).attended.out)
-    again = module.sparse_attention(*later, FIXED, GRID, 0, None, "torch", level_map=made)
+    again = module.sparse_attention(*later, FIXED, GRID, (), None, "torch", level_map=made)
     assert torch.equal(served.out, again.out)
 
 
@@ -85,7 +86,7 @@ def test_a_call_over_a_kept_map_is_one_with_that_map() -> None:
         {"window": (4, 5, 6, 7)},
         {"reference_frames": (1, 0)},
         {"grid": (2, 8, 16)},
-        {"grid": (3, 8, 8), "text_length": 64},
+        {"grid": (3, 8, 8), "sinks": text_in_front(64)},
         {"batch": 2},
     ],
 )
@@ -101,8 +102,8 @@ def test_a_call_elsewhere_gets_a_map_of_its_own(other: dict[str, Any]) -> None:
 
 def test_more_text_of_a_clip_whose_size_is_unknown_gets_a_map_of_its_own() -> None:
     kept = Kept()
-    ages = [call(kept, qkv(), at(0, grid=None, text_length=length)).map_age for length in (0, 64)]
-    ages += [call(kept, qkv(), at(1, grid=None, text_length=length)).map_age for length in (64, 0, 128)]
+    ages = [call(kept, qkv(), at(0, grid=None, sinks=text_in_front(length))).map_age for length in (0, 64)]
+    ages += [call(kept, qkv(), at(1, grid=None, sinks=text_in_front(length))).map_age for length in (64, 0, 128)]
     assert ages == [0, 0, 1, 1, 0]
     assert maps(kept) == 3
 

@@ -17,6 +17,7 @@ from psa_core.hosts import kept as module
 from psa_core.hosts.kept import Kept, Result
 from psa_core.hosts.place import Place
 from psa_core.hosts.run import Run
+from psa_core.settings.sinks import text_in_front
 
 from ..support.tensors import Shape, random_qkv
 
@@ -43,7 +44,7 @@ def in_common(noise: QKV, *of_entries: float) -> QKV:
 
 
 def at(step: int, **place: Any) -> Place:
-    return Place(step, 0, GRID, TEXT, **place)
+    return Place(step, 0, GRID, text_in_front(TEXT), **place)
 
 
 def run_steps(tensors: Callable[[int], QKV], config: PSAConfig = CONFIG, kept: Kept | None = None) -> list[Result]:
@@ -123,7 +124,7 @@ def test_only_batch_entries_whose_error_has_grown_choose_anew(noise: QKV) -> Non
     assert second is not None
     for before, after in zip(first[1:], second[1:], strict=True):
         assert torch.equal(before[..., 0, :], after[..., 0, :])
-    anew = choose_recipes(trial_of(*last, CONFIG, GRID, TEXT, None, "torch"))
+    anew = choose_recipes(trial_of(*last, CONFIG, GRID, text_in_front(TEXT), None, "torch"))
     for expected, after in zip(anew[1:], second[1:], strict=True):
         assert torch.equal(expected[..., 1, :], after[..., 1, :])
     assert not torch.equal(anew.errors[0], second.errors[0])
@@ -216,7 +217,7 @@ class TestGiven:
         run = Run(CONFIG, "torch", calibrations={0: given})
         tensors = in_common(noise, 1.0, 2.0)
         for layer, (recipe, *_) in recipes.items():
-            out = run.attend(*tensors, Place(0, layer, GRID, TEXT))
+            out = run.attend(*tensors, Place(0, layer, GRID, text_in_front(TEXT)))
             assert torch.equal(out, pyramid_sparse_attention(*tensors, recipe.config(CONFIG), **VIDEO))
 
 

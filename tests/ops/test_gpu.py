@@ -19,6 +19,7 @@ from psa_core.ops.levels.rules import levels_from_importance
 from psa_core.ops.pyramid.triton import block_means_triton
 from psa_core.ops.reorder import Orders, order_index, reorder_orders
 from psa_core.ops.reorder.orders import first_order
+from psa_core.settings.sinks import text_in_front
 
 from ..support.tensors import Shape, heads_alone, random_levels, random_qkv, relative_error
 
@@ -116,7 +117,7 @@ def test_attention_equals_its_definition(shape: Shape, dtype: torch.dtype, plann
     q, k, v = from_projections(shape, dtype)
     if planned:
         text = 226 if shape.k_tokens == COGVIDEO else 0
-        levels = plan_levels(q, k, settings(shape), text, backend="triton")
+        levels = plan_levels(q, k, settings(shape), text_in_front(text), backend="triton")
     else:
         levels = random_levels(shape, CUDA)
     out = attention_from_levels(q, k, v, levels, block_m=shape.block_m, block_n=shape.block_n, backend="triton")
@@ -185,7 +186,7 @@ def test_whole_op_equals_its_steps(
     q, k, v = (orders.take(x) for x in (q, k, v))
     assert relative_error(orders.take(out), reference(q, k, v, info.levels, shape)) < BOUND[dtype]
     # Importances a rounding error apart may rank otherwise in torch.
-    assert (plan_levels(q, k, config, text) != info.levels).float().mean() < 1e-3
+    assert (plan_levels(q, k, config, text_in_front(text)) != info.levels).float().mean() < 1e-3
 
 
 IN_ORDERS = [
@@ -207,7 +208,7 @@ def test_each_head_in_its_order_as_alone(
     orders = Orders(order_index(("Gilbert", "Raster", "Tile"), grid, (2, 8, 8), text, CUDA), of_head)
 
     def run(head: tuple[slice, ...], orders: Orders) -> tuple[torch.Tensor, torch.Tensor]:
-        levels = plan_levels(q[head], k[head], config, text, backend="triton", orders=orders)
+        levels = plan_levels(q[head], k[head], config, text_in_front(text), backend="triton", orders=orders)
         sizes = shape.block_m, shape.block_n, max(config.levels)
         return levels, attend(q[head], k[head], v[head], levels, *sizes, "triton", orders)[0]
 

@@ -26,6 +26,7 @@ from psa_core.ops.pyramid.naive import pooled_rows
 from psa_core.ops.pyramid.rows import build_pyramid
 from psa_core.ops.pyramid.triton import block_means_triton
 from psa_core.ops.similarity.cap import similarity_cap
+from psa_core.settings.sinks import text_in_front
 
 from ..support.tensors import DEVICE, Shape, random_levels, random_orders, random_qkv
 from .test_levels_from_importance import random_importance, random_map, tied_importance
@@ -224,7 +225,7 @@ def test_levels_from_importance(mode: str, rng: random.Random, stress: int) -> N
         ratios = dict(zip((1, 2, 8, 32, 0), zip([0.0, *cuts], [*cuts, 1.0], strict=True), strict=True))
         config = PSAConfig(block_n=32, mask_ratios=ratios, mask_mode=mode, min_full_ratio=rng.choice([0, 0.06, 0.5]))
         most = rng.choice([8, 200, 1000])
-        capped, static, text = rng.random() < 0.5, rng.random() < 0.5, rng.choice([0, 200])
+        capped, static, sinks = rng.random() < 0.5, rng.random() < 0.5, rng.choice([(), text_in_front(200)])
         draw = lambda most=most: (rng.randint(1, 2), rng.randint(1, 3), rng.randint(2, 4), rng.randint(1, most))  # noqa: E731
         # Quotas may be 1 or multiples of 16 too.
         variant = lambda x: (compiled_for(*x[1:], math.ceil(config.min_full_ratio * x[3])), x[3].bit_length())  # noqa: B023, E731
@@ -237,7 +238,7 @@ def test_levels_from_importance(mode: str, rng: random.Random, stress: int) -> N
             # Other sums are rounded: a block at a bound may take either side.
             exact = tied or mode == "topk"
             static_levels = random_map(1, *sizes[1:]) if static and exact else None
-            arguments = importance, config, cap, static_levels, rng.choice(COMPOSITIONS), text
+            arguments = importance, config, cap, static_levels, rng.choice(COMPOSITIONS), sinks
             levels, expected = (levels_from_importance(*arguments, backend) for backend in ("triton", "torch"))
             differs = levels != expected
             if not exact:
@@ -250,7 +251,7 @@ def test_levels_from_importance(mode: str, rng: random.Random, stress: int) -> N
                     expected.count_nonzero(-1)[..., None] > 1
                 )
             failures.append(torch.stack([differs.any().double(), (levels == 0).all(-1).any().double()]))
-            cases.append((sizes, tied, config, capped, static, text))
+            cases.append((sizes, tied, config, capped, static, sinks))
     check(failures, cases)
 
 

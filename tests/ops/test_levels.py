@@ -12,7 +12,8 @@ import torch
 
 from psa_core import PSAConfig
 from psa_core.ops.levels.naive import select_levels_naive
-from psa_core.ops.levels.rules import density, full_resolution_text, repair_empty_rows, select_levels
+from psa_core.ops.levels.rules import density, full_resolution_sinks, repair_empty_rows, select_levels
+from psa_core.settings.sinks import Sink, text_in_front
 
 LEVELS = (1, 2, 4, 8, 16, 32)
 
@@ -137,10 +138,24 @@ class TestSelection:
 
 @pytest.mark.parametrize(("text", "rows", "columns"), [(0, 0, 0), (1, 1, 1), (64, 1, 2), (65, 2, 3), (226, 4, 8)])
 def test_text_is_at_full_resolution(text: int, rows: int, columns: int) -> None:
-    levels = full_resolution_text(torch.full((2, 2, 6, 12), 4, dtype=torch.uint8), text, 64, 32)
+    levels = full_resolution_sinks(torch.full((2, 2, 6, 12), 4, dtype=torch.uint8), text_in_front(text), 64, 32)
     expected = torch.full((6, 12), 4, dtype=torch.uint8)
     expected[:rows] = expected[:, :columns] = 1
     assert (levels == expected).all()
+
+
+def test_sinks_anywhere_with_dense_rows_where_they_want_them() -> None:
+    levels = torch.full((2, 1, 6, 12), 4, dtype=torch.uint8)
+    levels = full_resolution_sinks(levels, (Sink(0, 1, False), Sink(100, 130, True), Sink(383, 384, False)), 64, 32)
+    expected = torch.full((6, 12), 4, dtype=torch.uint8)
+    expected[:, [0, 3, 4, 11]] = expected[1:3] = 1
+    assert (levels == expected).all()
+
+
+def test_of_some_query_blocks_those_that_a_sink_has_are_dense() -> None:
+    levels = torch.full((1, 1, 3, 12), 4, dtype=torch.uint8)
+    levels = full_resolution_sinks(levels, (Sink(64, 128),), 64, 32, blocks=(4, 1, 2))
+    assert (levels[0, 0] == 1).all(1).tolist() == [False, True, False]
 
 
 class TestRepair:

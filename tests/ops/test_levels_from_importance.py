@@ -13,6 +13,7 @@ from psa_core import PSAConfig
 from psa_core.ops.backends import triton_installed
 from psa_core.ops.levels.naive import levels_from_importance_naive
 from psa_core.ops.levels.rules import COMPOSITIONS, levels_from_importance
+from psa_core.settings.sinks import Sink, text_in_front
 
 from ..support.strategies import ratio_tilings
 from ..support.tensors import DEVICE
@@ -24,6 +25,8 @@ BACKENDS = [
 MODES = ["thresholdbound", "topk"]
 # Sums of so many parts are exact in float32, in any order.
 PARTS = 4096
+# Text in front, and ranges around a video.
+SINKS = ((), text_in_front(1), text_in_front(65), (Sink(0, 70, False), Sink(90, 91), Sink(150, 700, False)))
 
 seeds = st.integers(0, 1 << 32)
 
@@ -80,9 +83,9 @@ class TestAgainstTheRules:
             shape = data.draw(st.sampled_from([1, batch])), data.draw(st.sampled_from([1, heads]))
             static_levels = random_map(*shape, 2, k_blocks)
         cap = cap if cap is None else cap.to(DEVICE)
-        text = data.draw(st.sampled_from([0, 1, 65]))
+        sinks = data.draw(st.sampled_from(SINKS))
         rule = data.draw(st.sampled_from(COMPOSITIONS))
-        arguments = importance, config, cap, static_levels, rule, text
+        arguments = importance, config, cap, static_levels, rule, sinks
         levels = levels_from_importance(*arguments, backend)
         assert levels.dtype == torch.uint8
         assert levels.is_contiguous()
@@ -164,7 +167,7 @@ class TestEmptyRows:
 
     def test_of_text_need_none(self, backend: str) -> None:
         importance = torch.tensor([0.2, 0.3, 0.5], device=DEVICE).expand(1, 1, 3, 3)
-        levels = levels_from_importance(importance, self.NOTHING, text_length=1, backend=backend)
+        levels = levels_from_importance(importance, self.NOTHING, sinks=text_in_front(1), backend=backend)
         assert levels.tolist() == [[[[1, 1, 1], [1, 0, 0], [1, 0, 0]]]]
 
 

@@ -15,7 +15,7 @@ from psa_core.settings.mask_ratios import pyramid_order
 
 from ..support.strategies import ratio_tilings
 from ..support.tensors import DEVICE
-from .test_levels_from_importance import BACKENDS, MODES, random_importance, random_map, seeds, tied_importance
+from .test_levels_from_importance import BACKENDS, MODES, SINKS, random_importance, random_map, seeds, tied_importance
 
 LEVELS = (1, 2, 8, 32, 0)
 # Quotas stand in place of all that it says of levels.
@@ -34,7 +34,7 @@ def random_quotas(batch: int, heads: int, k_blocks: int, levels: tuple[int, ...]
 
 @st.composite
 def calls(draw: st.DrawFn) -> tuple:
-    """Arguments of ``levels_from_importance`` up to the text."""
+    """Arguments of ``levels_from_importance`` up to the sinks."""
     torch.manual_seed(draw(seeds))
     batch, heads, k_blocks = draw(st.integers(1, 2)), draw(st.integers(1, 3)), draw(st.integers(1, 24))
     cap = static_levels = None
@@ -52,7 +52,7 @@ def calls(draw: st.DrawFn) -> tuple:
         cap,
         static_levels,
         draw(st.sampled_from(COMPOSITIONS)),
-        draw(st.sampled_from([0, 1, 65])),
+        draw(st.sampled_from(SINKS)),
     )
 
 

@@ -15,6 +15,7 @@ from psa_core.hosts.run import Run
 from psa_core.ops.backends import triton_installed
 from psa_core.ops.levels.rules import density, level_shares
 from psa_core.report.report import Report, as_document
+from psa_core.settings.sinks import text_in_front
 
 from ..support.tensors import DEVICE, Shape, random_levels, random_qkv
 
@@ -95,7 +96,7 @@ class TestLevelShares:
         run = Run(config, backend, Report(keep_levels=True))
         for layer in range(2):
             qkv = random_qkv(Shape(2, 2, TOKENS, TOKENS), torch.float16 if backend == "triton" else torch.float32)
-            run.attend(*qkv, Place(0, layer, GRID, TEXT))
+            run.attend(*qkv, Place(0, layer, GRID, text_in_front(TEXT)))
         check_shares(run.report.level_shares(), *run.report.level_maps.values())
 
     def test_of_a_static_map_of_any_level(self) -> None:

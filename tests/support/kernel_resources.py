@@ -120,7 +120,8 @@ def measure(case: Case) -> dict[str, Any]:
     elif case.kernel in ("levels", "levels by quota"):
         block, num_warps = launch_for(case.k_blocks)
         launch, kernel = Launch(1, block, num_warps, 1), _select_levels
-        constants = {"BY_MASS": case.kernel == "levels", "CAP": True, "STATIC": True, "INTERSECT": True, "BLOCK": block}
+        constants = {"BY_MASS": case.kernel == "levels", "CAP": True, "STATIC": True, "INTERSECT": True, "SINKS": True}
+        constants["BLOCK"] = block
     elif case.kernel == "block list":
         launch, kernel = Launch(1, RUN * LANES, 1, 1), _list_blocks
         constants = {"N_LEVELS": 8, "LOG_BLOCK_N": 7, "RUN": RUN, "LANES": LANES}
@@ -183,7 +184,7 @@ def _source(kernel: Any, constants: dict[str, int], pointer: str) -> ASTSource:
     others |= {"k_scale_ptr": "*fp32", "center_ptr": "*fp32", "exact_ptr": "*u8"}
     measured = "INT8_TOP" not in kernel.arg_names
     others |= {"v_max_ptr": "*i32" if measured else "*fp32", "k_out_ptr": "*i8", "v_out_ptr": "*fp8e4nv"}
-    others |= {"static_ptr": "*u8", "levels_ptr": "*u8"}
+    others |= {"static_ptr": "*u8", "levels_ptr": "*u8", "sink_rows_ptr": "*u8", "sink_columns_ptr": "*u8"}
     others |= {"q_index_ptr": "*i64", "index_ptr": "*i64", "sample_ptr": "*i64", "cap_ptr": "*u8"}
     others |= dict.fromkeys(("scale", "x2", "x4", "x8"), "fp32")
     constants = {name: value for name, value in constants.items() if name in kernel.arg_names}

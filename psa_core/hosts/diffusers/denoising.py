@@ -11,6 +11,7 @@ import torch
 from ...report.report import Report
 from ...settings.at_step import in_window
 from ...settings.remarks import remarks
+from ...settings.sinks import text_in_front
 from ...settings.sizes import Grid
 from ..place import Place
 from ..reasons import EXPECTED
@@ -85,7 +86,7 @@ class Denoising:
         """Where the forward pass under way stands in a layer of one of the transformers."""
         step, steps, _, repeats = self.position
         return Place(
-            step, layer, self.grid, self.text_length, steps, self.frames_per_token,
+            step, layer, self.grid, text_in_front(self.text_length), steps, self.frames_per_token,
             in_window=in_window(self.run.config, step, steps), expert=expert,
             # Pipelines that call a model for each prompt call it twice for each window, too.
             condition=repeats // 2, conditions=self.conditions,

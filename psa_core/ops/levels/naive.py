@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 
 import torch
 
 from ...settings.config import PSAConfig
 from ...settings.mask_ratios import pyramid_order
+from ...settings.sinks import Sinks
 from .bounds import Quotas
 
 
@@ -18,7 +18,7 @@ def levels_from_importance_naive(
     cap: torch.Tensor | None = None,
     static_levels: torch.Tensor | None = None,
     static_rule: str = "intersect",
-    text_length: int = 0,
+    sinks: Sinks = (),
     quotas: Quotas | None = None,
 ) -> torch.Tensor:
     """The level map that runs; arguments and result as of ``psa_core.ops.levels.rules.levels_from_importance``."""
@@ -28,7 +28,6 @@ def levels_from_importance_naive(
         levels = select_quotas_naive(importance, quotas)
     static = torch.ones_like(levels) if static_levels is None else static_levels.expand(levels.shape)
     caps = torch.full_like(levels, 255) if cap is None else cap.expand(levels.shape)
-    text_rows, text_columns = math.ceil(text_length / config.block_m), math.ceil(text_length / config.block_n)
     batch, heads, q_blocks, k_blocks = levels.shape
     for b, h, i in ((b, h, i) for b in range(batch) for h in range(heads) for i in range(q_blocks)):
         row = levels[b, h, i]
@@ -37,8 +36,12 @@ def levels_from_importance_naive(
                 both = [int(row[j]), int(static[b, h, i, j])]
                 row[j] = max(both, key=pyramid_order) if static_rule == "intersect" else min(both, key=pyramid_order)
             row[j] = min(row[j], caps[b, h, i, j])
-            if i < text_rows or j < text_columns:
-                row[j] = 1
+            queries = range(i * config.block_m, (i + 1) * config.block_m)
+            keys = range(j * config.block_n, (j + 1) * config.block_n)
+            for sink in sinks:
+                tokens = range(sink.start, sink.stop)
+                if any(k in tokens for k in keys) or (sink.dense_rows and any(q in tokens for q in queries)):
+                    row[j] = 1
         if not row.any():
             candidates = [j for j in range(k_blocks) if static[b, h, i, j]] or list(range(k_blocks))
             row[max(candidates, key=lambda j: importance[b, h, i, j])] = 1

@@ -1,15 +1,15 @@
-"""Level maps: from importance, and the rules that change one (static map, cosine cap, text, repair)."""
+"""Level maps: from importance, and the rules that change one (static map, cosine cap, sinks, repair)."""
 
 from __future__ import annotations
-
-import math
 
 import torch
 
 from ...settings.config import PSAConfig
 from ...settings.errors import ConfigError
+from ...settings.sinks import Sinks
 from ..constant import constant
 from .bounds import Quotas, level_bounds
+from .sinks import sink_tables
 
 COMPOSITIONS = ("intersect", "finer wins")
 
@@ -20,12 +20,12 @@ def levels_from_importance(
     cap: torch.Tensor | None = None,
     static_levels: torch.Tensor | None = None,
     static_rule: str = "intersect",
-    text_length: int = 0,
+    sinks: Sinks = (),
     backend: str = "torch",
     quotas: Quotas | None = None,
-    text_rows: bool = True,
+    blocks: tuple[int, ...] | None = None,
 ) -> torch.Tensor:
-    """The level map that runs: levels by importance, the static map, the cosine cap, text, and no row left empty.
+    """The level map that runs: levels by importance, the static map, the cosine cap, sinks, and no row left empty.
 
     Args:
         importance: float ``[B, H, q_blocks, k_blocks]``, rows summing to 1.
@@ -34,10 +34,10 @@ def levels_from_importance(
         static_levels: uint8 ``[B | 1, H | 1, q_blocks, k_blocks]``, combined as :func:`compose` does. An empty row is
             repaired from the blocks that it keeps, as long as it keeps any.
         static_rule: ``"intersect"`` or ``"finer wins"``.
-        text_length: tokens in front whose blocks are at full resolution.
+        sinks: tokens whose blocks are at full resolution.
         backend: ``"triton"`` (one launch) or ``"torch"``.
         quotas: each head's own, in place of the config's ``mask_ratios``, ``mask_mode`` and ``min_full_ratio``.
-        text_rows: whether the first query blocks are those of the text; False for rows of other query blocks.
+        blocks: which query blocks the rows are; None for all.
 
     Returns:
         uint8 ``[B, H, q_blocks, k_blocks]`` in which every row keeps at least one block.
@@ -45,14 +45,14 @@ def levels_from_importance(
     if backend == "triton":
         from .triton import select_levels_triton
 
-        return select_levels_triton(importance, config, cap, static_levels, static_rule, text_length, quotas, text_rows)
+        return select_levels_triton(importance, config, cap, static_levels, static_rule, sinks, quotas, blocks)
     levels = select_levels(importance, config, quotas)
     if static_levels is not None:
         levels = compose(levels, static_levels, static_rule)
         importance = importance - 2.0 * (static_levels == 0)
     if cap is not None:
         levels = torch.minimum(levels, cap)
-    levels = full_resolution_text(levels, text_length, config.block_m, config.block_n, text_rows)
+    levels = full_resolution_sinks(levels, sinks, config.block_m, config.block_n, blocks)
     return repair_empty_rows(levels, importance)
 
 
@@ -114,18 +114,22 @@ def compose(levels: torch.Tensor, other: torch.Tensor, rule: str = "intersect") 
     return pick(levels - 1, other - 1) + 1
 
 
-def full_resolution_text(
-    levels: torch.Tensor, text_length: int, block_m: int, block_n: int, rows: bool = True
+def full_resolution_sinks(
+    levels: torch.Tensor, sinks: Sinks, block_m: int, block_n: int, blocks: tuple[int, ...] | None = None
 ) -> torch.Tensor:
-    """Put every block that holds text at level 1, as key block and with ``rows`` as query block.
+    """Put every key block that holds a token of a sink at level 1, and every query block whose rows are to be dense.
 
-    Changes ``levels`` and returns it.
+    Args:
+        levels: uint8 ``[B, H, q_blocks, k_blocks]``, which it changes.
+        blocks: which query blocks the rows are; None for all.
+
+    Returns:
+        ``levels``.
     """
-    if text_length:
-        if rows:
-            levels[:, :, : math.ceil(text_length / block_m)] = 1
-        levels[..., : math.ceil(text_length / block_n)] = 1
-    return levels
+    if not sinks:
+        return levels
+    rows, columns = sink_tables(sinks, block_m, block_n, blocks or levels.shape[2], levels.shape[3], levels.device)
+    return levels.masked_fill_((rows[:, None] | columns).bool(), 1)
 
 
 def repair_empty_rows(levels: torch.Tensor, importance: torch.Tensor) -> torch.Tensor:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 import triton
 import triton.language as tl
 
 from ...settings.config import PSAConfig
+from ...settings.sinks import Sinks
 from ..constant import constant
 from ..current_device import on_device_of_first
 from .bounds import Quotas, level_bounds
+from .sinks import sink_tables
 
 # Importances that a thread holds in registers; twice as many spill.
 _A_THREAD = 16
@@ -100,14 +100,15 @@ def _repair(levels, score, j):
 @triton.jit(
     do_not_specialize=[
         "bounds_stride", "static_stride_b", "static_stride_h",
-        "heads", "q_blocks", "k_blocks", "n_bounds", "full_quota", "text_rows", "text_columns",
+        "heads", "q_blocks", "k_blocks", "n_bounds", "full_quota",
     ]
 )  # fmt: skip
 def _select_levels(
-    importance_ptr, bounds_ptr, choices_ptr, cap_ptr, static_ptr, levels_ptr,
+    importance_ptr, bounds_ptr, choices_ptr, cap_ptr, static_ptr, sink_rows_ptr, sink_columns_ptr, levels_ptr,
     bounds_stride, static_stride_b, static_stride_h,
-    heads, q_blocks, k_blocks, n_bounds, full_quota, text_rows, text_columns,
-    BY_MASS: tl.constexpr, CAP: tl.constexpr, STATIC: tl.constexpr, INTERSECT: tl.constexpr, BLOCK: tl.constexpr,
+    heads, q_blocks, k_blocks, n_bounds, full_quota,
+    BY_MASS: tl.constexpr, CAP: tl.constexpr, STATIC: tl.constexpr, INTERSECT: tl.constexpr, SINKS: tl.constexpr,
+    BLOCK: tl.constexpr,
 ):  # fmt: skip
     """One row of the level map."""
     row = tl.program_id(0).to(tl.int64)
@@ -135,7 +136,9 @@ def _select_levels(
         score -= tl.where(static == 0, 2.0, 0.0)
     if CAP:
         levels = tl.minimum(levels, tl.load(cap_ptr + head * k_blocks + j, mask=real, other=0).to(tl.int32))
-    levels = tl.where(real & ((i < text_rows) | (j < text_columns)), 1, levels)
+    if SINKS:
+        held = tl.load(sink_columns_ptr + j, mask=real, other=0) | tl.load(sink_rows_ptr + i)
+        levels = tl.where(real & (held > 0), 1, levels)
     levels = _repair(levels, score, j)
     tl.store(levels_ptr + row * k_blocks + j, levels.to(tl.uint8), mask=real)
 
@@ -153,9 +156,9 @@ def select_levels_triton(
     cap: torch.Tensor | None = None,
     static_levels: torch.Tensor | None = None,
     static_rule: str = "intersect",
-    text_length: int = 0,
+    sinks: Sinks = (),
     quotas: Quotas | None = None,
-    text_rows: bool = True,
+    blocks: tuple[int, ...] | None = None,
 ) -> torch.Tensor:
     """Everything between importance and the level map that runs, in one launch.
 
@@ -164,7 +167,7 @@ def select_levels_triton(
 
     Args:
         importance: ``[B, H, q_blocks, k_blocks]``, any floating dtype, not negative, rows summing to 1.
-        config, cap, static_levels, static_rule, text_length, quotas, text_rows: as of ``levels_from_importance``.
+        config, cap, static_levels, static_rule, sinks, quotas, blocks: as of ``levels_from_importance``.
 
     Returns:
         uint8 ``[B, H, q_blocks, k_blocks]``, contiguous, in which every row keeps at least one block.
@@ -182,13 +185,18 @@ def select_levels_triton(
     # Stand-ins for what is absent; the kernel does not read them.
     cap_rows = levels if cap is None else cap.contiguous()
     static_rows = levels if static_levels is None else static_levels.contiguous().expand(batch, heads, -1, -1)
+    rows, columns = levels, levels
+    if sinks:
+        rows, columns = sink_tables(
+            sinks, config.block_m, config.block_n, blocks or q_blocks, k_blocks, importance.device
+        )
     block, num_warps = launch_for(k_blocks)
     _select_levels[(batch * heads * q_blocks,)](
-        importance, bounds, constant(choices, torch.int32, importance.device), cap_rows, static_rows, levels,
+        importance, bounds, constant(choices, torch.int32, importance.device), cap_rows, static_rows,
+        rows, columns, levels,
         0 if quotas is None else n_bounds, *static_rows.stride()[:2],
         heads, q_blocks, k_blocks, n_bounds, full_quota,
-        math.ceil(text_length / config.block_m) if text_rows else 0, math.ceil(text_length / config.block_n),
         BY_MASS=by_mass, CAP=cap is not None, STATIC=static_levels is not None,
-        INTERSECT=static_rule == "intersect", BLOCK=block, num_warps=num_warps,
+        INTERSECT=static_rule == "intersect", SINKS=bool(sinks), BLOCK=block, num_warps=num_warps,
     )  # fmt: skip
     return levels
