@@ -136,6 +136,8 @@ class PSAAttentionPatch(io.ComfyNode):
                 log.info("PSA: recognised %s, using %s", family, source or "its default preset")
         given = {"min_tokens": min_tokens or None, "radial": mask, "schedule": schedule}
         config = preset.replace(**{key: value for key, value in given.items() if value is not None})
+        if config.radial is not None and config.radial.model_type == "auto" and video_model is not None:
+            config = config.replace(radial=config.radial.replace(model_type=video_model.mask_rule))
         announce = functools.partial(_announce, cls.hidden.unique_id, preset)
         recipes = None
         remarks: tuple[str, ...] = (AS_THEY_LIE,) if isinstance(video_model, AnyModel) else ()

@@ -19,10 +19,19 @@ FAMILIES = {
     "CogVideo_5b": (226, (16, 16, 4)),
     "CogVideo_2b": (226, (16, 16, 4)),
     "tiny_video": (0, (16, 16, 4)),
+    "LTX-Video": (0, (32, 32, 8)),
+    "LTX-2": (0, (32, 32, 8)),
+    "MiniMax_H3": (0, (32, 32, 4)),
+    "HunyuanVideo": (0, (16, 16, 4)),
+    "HunyuanVideo1.5": (0, (16, 16, 4)),
+    "Kandinsky5": (0, (16, 16, 4)),
+    "Cosmos1": (0, (16, 16, 8)),
+    "Cosmos_Predict2": (0, (16, 16, 4)),
+    "Mochi": (0, (16, 16, 6)),
     "Any": (0, (16, 16, 4)),
 }
 # All that have presets beside the dial, but the one that comes with the package.
-LARGE = [model for model in FAMILIES if model not in ("tiny_video", "Any")]
+LARGE = [model for model in FAMILIES if model.startswith(("Wan", "CogVideo"))]
 
 # An upstream attention_config.yaml: several models, and the example presets of its guides.
 UPSTREAM_FILE = """

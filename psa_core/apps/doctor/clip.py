@@ -21,6 +21,15 @@ _HEADS = {
     "CogVideo_5b": (48, 64),
     "CogVideo1.5_5b": (48, 64),
     "tiny_video": (2, 128),
+    "LTX-Video": (32, 64),
+    "LTX-2": (32, 128),
+    "MiniMax_H3": (56, 128),
+    "HunyuanVideo": (24, 128),
+    "HunyuanVideo1.5": (16, 128),
+    "Kandinsky5": (28, 64),
+    "Cosmos1": (32, 128),
+    "Cosmos_Predict2": (16, 128),
+    "Mochi": (24, 128),
     "Any": (32, 128),
 }
 DEFAULT_FAMILY = "Wan2.1_1.3b"

@@ -44,7 +44,7 @@ class Forward:
         step, steps: step of the whole denoising, and how many it has.
         in_window: whether the schedule's window has the noise level.
         inputs: what it is given.
-        reference_frames: as of :class:`~psa_core.hosts.place.Place`.
+        leading: reference frames of the grid before the clip; None when unknown.
         device: that the model runs on.
         prompts: that the batch consists of.
         previous: the override that would have run without the pack, or None for the model's own attention.
@@ -60,7 +60,7 @@ class Forward:
     steps: int
     in_window: bool
     inputs: Inputs
-    reference_frames: tuple[int, int] | None
+    leading: int | None
     device: torch.device
     prompts: Prompts
     previous: Override | None
@@ -100,15 +100,16 @@ class Forward:
             return func(*args, **kwargs) if previous is None else previous(func, *args, **kwargs)
 
     def _place(self, call: _Call, layout: Layout, model: VideoModel) -> Place:
-        layer = call.options.get("block_index", self.calls)
+        layer = model.layer(self.calls, call.options)
         nth = self.calls_by_layer[layer]
         if call.q.shape[2] == call.k.shape[2]:
             self.calls += 1
             self.calls_by_layer[layer] += 1
+        references = None if self.leading is None else (self.leading, layout.trailing)
         return Place(
-            self.step, layer, layout.grid, layout.text_length, self.steps, model.frames_per_token, self.in_window,
-            self.reference_frames, condition=(self.prompts.condition, nth), conditions=self.prompts.conditions,
-            window=self._window, grid_optional=model.grid_optional,
+            self.step, layer, layout.grid, layout.sinks, self.steps, model.frames_per_token, self.in_window,
+            references, condition=(self.prompts.condition, nth), conditions=self.prompts.conditions,
+            window=self._window, others=layout.others, grid_optional=model.grid_optional,
         )  # fmt: skip
 
     @cached_property
@@ -118,7 +119,7 @@ class Forward:
         return None if frames is None else tuple(frames)
 
     def _dense_reason(self, call: _Call, layout: Layout, place: Place, model: VideoModel) -> str | None:
-        other = model.other(self.inputs, call.request, layout)
+        other = model.other(self.inputs, call.request, layout, call.options)
         request = call.request._replace(prompts=model.prompts(self.inputs), other=other)
         return first_reason(COMFYUI, request) or self.run.dense_reason(call.q, call.k, place)
 

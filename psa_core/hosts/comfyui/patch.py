@@ -34,7 +34,7 @@ from .model_sparse_attention import LEFT_TO_IT
 from .models import Inputs, VideoModel
 from .override import attention_override, previous_override
 from .reach import OVERRIDE_KEY, OptionsForBlocks, forget_graphs, is_compiled
-from .references import leading_references, trailing_references
+from .references import leading_references
 from .steps import part_of_denoising, stated_part, window_of
 
 log = logging.getLogger(__name__)
@@ -236,10 +236,9 @@ def _apply_model(
             call.progress.begin_forward(step, call.part.steps)
         text_length = 0 if c_crossattn is None else c_crossattn.shape[1]
         image_tokens = kwargs["clip_fea"].shape[-2] if kwargs.get("clip_fea") is not None else 0
-        references = None if call.leading is None else (call.leading, trailing_references(kwargs))
         previous = previous_override(options.get(OVERRIDE_KEY))
         inputs = Inputs(_latent(x, kwargs), text_length, image_tokens, kwargs)
-        facts = (step, call.part.steps, call.window.holds(sigma), inputs, references, x.device)
+        facts = (step, call.part.steps, call.window.holds(sigma), inputs, call.leading, x.device)
         prompts = call.prompts.of(step, options.get("cond_or_uncond") or (), options.get("uuids") or ())
         forward = Forward(call.run, patch.model, *facts, prompts, previous, options)
         options[OVERRIDE_KEY] = attention_override

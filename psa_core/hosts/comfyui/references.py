@@ -1,4 +1,4 @@
-"""Reference frames: pictures that a model looks at, in front of the clip or behind it in the latent."""
+"""Reference frames: pictures that a model looks at, in front of the clip in the latent."""
 
 from __future__ import annotations
 
@@ -32,16 +32,6 @@ def leading_references(model: VideoModel, conds: Mapping[str, Sequence[Any]], la
         for frames, mask in zip(cond.get("vace_frames") or (), cond.get("vace_mask") or (), strict=False)
     }
     return counts.pop() if len(counts) == 1 else None if counts else 0
-
-
-def trailing_references(conditions: Mapping[str, Any]) -> int:
-    """How many frames a forward appends to the latent, as Phantom has its subjects.
-
-    Args:
-        conditions: keyword arguments of ``BaseModel.apply_model``.
-    """
-    appended = conditions.get("time_dim_concat")
-    return 0 if appended is None else int(appended.shape[2])
 
 
 def _leading(frames: torch.Tensor, mask: torch.Tensor, empty: torch.Tensor) -> int:

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 from .any_model import AnyModel
 from .cogvideox import CogVideoX
+from .cosmos import Cosmos1, CosmosPredict2
+from .hunyuan_video import HunyuanVideo
+from .kandinsky5 import Kandinsky5
+from .ltx import LTX
+from .minimax_h3 import MiniMaxH3
+from .mochi import Mochi
 from .video_model import Inputs, Layout, VideoModel
 from .wan import Wan
 
 __all__ = ["OFF", "UNKNOWN_MODELS", "AnyModel", "CogVideoX", "Inputs", "Layout", "VideoModel", "model_of", "recognise"]
 
-FAMILIES = (Wan, CogVideoX)
+# Those that the first release knew, and the others.
+FIRST = (Wan, CogVideoX)
+FAMILIES = (*FIRST, LTX, MiniMaxH3, HunyuanVideo, Kandinsky5, Cosmos1, CosmosPredict2, Mochi)
 
 # What to do with models that are none of these: what makes videos runs sparse, or everything, or nothing.
 VIDEO, ALL, OFF = "video", "all", "off"
@@ -29,9 +38,11 @@ def model_of(base_model: Any, unknown_models: str) -> VideoModel | None:
 
     Args:
         base_model: ComfyUI's ``BaseModel``.
-        unknown_models: one of ``UNKNOWN_MODELS``.
+        unknown_models: one of ``UNKNOWN_MODELS``; ``"off"`` knows what the first release knew, and as it did.
     """
-    known = recognise(base_model)
-    if known is not None or unknown_models == OFF:
-        return known
-    return AnyModel.of(base_model, images=unknown_models == ALL)
+    known, images = recognise(base_model), unknown_models == ALL
+    if unknown_models == OFF:
+        return dataclasses.replace(known, as_before=True) if isinstance(known, FIRST) else None
+    if known is None:
+        return AnyModel.of(base_model, images)
+    return known if isinstance(known, FIRST) else dataclasses.replace(known, images=images)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from ...reasons import Request
-from .video_model import WITHIN_PROMPT, Inputs, Layout, VideoModel
+from .video_model import Inputs, Layout, VideoModel
 
 FAMILY = "Any"
 
@@ -17,18 +17,16 @@ class AnyModel(VideoModel):
     """A model of which nothing is known but what its latents are.
 
     Attributes:
-        images: whether those of images run sparse as well.
         audio: whether it makes sound.
     """
 
-    images: bool = False
     audio: bool = False
 
     grid_optional: ClassVar[bool] = True
 
     @classmethod
     def of(cls, base_model: Any, images: bool) -> AnyModel:
-        """The model behind a ComfyUI ``BaseModel``."""
+        """The model behind a ComfyUI ``BaseModel``; ``images``: as of :class:`VideoModel`."""
         latent_format = getattr(base_model, "latent_format", None)
         one_dimension = getattr(latent_format, "latent_dimensions", 2) == 1
         audio = one_dimension or "audio" in type(latent_format).__name__.lower()
@@ -37,10 +35,5 @@ class AnyModel(VideoModel):
     def layout(self, inputs: Inputs, request: Request, options: Mapping[str, Any]) -> Layout:
         return Layout(None)
 
-    def other(self, inputs: Inputs, request: Request, layout: Layout) -> str:
-        if self.audio:
-            return "audio"
-        if request.q_tokens == request.k_tokens and request.q_tokens in self.prompts(inputs):
-            return WITHIN_PROMPT
-        is_video = len(inputs.latent) == 5 and inputs.latent[2] > 1
-        return "" if is_video or self.images else "an image: unknown_models = all takes images too"
+    def other(self, inputs: Inputs, request: Request, layout: Layout, options: Mapping[str, Any]) -> str:
+        return "audio" if self.audio else super().other(inputs, request, layout, options)

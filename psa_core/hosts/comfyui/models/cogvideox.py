@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
+from ....settings.sinks import text_in_front
 from ...reasons import Request
 from .video_model import Inputs, Layout, VideoModel
 
@@ -13,6 +14,8 @@ from .video_model import Inputs, Layout, VideoModel
 @dataclass(frozen=True)
 class CogVideoX(VideoModel):
     """It has no attention but that."""
+
+    mask_rule: ClassVar[str] = "cogvideox"
 
     @classmethod
     def recognise(cls, unet: dict[str, Any]) -> CogVideoX | None:
@@ -26,7 +29,7 @@ class CogVideoX(VideoModel):
         return cls(family, size, heads, unet["attention_head_dim"], unet.get("num_layers"))
 
     def layout(self, inputs: Inputs, request: Request, options: Mapping[str, Any]) -> Layout:
-        return Layout(self.grid(inputs.latent), inputs.text_tokens)
+        return Layout(self.grid(inputs.latent), text_in_front(inputs.text_tokens))
 
     def prompts(self, inputs: Inputs) -> tuple[int, ...]:
         return ()

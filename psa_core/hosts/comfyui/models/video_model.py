@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
+from ....settings.sinks import Sink, Sinks
 from ....settings.sizes import Grid
 from ...reasons import Request
 
 # What calls are that refine a prompt before or beside the video.
 WITHIN_PROMPT = "attention within the prompt"
+AN_IMAGE = "an image: unknown_models = all takes images too"
+# Tokens behind a video that are as many as this share of its own are no sink but selected like others.
+_MANY = 0.25
 
 
 class Layout(NamedTuple):
@@ -18,11 +23,15 @@ class Layout(NamedTuple):
 
     Attributes:
         grid: (frames, height, width) in tokens; None when unknown.
-        text_length: text tokens in front of the video.
+        sinks: tokens beside the video that every query sees at full resolution.
+        others: tokens behind the video that are neither its own nor a sink's.
+        trailing: frames at the end of the grid that are pictures beside the clip.
     """
 
     grid: Grid | None
-    text_length: int = 0
+    sinks: Sinks = ()
+    others: int = 0
+    trailing: int = 0
 
 
 class Inputs(NamedTuple):
@@ -50,6 +59,8 @@ class VideoModel:
         heads, head_dim: attention heads, and numbers a head; 0 when unknown.
         layers: transformer blocks; None when unknown.
         variant: ComfyUI's name of a model among its kin, such as ``"vace"``.
+        images: whether latents of one frame run sparse too.
+        as_before: whether tokens lie as the first release took them to, for graphs from then.
     """
 
     family: str
@@ -58,11 +69,15 @@ class VideoModel:
     head_dim: int = 0
     layers: int | None = None
     variant: str = ""
+    images: bool = True
+    as_before: bool = False
 
-    # Video frames behind a frame of latent, after the first.
+    # Video frames behind a frame of latent, after the first; 1 where scenes are counted in frames of latent.
     frames_per_latent: ClassVar[int] = 4
     # Whether calls run sparse in raster order where the grid is unknown, rather than stay dense.
     grid_optional: ClassVar[bool] = False
+    # Of the radial masks' rules (``RadialMask.model_type``) the one for such models.
+    mask_rule: ClassVar[str] = "wan"
 
     @property
     def frames_per_token(self) -> int:
@@ -86,10 +101,39 @@ class VideoModel:
         """
         return Layout(self.grid(inputs.latent))
 
+    def layer(self, calls: int, options: Mapping[str, Any]) -> int:
+        """The number of a call's transformer block; ``calls``: self-attention calls before it in the forward."""
+        index: int = options.get("block_index", calls)
+        return index
+
     def prompts(self, inputs: Inputs) -> tuple[int, ...]:
         """How many tokens the prompts have that the video attends to in calls of their own."""
         return inputs.text_tokens, inputs.image_tokens
 
-    def other(self, inputs: Inputs, request: Request, layout: Layout) -> str:
+    def other(self, inputs: Inputs, request: Request, layout: Layout, options: Mapping[str, Any]) -> str:
         """What a call is that is not the video's self-attention, in a few words; "" where nothing speaks for that."""
-        return ""
+        if not self.images and (len(inputs.latent) != 5 or inputs.latent[2] == 1):
+            return AN_IMAGE
+        is_whole = layout.grid is not None and request.q_tokens >= math.prod(layout.grid)
+        within = request.q_tokens == request.k_tokens and request.q_tokens in (inputs.text_tokens, inputs.image_tokens)
+        return WITHIN_PROMPT if within and not is_whole else ""
+
+
+def video_last(grid: Grid | None, tokens: int) -> Layout:
+    """A video behind its text and whatever else it looks at, all of which is a sink with dense rows."""
+    front = 0 if grid is None else tokens - math.prod(grid)
+    return Layout(grid, (Sink(0, front),) if front > 0 else ())
+
+
+def video_first(grid: Grid | None, tokens: int, front: int = 0) -> Layout:
+    """A video, after ``front`` tokens of a sink, with others behind it: a sink too if they are few."""
+    if grid is None:
+        return Layout(None)
+    sinks: Sinks = (Sink(0, front),) if front > 0 else ()
+    video = math.prod(grid)
+    behind = tokens - front - video
+    if behind <= 0:
+        return Layout(grid, sinks)
+    if behind >= _MANY * video:
+        return Layout(grid, sinks, others=behind)
+    return Layout(grid, (*sinks, Sink(front + video, tokens)))

@@ -1,4 +1,17 @@
-"""Wan 2.1 and 2.2: the video alone in self-attention, text and CLIP image in calls of their own."""
+"""Wan 2.1 and 2.2: the video alone in self-attention, text and CLIP image in calls of their own.
+
+| model | tokens of self-attention | beside the video |
+|---|---|---|
+| text, image and first-last-frame to video, Fun, ATI, 5B, Camera, WanDancer | video | |
+| VACE | video, its references the first frames | |
+| Animate, Animate 2 | video, its reference the first frame | the pose has calls of its own |
+| Phantom | video, subjects | a sink |
+| Fun with a reference | reference, video | a sink |
+| S2V | video, reference, motion | a sink, or ordinary tokens if they are many |
+| HuMo | video, reference | a sink |
+| SCAIL | references, video, pose at half the resolution | the references a sink, the pose ordinary tokens |
+| Bernini | video, contexts | ordinary tokens, or a sink if they are few |
+"""
 
 from __future__ import annotations
 
@@ -9,12 +22,18 @@ from typing import Any
 
 from ....settings.sizes import Grid
 from ...reasons import Request
-from .video_model import Inputs, Layout, VideoModel
+from .video_model import Inputs, Layout, VideoModel, video_first
 
 
 @dataclass(frozen=True)
 class Wan(VideoModel):
-    """Wan 2.2 A14B's text-to-video experts have exactly Wan 2.1 14B's layers and count as that."""
+    """Wan 2.2 A14B's text-to-video experts have exactly Wan 2.1 14B's layers and count as that.
+
+    Attributes:
+        takes_reference: whether a reference picture goes in front of the video, as Fun's does.
+    """
+
+    takes_reference: bool = False
 
     @classmethod
     def recognise(cls, unet: dict[str, Any]) -> Wan | None:
@@ -23,16 +42,29 @@ class Wan(VideoModel):
             return None
         heads, dim = unet["num_heads"], unet["dim"]
         variant = unet.get("model_type") or ""
-        return cls(_family(unet), tuple(unet["patch_size"]), heads, dim // heads, unet.get("num_layers"), variant)
+        sizes = tuple(unet["patch_size"]), heads, dim // heads, unet.get("num_layers")
+        return cls(_family(unet), *sizes, variant, takes_reference=bool(unet.get("in_dim_ref_conv")))
 
     def layout(self, inputs: Inputs, request: Request, options: Mapping[str, Any]) -> Layout:
+        added = inputs.conditions.get("time_dim_concat")
+        subjects = 0 if added is None else int(added.shape[2])
         # The model's own word comes first: it knows of frames that were added to the latent.
         sizes = options.get("grid_sizes")
-        if sizes is None:
-            return Layout(self.grid(inputs.latent))
-        return Layout((int(sizes[0]), int(sizes[1]), int(sizes[2])))
+        grid = self.grid(inputs.latent) if sizes is None else (int(sizes[0]), int(sizes[1]), int(sizes[2]))
+        if self.as_before or grid is None:
+            return Layout(grid, trailing=subjects)
+        frames, height, width = grid
+        front = 0
+        reference = inputs.conditions.get("reference_latent")
+        if reference is not None and self.variant in ("scail", "scail2"):
+            references = int(reference.shape[2])
+            front = references * height * width
+            frames -= references
+        elif reference is not None and self.takes_reference:
+            front = height * width
+        return video_first((frames - subjects, height, width), request.q_tokens, front)
 
-    def other(self, inputs: Inputs, request: Request, layout: Layout) -> str:
+    def other(self, inputs: Inputs, request: Request, layout: Layout, options: Mapping[str, Any]) -> str:
         is_pose = self.variant == "animate2" and layout.grid is not None and _is_pose(request, layout.grid)
         return "attention with the pose video" if is_pose else ""
 

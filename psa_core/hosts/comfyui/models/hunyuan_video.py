@@ -1,0 +1,56 @@
+"""HunyuanVideo, its image-to-video kin, SkyReels, and 1.5: joint attention, text first.
+
+| model | tokens of self-attention | beside the video |
+|---|---|---|
+| HunyuanVideo | text, picture's tokens, reference, video | a sink |
+| 1.5 | vision, glyphs, text, video | a sink |
+
+Sparse-VideoGen and RadialAttention keep text exact in it, as keys and as queries.
+
+Before that the text refines itself in calls that say no ``block_type``. Its blocks have double or single streams, each
+kind numbered from 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from ...reasons import Request
+from .video_model import WITHIN_PROMPT, Inputs, Layout, VideoModel, video_last
+
+
+@dataclass(frozen=True)
+class HunyuanVideo(VideoModel):
+    """Models of images that share its blocks have patches without frames, and are no videos.
+
+    Attributes:
+        double_blocks: of its layers those with two streams, which come first.
+    """
+
+    double_blocks: int = 0
+
+    mask_rule: ClassVar[str] = "cogvideox"
+
+    @classmethod
+    def recognise(cls, unet: dict[str, Any]) -> HunyuanVideo | None:
+        """The model of a ``unet_config``; None for another family's."""
+        if unet.get("image_model") != "hunyuan_video" or len(unet["patch_size"]) != 3:
+            return None
+        family = "HunyuanVideo1.5" if unet.get("vision_in_dim") else "HunyuanVideo"
+        heads, double = unet["num_heads"], unet["depth"]
+        sizes = tuple(unet["patch_size"]), heads, unet["hidden_size"] // heads
+        return cls(family, *sizes, double + unet["depth_single_blocks"], double_blocks=double)
+
+    def layout(self, inputs: Inputs, request: Request, options: Mapping[str, Any]) -> Layout:
+        return video_last(self.grid(inputs.latent), request.q_tokens)
+
+    def layer(self, calls: int, options: Mapping[str, Any]) -> int:
+        before = self.double_blocks if options.get("block_type") == "single" else 0
+        return before + super().layer(calls, options)
+
+    def other(self, inputs: Inputs, request: Request, layout: Layout, options: Mapping[str, Any]) -> str:
+        if "block_type" not in options:
+            return WITHIN_PROMPT
+        return super().other(inputs, request, layout, options)

@@ -1,0 +1,32 @@
+"""Kandinsky 5: the video alone in self-attention, text in calls of its own.
+
+The text's blocks come first and say no ``block_type``. Image to video replaces the first frame, within the grid.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ...reasons import Request
+from .video_model import WITHIN_PROMPT, Inputs, Layout, VideoModel
+
+
+@dataclass(frozen=True)
+class Kandinsky5(VideoModel):
+    """Lite has heads of 64, Pro of 128."""
+
+    @classmethod
+    def recognise(cls, unet: dict[str, Any]) -> Kandinsky5 | None:
+        """The model of a ``unet_config``; None for another family's."""
+        if unet.get("image_model") != "kandinsky5":
+            return None
+        head_dim = sum(unet.get("axes_dims", (16, 24, 24)))
+        patch_size = tuple(unet.get("patch_size", (1, 2, 2)))
+        return cls("Kandinsky5", patch_size, unet["model_dim"] // head_dim, head_dim, unet.get("num_visual_blocks"))
+
+    def other(self, inputs: Inputs, request: Request, layout: Layout, options: Mapping[str, Any]) -> str:
+        if "block_type" not in options:
+            return WITHIN_PROMPT
+        return super().other(inputs, request, layout, options)

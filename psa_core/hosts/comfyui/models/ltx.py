@@ -1,0 +1,62 @@
+"""LTX-Video, and LTX-2, 2.3 and 2.5, which make sound beside the video.
+
+| stream | tokens of self-attention | told by |
+|---|---|---|
+| video | video, guides: a sink, or ordinary tokens if they are many | LTX-2: heads of 128 |
+| sound of LTX-2, and between the two | all dense | heads of 64 |
+
+Guides are frames appended to the latent. A guide of strength 1 is part of the one call. At other strengths the video
+looks at all with a mask and guides at themselves, in calls whose queries and keys are not as many.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from ...reasons import Request
+from .video_model import Inputs, Layout, VideoModel, video_first
+
+
+@dataclass(frozen=True)
+class LTX(VideoModel):
+    """Its tokens are latent pixels, a frame for 8 of the video."""
+
+    frames_per_latent: ClassVar[int] = 8
+
+    @classmethod
+    def recognise(cls, unet: dict[str, Any]) -> LTX | None:
+        """The model of a ``unet_config``; None for another family's."""
+        if unet.get("image_model") not in _FAMILIES:
+            return None
+        family, head_dim = _FAMILIES[unet["image_model"]]
+        sizes = unet.get("num_attention_heads", 32), unet.get("attention_head_dim", head_dim)
+        return cls(family, (1, 1, 1), *sizes, unet.get("num_layers"))
+
+    def layout(self, inputs: Inputs, request: Request, options: Mapping[str, Any]) -> Layout:
+        grid = self.grid(inputs.latent)
+        guides = _guide_tokens(inputs)
+        if grid is None or not guides:
+            return Layout(grid)
+        frames, height, width = grid
+        return video_first((frames - math.ceil(guides / (height * width)), height, width), request.q_tokens)
+
+    def other(self, inputs: Inputs, request: Request, layout: Layout, options: Mapping[str, Any]) -> str:
+        if request.head_dim != self.head_dim:
+            return "audio"
+        if _guide_tokens(inputs) and layout.grid is not None:
+            video = math.prod(layout.grid)
+            if request.q_tokens != request.k_tokens and request.k_tokens >= video:
+                return "attention with guides"
+        return super().other(inputs, request, layout, options)
+
+
+_FAMILIES = {"ltxv": ("LTX-Video", 64), "ltxav": ("LTX-2", 128)}
+
+
+def _guide_tokens(inputs: Inputs) -> int:
+    """Of guides as they lie in the latent; some may be left out of attention."""
+    places = inputs.conditions.get("keyframe_idxs")
+    return 0 if places is None else int(places.shape[2])

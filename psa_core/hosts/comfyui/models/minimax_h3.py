@@ -1,0 +1,54 @@
+"""MiniMax H3: text, references, sound and video in one sequence.
+
+| tokens | what is exact | evidence |
+|---|---|---|
+| text, keyframes or references | every query sees them | core's own sparse attention keeps them exact |
+| sound | every query sees it, and its own rows are dense | core's default; sparse rows cost sync |
+| video, last | | |
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from ....settings.sinks import Sink
+from ...reasons import Request
+from .video_model import Inputs, Layout, VideoModel, video_last
+
+
+@dataclass(frozen=True)
+class MiniMaxH3(VideoModel):
+    """Of 17 frames its autoencoder makes 5 of latent: scenes count those."""
+
+    frames_per_latent: ClassVar[int] = 1
+    mask_rule: ClassVar[str] = "cogvideox"
+
+    @classmethod
+    def recognise(cls, unet: dict[str, Any]) -> MiniMaxH3 | None:
+        """The model of a ``unet_config``; None for another family's."""
+        if unet.get("image_model") != "minimax_h3":
+            return None
+        heads, head_dim = unet.get("num_attention_heads", 56), unet.get("attention_head_dim", 128)
+        return cls("MiniMax_H3", tuple(unet.get("patch_size", (1, 2, 2))), heads, head_dim, unet.get("num_layers", 50))
+
+    def layout(self, inputs: Inputs, request: Request, options: Mapping[str, Any]) -> Layout:
+        grid = self.grid(inputs.latent)
+        if grid is None:
+            return Layout(None)
+        front = request.q_tokens - math.prod(grid)
+        sound = _sound_start(inputs, options)
+        if sound is None or not 0 < sound < front:
+            return video_last(grid, request.q_tokens)
+        return Layout(grid, (Sink(0, sound, dense_rows=False), Sink(sound, front)))
+
+
+def _sound_start(inputs: Inputs, options: Mapping[str, Any]) -> int | None:
+    """The first token of the sound that is made, as the model lays its sequence out; None when it does not say."""
+    payload = inputs.conditions.get("minimax_payload") or {}
+    # ComfyUI from 0.35 on hands the layout to each call.
+    layout = options.get("minimax_h3_layout") or payload.get("layout")
+    starts = [start for start, _, kind in getattr(layout, "segments", ()) if kind == "audio"]
+    return int(starts[-1]) if starts else None

@@ -1,0 +1,34 @@
+"""Mochi: joint attention, the video first and then its text, without padding; the text is a sink."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from ....settings.sinks import Sink
+from ...reasons import Request
+from .video_model import Inputs, Layout, VideoModel
+
+
+@dataclass(frozen=True)
+class Mochi(VideoModel):
+    """A frame of latent for 6 of the video, which no scene is counted in: scenes count frames of latent."""
+
+    frames_per_latent: ClassVar[int] = 1
+    mask_rule: ClassVar[str] = "cogvideox"
+
+    @classmethod
+    def recognise(cls, unet: dict[str, Any]) -> Mochi | None:
+        """The model of a ``unet_config``; None for another family's."""
+        if unet.get("image_model") != "mochi_preview":
+            return None
+        heads, spatial = unet["num_heads"], unet["patch_size"]
+        return cls("Mochi", (1, spatial, spatial), heads, unet["hidden_size_x"] // heads, unet.get("depth"))
+
+    def layout(self, inputs: Inputs, request: Request, options: Mapping[str, Any]) -> Layout:
+        grid = self.grid(inputs.latent)
+        video = 0 if grid is None else math.prod(grid)
+        text = request.q_tokens - video
+        return Layout(grid, (Sink(video, request.q_tokens),) if grid is not None and text > 0 else ())
