@@ -45,7 +45,7 @@ def test_int8_is_near(config: PSAConfig) -> None:
 def test_auto_leaves_out_the_heads_that_it_is_too_coarse_for(config: PSAConfig) -> None:
     q, k, v = coarse_for_one_head()
     exact = pyramid_sparse_attention(q, k, v, config, grid=GRID, backend="triton")
-    call = q, k, v, config.replace(precision="auto"), GRID, 0, None, "triton"
+    call = q, k, v, config.replace(precision="auto"), GRID, (), None, "triton"
     attended = sparse_attention(*call)
     assert attended.info().precision == precision_that_runs("auto", DEVICE, DTYPE, 64) != "bf16"
     assert attended.exact_heads is not None
