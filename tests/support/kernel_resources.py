@@ -1,6 +1,7 @@
 """Compile the kernels for GPUs that are not there and say what each takes; one JSON object a line.
 
-Runs in a process of its own, because Triton's interpreter and its compiler do not share one.
+Runs in a process of its own, because Triton's interpreter and its compiler do not share one. ``others`` behind it: the
+variants that take less or as much, on two GPUs.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ from psa_core.ops.similarity.triton import _similarity_cap
 
 # sm_103 gets what sm_100 gets.
 ARCHITECTURES = (80, 86, 89, 90, 100, 120)
-# Where every variant is compiled, also those that take less than another; each GPU compiles those that take most.
+# Where other variants are compiled too, on request; each GPU compiles those that take most.
 THOROUGH = (86, 90)
 # MI300 and Radeon RX 9070, with the threads of a warp.
 AMD_WARPS = {"gfx942": 64, "gfx1201": 32}
@@ -52,7 +53,7 @@ DTYPES = {"bf16": "*bf16", "fp16": "*fp16"}
 # dtype, block_m, block_n
 VARIANTS = (("bf16", 128, 128), ("fp16", 64, 32))
 # Attention looks more up where blocks are smaller than a tile.
-ATTENTION_VARIANTS = (*VARIANTS, ("bf16", 128, 32))
+SMALL_BLOCKS = ("bf16", 128, 32)
 # By name: the estimator, and the share of the tokens that it looks at.
 IMPORTANCE = {
     "importance": (MAX, 4),
@@ -221,31 +222,36 @@ def _amd_usage(assembly: str) -> dict[str, Any]:
 
 
 def _cases(architectures: list[int | str]) -> Iterator[Case]:
+    """Every kernel where it takes most: at a head size of 128, attention with blocks smaller than a tile too."""
     for architecture in architectures:
-        thorough = architecture in THOROUGH
-        for d in (64, 128):
-            yield from (Case("attention", architecture, d, *variant) for variant in ATTENTION_VARIANTS)
-            # By head it has the loops of both sampled estimators.
-            for kernel in IMPORTANCE if thorough else ("importance by head",):
-                yield from (Case(kernel, architecture, d, *variant) for variant in VARIANTS[: 2 if thorough else 1])
-            if thorough:
-                # Attention to tokens as they come takes less.
-                yield Case("attention", architecture, d, *VARIANTS[0], reorder=False)
+        yield Case("attention", architecture, 64, *SMALL_BLOCKS)
+        for variant in (SMALL_BLOCKS, VARIANTS[1]):
+            yield Case("attention", architecture, 128, *variant)
+        for kernel in (*IMPORTANCE, "pyramid", "block means", "gather", "similarity", "block list", "order by size"):
+            yield Case(kernel, architecture, 128, *VARIANTS[0])
+        for kernel in ("levels", "levels by quota"):
+            yield Case(kernel, architecture, 128, *VARIANTS[0], k_blocks=4096)
         if architecture in COARSEST:
             yield from (Case(f"{COARSEST[architecture]} attention", architecture, d, *VARIANTS[0]) for d in (64, 128))
-        if architecture == 89:
-            yield from (Case(kernel, architecture, 128, *VARIANTS[0]) for kernel in ("pack", "measure channels"))
-        for d in (64, 128) if thorough else (128,):
-            for kernel in ("pyramid", "block means", "gather", "similarity"):
-                yield from (Case(kernel, architecture, d, *variant) for variant in VARIANTS[: 2 if thorough else 1])
-        for k_blocks in (512, 4096) if thorough else (4096,):
-            for kernel in ("levels", "levels by quota"):
-                yield Case(kernel, architecture, 128, *VARIANTS[0], k_blocks)
-        once = ("block list", "order by size", *(() if thorough else set(IMPORTANCE) - {"importance by head"}))
-        yield from (Case(kernel, architecture, 128, *VARIANTS[0]) for kernel in once)
+    yield from (Case(kernel, 89, 128, *VARIANTS[0]) for kernel in ("pack", "measure channels"))
+    yield from (Case("hopper attention", 90, d, *VARIANTS[0]) for d in (64, 128))
+
+
+def _other_cases() -> Iterator[Case]:
+    """Variants of the kernels that take less or as much."""
+    for architecture in THOROUGH:
+        yield Case("attention", architecture, 64, *VARIANTS[1])
+        for d in (64, 128):
+            yield Case("attention", architecture, d, *VARIANTS[0])
+        # Of tokens as they come.
+        yield Case("attention", architecture, 128, *VARIANTS[0], reorder=False)
+        for kernel in (*IMPORTANCE, "pyramid", "block means", "gather", "similarity"):
+            yield Case(kernel, architecture, 64, *VARIANTS[1])
+        for kernel in ("levels", "levels by quota"):
+            yield Case(kernel, architecture, 128, *VARIANTS[0], k_blocks=512)
     for d in (64, 128):
-        yield from (Case("hopper attention", 90, d, dtype, 128, block_n) for dtype, _, block_n in VARIANTS)
-        yield Case("hopper attention", 90, d, *VARIANTS[0], reorder=False)
+        yield Case("hopper attention", 90, d, "fp16", 128, 32)
+    yield Case("hopper attention", 90, 128, *VARIANTS[0], reorder=False)
 
 
 def main() -> None:
@@ -253,8 +259,9 @@ def main() -> None:
     if missing:
         sys.exit(f"this Triton has no {' and no '.join(missing)}")
     architectures = [*ARCHITECTURES, *(AMD_WARPS if "amd" in backends else ())]
+    cases = _other_cases() if sys.argv[1:] == ["others"] else _cases(architectures)
     with ProcessPoolExecutor(2, get_context("spawn")) as pool:
-        for result in pool.map(measure, _cases(architectures)):
+        for result in pool.map(measure, cases):
             print(json.dumps(result), flush=True)
 
 
