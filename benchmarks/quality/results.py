@@ -13,8 +13,8 @@ from psa_core.settings.files import write_json
 
 UNITS = {
     "density": "share of dense attention's FLOPs in the sparse calls, mean",
-    "psnr": "dB against the dense clip, of its first frame",
-    "ssim": "against the dense clip, of its first frame; 1 for equal frames",
+    "psnr": "dB against the dense clip, of the middle of its first frame",
+    "ssim": "against the dense clip, of the middle of its first frame; 1 for equal pictures",
     "latents_error": "norm of the difference of all final latents to the dense ones, by the norm of those",
 }
 
