@@ -42,7 +42,7 @@ METADATA = st.fixed_dictionaries(
 NAMES = st.from_regex(r"[a-z-]{0,5}-\d{1,12}-of-\d{1,12}\.safetensors", fullmatch=True)
 
 
-@hypothesis.settings(max_examples=150)
+@hypothesis.settings(max_examples=50)
 @hypothesis.given(sizes=st.dictionaries(KEYS, SIZES, max_size=6))
 def test_keys_and_sizes(sizes: dict[str, list[int]]) -> None:
     tensors = {key: torch.ones(size) for key, size in sizes.items()}

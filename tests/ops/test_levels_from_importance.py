@@ -70,7 +70,7 @@ def selections(draw: st.DrawFn) -> PSAConfig:
 
 @pytest.mark.parametrize("backend", BACKENDS)
 class TestAgainstTheRules:
-    @hypothesis.settings(max_examples=40)
+    @hypothesis.settings(max_examples=20)
     @hypothesis.given(selections(), st.integers(1, 24), st.data())
     def test_every_rule_together(self, backend: str, config: PSAConfig, k_blocks: int, data: st.DataObject) -> None:
         torch.manual_seed(data.draw(seeds))

@@ -58,7 +58,7 @@ def calls(draw: st.DrawFn) -> tuple:
 
 @each_backend
 class TestAgainstTheRules:
-    @hypothesis.settings(max_examples=40)
+    @hypothesis.settings(max_examples=20)
     @hypothesis.given(calls(), st.sets(st.sampled_from((1, 2, 4, 8, 16, 32, 0)), min_size=1))
     def test_every_rule_together(self, backend: str, call: tuple, used: set[int]) -> None:
         batch, heads, _, k_blocks = call[0].shape
@@ -77,7 +77,7 @@ class TestAgainstTheRules:
 
 
 @each_backend
-@hypothesis.settings(max_examples=20)
+@hypothesis.settings(max_examples=10)
 @hypothesis.given(calls(), st.data())
 def test_a_head_gets_what_it_gets_alone(backend: str, call: tuple, data: st.DataObject) -> None:
     importance, config, cap, static_levels, *rules = call

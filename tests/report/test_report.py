@@ -95,7 +95,7 @@ class TestLevelShares:
         config = PSAConfig(mask_ratios=RATIOS, mask_mode="topk", use_sim_mask=True, radial=radial, **BLOCKS)
         run = Run(config, backend, Report(keep_levels=True))
         for layer in range(2):
-            qkv = random_qkv(Shape(2, 2, TOKENS, TOKENS), torch.float16 if backend == "triton" else torch.float32)
+            qkv = random_qkv(Shape(1, 2, TOKENS, TOKENS), torch.float16 if backend == "triton" else torch.float32)
             run.attend(*qkv, Place(0, layer, GRID, text_in_front(TEXT)))
         check_shares(run.report.level_shares(), *run.report.level_maps.values())
 

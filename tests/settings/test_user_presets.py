@@ -89,7 +89,7 @@ class TestUserFolder:
 
 class TestSave:
     @hypothesis.given(config=configs())
-    @hypothesis.settings(suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture])
+    @hypothesis.settings(max_examples=50, suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture])
     def test_reads_back_equal(self, config: PSAConfig, tmp_path: Path) -> None:
         file = save_preset("Model 1.5-b", "my preset", config, tmp_path)
         assert file == tmp_path / "Model 1.5-b.yaml"
