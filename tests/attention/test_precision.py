@@ -42,7 +42,10 @@ def test_int8_is_near(config: PSAConfig) -> None:
 
 @needs_triton
 @pytest.mark.parametrize("config", [CONFIG, CONFIG.replace(radial=MASK)], ids=["chosen", "masked"])
-def test_auto_leaves_out_the_heads_that_it_is_too_coarse_for(config: PSAConfig) -> None:
+def test_auto_leaves_out_the_heads_that_it_is_too_coarse_for(
+    config: PSAConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PSA_BACKEND", "portable")
     q, k, v = coarse_for_one_head()
     exact = pyramid_sparse_attention(q, k, v, config, grid=GRID, backend="triton")
     call = q, k, v, config.replace(precision="auto"), GRID, (), None, "triton"
@@ -60,6 +63,7 @@ def test_auto_leaves_out_the_heads_that_it_is_too_coarse_for(config: PSAConfig) 
 def test_a_run_measures_once(monkeypatch: pytest.MonkeyPatch) -> None:
     from psa_core.attention import quantised
 
+    monkeypatch.setenv("PSA_BACKEND", "portable")
     q, k, v = coarse_for_one_head()
     kept = Kept()
     config = CONFIG.replace(precision="auto")
@@ -88,6 +92,7 @@ def test_plain_torch_stays_as_it_is(precision: str) -> None:
         ((8, 6), "int8+fp8", "int8"),
         ((8, 9), "auto", "int8+fp8"),
         ((9, 0), "int8", "int8"),
+        ((9, 0), "auto", "bf16"),
         ((10, 0), "auto", "bf16"),
         ((12, 0), "auto", "int8+fp8"),
         ((12, 0), "bf16", "bf16"),
@@ -101,6 +106,7 @@ def test_what_a_gpu_has(capability: tuple[int, int], wanted: str, runs: str, mon
     device_refusal.cache_clear()
     monkeypatch.setattr(precision, "triton_refusal", lambda *_: None)
     monkeypatch.setattr(precision, "_trial", lambda *_: None)
+    monkeypatch.setattr(precision, "hopper_refusal", lambda *_: None if capability == (9, 0) else "no Hopper GPU")
     monkeypatch.setattr("psa_core.ops.refusals.triton_version", lambda: (3, 6))
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "a GPU")

@@ -82,7 +82,11 @@ def _attend_packed(
         row_sum = row_sum * rescale + tl.sum(p, 1)
         acc = acc * rescale[:, None]
         if FP8:
-            acc = tl.dot(_in_operand_order(p.to(tl.float8e4nv)), tl.trans(_tile(packed_v, tile, D, TILE_N, TMA)), acc)
+            # Tensor cores keep 13 bits of a sum of FP8 products: enough for a tile, and not for all of them. Triton adds
+            # no sum to another in there where it is told how many products one may have, as it tells itself on Hopper.
+            v = tl.trans(_tile(packed_v, tile, D, TILE_N, TMA))
+            p = _in_operand_order(p.to(tl.float8e4nv))
+            acc += tl.dot(p, v, max_num_imprecise_acc=None if TMA else TILE_N)
         elif HALF_SUMS:
             v = _tile(packed_v, tile, TILE_N, D, TMA)
             acc += tl.dot(p.to(tl.float16), v, out_dtype=tl.float16).to(tl.float32)
