@@ -82,8 +82,8 @@ def _attend_packed(
         row_sum = row_sum * rescale + tl.sum(p, 1)
         acc = acc * rescale[:, None]
         if FP8:
-            # Tensor cores keep 13 bits of a sum of FP8 products: enough for a tile, and not for all of them. Triton adds
-            # no sum to another in there where it is told how many products one may have, as it tells itself on Hopper.
+            # Tensor cores keep 13 bits of a sum of FP8 products: enough for a tile, and not for all of them. Triton
+            # leaves a sum outside where it is told how many products may be added inside, as it tells itself on Hopper.
             v = tl.trans(_tile(packed_v, tile, D, TILE_N, TMA))
             p = _in_operand_order(p.to(tl.float8e4nv))
             acc += tl.dot(p, v, max_num_imprecise_acc=None if TMA else TILE_N)
