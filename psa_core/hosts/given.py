@@ -8,18 +8,18 @@ from ..settings.config import PSAConfig
 from ..settings.errors import ConfigError
 
 
-def check_given(calibration: Calibration, config: PSAConfig, heads: int, layers: int) -> None:
+def check_given(calibration: Calibration, config: PSAConfig, heads: int, layers: int | None) -> None:
     """See, before sampling starts, that a model can follow a calibration in every layer that runs sparse.
 
     Args:
         config: its settings.
         heads: attention heads of each layer.
-        layers: transformer blocks.
+        layers: transformer blocks; None when unknown, which leaves all but their number to be seen.
 
     Raises:
         ConfigError: it cannot; the message names what differs.
     """
     if config.mask_mode != "calibrated":
         raise ConfigError("mask_mode", config.mask_mode, "must be calibrated for a run with a calibration")
-    for layer in sparse_layers(config, layers):
+    for layer in [None] if layers is None else sparse_layers(config, layers):
         calibration.check_fits(config, heads, layer)

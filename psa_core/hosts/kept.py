@@ -150,7 +150,7 @@ class Kept:
         attended = self._attend(q, k, v, config, place, backend, made.level_map.repeated(conditions))
         if served is None and (config.map_steps > 1 or conditions == 1):
             self._keep((key, place.window), made)
-        if last:
+        if last or config.map_steps == 1:
             self._forget((key, place.window))
         measured = None
         if calibrated and _is_due(chosen, place.step, last):

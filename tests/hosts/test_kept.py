@@ -210,6 +210,18 @@ def test_prompts_that_guidance_compares_share_all_of_it_together_or_in_turn(choi
     assert maps(in_turn) == maps(mixed) == 0
 
 
+@pytest.mark.parametrize(("prompts", "left"), [(1, [[1], [0], [0]]), (2, [[1, 1], [1, 0], [1, 0]])])
+def test_a_map_of_one_step_goes_with_the_last_prompt_that_asks_for_it(prompts: int, left: list[list[int]]) -> None:
+    """How many prompts come in turn is known from the second step on."""
+    kept, config, found = Kept(), CALIBRATED.replace(map_steps=1), []
+    for step in range(3):
+        found.append([])
+        for _ in range(prompts):
+            call(kept, qkv(), at(step), config)
+            found[-1].append(maps(kept))
+    assert found == left
+
+
 @pytest.mark.skipif(not triton_installed(), reason="Triton is not installed")
 def test_prompts_share_through_kernels_as_in_turn() -> None:
     tensors = random_qkv(Shape(4, 2, 256, 256), torch.float16)

@@ -81,4 +81,4 @@ def _check_fits(calibration: Calibration, config: PSAConfig, video_model: VideoM
     # A name that somebody else gave it says nothing of ours.
     if made_on != video_model.family and made_on in load_families(bundled_dir()):
         raise ConfigError("model", video_model.family, f"the calibration was made on {made_on}")
-    check_given(calibration, config, video_model.heads, video_model.layers or 0)
+    check_given(calibration, config, video_model.heads, video_model.layers)
