@@ -8,10 +8,10 @@ from typing import Any
 from comfy_api.latest import io
 
 from ..psa_core.hosts.comfyui import NothingSampledError, calibration_of
-from ..psa_core.settings.errors import ConfigError
 from ..psa_core.settings.user_calibrations import save_calibration
 from ..psa_core.settings.user_presets import check_file_name
 from .calibration_files import user_calibrations_dir
+from .saving import SavingNode
 from .shared import in_words, say
 
 log = logging.getLogger(__name__)
@@ -19,7 +19,9 @@ log = logging.getLogger(__name__)
 DEFAULT_NAME = "mine"
 
 
-class PSASaveCalibration(io.ComfyNode):
+class PSASaveCalibration(SavingNode):
+    check_name = staticmethod(check_file_name)
+
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
@@ -62,21 +64,6 @@ class PSASaveCalibration(io.ComfyNode):
             hidden=[io.Hidden.unique_id],
             is_output_node=True,
         )
-
-    @classmethod
-    def validate_inputs(cls, name: str | None) -> bool | str:
-        """Refuse a bad name before anything runs. A name from another node is None until then."""
-        if name is not None:
-            try:
-                check_file_name("name", name)
-            except ConfigError as error:
-                return str(error)
-        return True
-
-    @classmethod
-    def fingerprint_inputs(cls, **_inputs: object) -> float:
-        """Run every time: the file may have been changed or deleted since."""
-        return float("nan")
 
     @classmethod
     def execute(cls, model: Any, samples: Any, name: str, overwrite: bool, model_2: Any = None) -> io.NodeOutput:

@@ -10,12 +10,15 @@ from ..psa_core.settings.preset_schema import ModelFamily, read_preset_file
 from ..psa_core.settings.user_presets import check_name, save_preset
 from .preset_files import DEFAULT_FAMILY, families, user_presets_dir
 from .preset_loader import widgets_from_config
+from .saving import SavingNode
 from .shared import Preset, say
 
 _DESCRIPTION = "Saved in ComfyUI"
 
 
-class PSASavePreset(io.ComfyNode):
+class PSASavePreset(SavingNode):
+    check_name = staticmethod(check_name)
+
     @classmethod
     def define_schema(cls) -> io.Schema:
         known, _ = families()
@@ -57,21 +60,6 @@ class PSASavePreset(io.ComfyNode):
             hidden=[io.Hidden.unique_id],
             is_output_node=True,
         )
-
-    @classmethod
-    def validate_inputs(cls, name: str | None) -> bool | str:
-        """Refuse a bad name before anything runs. A name from another node is None until then."""
-        if name is not None:
-            try:
-                check_name("name", name)
-            except ConfigError as error:
-                return str(error)
-        return True
-
-    @classmethod
-    def fingerprint_inputs(cls, **_inputs: object) -> float:
-        """Run every time: the file may have been changed or deleted since."""
-        return float("nan")
 
     @classmethod
     def execute(cls, preset: PSAConfig, model: str, name: str, overwrite: bool) -> io.NodeOutput:

@@ -6,8 +6,6 @@ import threading
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
-from itertools import zip_longest
-from math import fsum
 from typing import Any, NamedTuple
 
 import torch
@@ -15,10 +13,9 @@ import torch
 from .calibrated import Calibrated
 from .clock import Clock
 from .fetch import fetch
+from .shares import by_name, density_of, mean_shares
 
 _MODEL, _SPARSE, _DENSE, _CALIBRATION = "model", "sparse", "dense", "calibration"
-# Shares are summed in float32, on millions of block pairs.
-_ROUNDED = 1e-6
 
 
 class SparseCall(NamedTuple):
@@ -185,7 +182,7 @@ class Report:
 
     def sparse_calls(self) -> list[SparseCall]:
         """Every sparse call in the order they ran. Waits for the GPU."""
-        return [SparseCall(call.step, call.layer, _density(call.shares)) for call in self._calls()]
+        return [SparseCall(call.step, call.layer, density_of(call.shares)) for call in self._calls()]
 
     def attention_errors(self) -> list[AttentionError]:
         """The error of every sparse call in the order they ran; empty where none was measured. Waits for the GPU."""
@@ -205,7 +202,7 @@ class Report:
         Returns:
             Shares by level, finest first, skipped last; empty without a sparse call.
         """
-        return _mean_shares([call.shares for call in self._calls() if step in (None, call.step)])
+        return mean_shares([call.shares for call in self._calls() if step in (None, call.step)])
 
     def map_ages(self) -> dict[int, int]:
         """How many sparse calls had a level map of which age, in steps since it was made."""
@@ -241,8 +238,8 @@ class Report:
         steps = sorted({call.step for call in self._calls()})
         document: dict[str, Any] = {
             "density": self.density(),
-            "level_shares": _by_name(self.level_shares()),
-            "level_shares_by_step": {str(step): _by_name(self.level_shares(step)) for step in steps},
+            "level_shares": by_name(self.level_shares()),
+            "level_shares_by_step": {str(step): by_name(self.level_shares(step)) for step in steps},
             "dense_calls": dict(self.dense_reasons),
             "seconds": {part: getattr(seconds, part) for part in ("model", "attention", "sparse", "dense")},
             "sparse_calls": [call._asdict() for call in self.sparse_calls()],
@@ -282,20 +279,3 @@ def as_document(models: Sequence[Report]) -> dict[str, Any]:
     if len(models) > 1:
         document["models"] = [{"line": report.line(), **report.as_dict()} for report in models]
     return document
-
-
-def _density(shares: Sequence[float]) -> float:
-    return sum(share / (1 << i) for i, share in enumerate(shares))
-
-
-def _mean_shares(calls: Sequence[Sequence[float]]) -> dict[int, float]:
-    """Means by level of what calls have, to which levels that a call did not use count as 0."""
-    if not calls:
-        return {}
-    means = [fsum(shares) / len(calls) for shares in zip_longest(*calls, fillvalue=0.0)]
-    skipped = 1.0 - fsum(means)
-    return {**{1 << i: share for i, share in enumerate(means)}, 0: skipped if skipped > _ROUNDED else 0.0}
-
-
-def _by_name(shares: dict[int, float]) -> dict[str, float]:
-    return {str(level) if level else "skipped": share for level, share in shares.items()}
