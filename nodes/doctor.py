@@ -43,8 +43,8 @@ class PSADoctor(io.ComfyNode):
                     "model",
                     optional=True,
                     tooltip=(
-                        "A Wan or CogVideoX model, whose heads, head size and default preset are measured, and the "
-                        "attention that other nodes have set on it. Without one, Wan 2.1 1.3B: 12 heads of 128."
+                        "A video model that the pack knows, whose heads, head size and default preset are measured, "
+                        "and the attention that other nodes have set on it. Without one, Wan 2.1 1.3B: 12 heads of 128."
                     ),
                 ),
                 _size(

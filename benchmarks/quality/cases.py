@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from psa_core.settings.config import PSAConfig
+from psa_core.settings.dial import DIAL_PRESETS
 from psa_core.settings.presets import bundled_dir, load_families
 
 _DEFAULTS = PSAConfig()
@@ -37,9 +38,13 @@ class QualityCase:
 
 
 def quality_cases() -> list[QualityCase]:
-    """All bundled presets that are not dense, radial masks among them, without repetitions."""
+    """All bundled presets that are not dense, radial masks among them, without repetitions.
+
+    Models that have the dial alone have it as the others do.
+    """
     found: dict[PSAConfig, list[str]] = {}
-    for family in load_families(bundled_dir()).values():
+    families = load_families(bundled_dir()).values()
+    for family in (family for family in families if family.default not in DIAL_PRESETS):
         for name, config in family.presets.items():
             if config.type != "dense":
                 found.setdefault(in_tiny_model(config), []).append(f"{family.name}/{name}")

@@ -14,6 +14,7 @@ from psa_core import RadialMask, Schedule, load_presets
 from psa_core.apps.cli import main
 from psa_core.apps.compare.command import add_options, read_settings
 from psa_core.apps.compare.comparison_settings import Clip, CompareSettings, for_warm_up
+from psa_core.apps.generate.models import MODELS
 from psa_core.settings.dial import DIAL_PRESETS
 from psa_core.settings.presets import PRESETS_DIR_VARIABLE
 
@@ -33,7 +34,7 @@ def settings_of(model: str, *words: str) -> CompareSettings:
     return read_settings(parser.parse_args(["--model", model, "--prompt", "star", *words]))
 
 
-@pytest.mark.parametrize("model", load_presets())
+@pytest.mark.parametrize("model", MODELS)
 def test_by_default_every_sparse_preset_but_the_dial_s_is_compared(model: str) -> None:
     settings = settings_of(model)
     presets = {name: config for name, config in load_presets()[model].items() if name not in DIAL_PRESETS}

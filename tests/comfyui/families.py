@@ -35,18 +35,20 @@ class Family:
     more: dict[str, Any] = field(default_factory=dict)
 
 
-def sampled(family: Family, patch: Patch | None = None, cfg: float = 1.0, steps: int = 2) -> Graph:
-    """Build, patch, sample, save the video's latent."""
+def sampled(
+    family: Family, patch: Patch | None = None, cfg: float = 1.0, steps: int = 2, negative_tokens: int | None = None
+) -> Graph:
+    """Build, patch, sample, save the video's latent; the prompts have as many tokens where nothing else is said."""
     graph = Graph()
     model = graph.add("PSATestFamily", family=family.name, more=json.dumps(family.more))
     if patch is not None:
         model = patch(graph, model)
     prompts = [
         graph.add(
-            "PSATestPrompt", tokens=family.text_tokens, dim=family.text_dim, seed=seed, mask=family.mask,
+            "PSATestPrompt", tokens=tokens, dim=family.text_dim, seed=seed, mask=family.mask,
             entries=json.dumps(family.entries),
         )
-        for seed in (1, 2)
+        for seed, tokens in ((1, family.text_tokens), (2, negative_tokens or family.text_tokens))
     ]  # fmt: skip
     latent = graph.add("PSATestStreams", shapes=json.dumps(family.latent), nonce=next(_nonces))
     out = graph.add(

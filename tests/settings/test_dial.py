@@ -12,7 +12,7 @@ from psa_core.settings.at_step import dense_places
 from psa_core.settings.dial import DIAL_PRESETS, QUALITIES, dial_presets, preset_of
 from psa_core.settings.presets import PRESETS_DIR_VARIABLE, load_families
 
-from ..support.preset_files import FAMILIES, write
+from ..support.preset_files import FAMILIES, LARGE, write
 
 
 @pytest.fixture(autouse=True)
@@ -29,7 +29,7 @@ def test_every_model_has_it_as_presets_that_know_the_model(model: str) -> None:
         assert (config.type, config.mask_mode, config.map_steps) == ("psa", "calibrated", 4)
         assert (config.text_length, config.min_tokens) == (default.text_length, default.min_tokens)
         assert (config.radial, config.schedule) == (None, None)
-    assert default == presets["psa_balanced"]
+    assert default == presets["psa_balanced" if model in LARGE or model == "tiny_video" else "auto_balanced"]
 
 
 @pytest.mark.parametrize(("steps", "most"), [(2, 1), (4, 1), (8, 2), (20, 5), (50, 13)])

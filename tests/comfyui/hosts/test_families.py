@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 import torch
 
+from psa_core import RadialMask
+from psa_core.masks.static import static_levels
 from psa_core.ops.levels.rules import density, full_resolution_sinks
 from psa_core.settings.sinks import read_sinks, sink_tokens
 
@@ -59,9 +61,14 @@ def wan(variant: str, *, dense: int = 2, **more: Any) -> Case:
 # Tokens of a frame of the latents below, and of the video.
 F, V = 96, 480
 ONE = [1, 16, 1, 16, 24]
+GUIDE = {"keyframe_idxs": [1, 3, F, 2], "concat_mask": {"ones": [1, 1, 6, 8, 12]}}
 CASES = {
     "LTX-Video": Case(Family("ltxv", ((1, 128, 5, 8, 12),), mask="ones"), (5, 8, 12), dense={CROSS: 2}),
     "LTX-Video, odd": Case(Family("ltxv", ((1, 128, 4, 7, 11),), mask="holes"), (4, 7, 11), dense={CROSS: 2}),
+    "LTX-Video, guide": Case(
+        Family("ltxv", ((1, 128, 6, 8, 12),), mask="ones", entries=GUIDE), (5, 8, 12), dense={CROSS: 2},
+        sinks=((V, V + F, True),),
+    ),
     "LTX-2": Case(
         Family("ltxav", ((1, 128, 5, 8, 12), (1, 8, 10, 16)), text_dim=128), (5, 8, 12), dense={CROSS: 2, AUDIO: 2 * 4}
     ),
@@ -72,6 +79,13 @@ CASES = {
     "MiniMax H3": Case(
         Family("minimax_h3", ((1, 24, 5, 16, 24), (1, 32, 2, 20))), (5, 8, 12),
         sinks=((0, 16, False), (16, 16 + 40, True)),
+    ),
+    "MiniMax H3, keyframe": Case(
+        Family(
+            "minimax_h3", ((1, 24, 5, 15, 23), (1, 32, 2, 20)),
+            entries={"minimax_keyframes": [{"resolved_frame_index": 0, "latent": [1, 24, 1, 16, 24]}]},
+        ),
+        (5, 8, 12), sinks=((0, 16 + F, False), (16 + F, 16 + F + 40, True)),
     ),
     "HunyuanVideo": Case(
         Family("hunyuan_video", ((1, 16, 5, 16, 24),), mask="ones"), (5, 8, 12), sparse=3, dense={PROMPTS_OWN: 2},
@@ -134,3 +148,39 @@ def test_the_videos_attention_runs_sparse_around_its_sinks(comfyui: ComfyUI, cas
     assert line(result, graph).density == pytest.approx(case.density, abs=6e-4)
     again = sampled(case.family, psa(**LEVEL_8_ONLY, unknown_models="video"))
     assert torch.equal(comfyui.client.sample(again), latent)
+
+
+@pytest.mark.parametrize("name", ["HunyuanVideo", "LTX-2", "MiniMax H3"])
+def test_guidance_with_prompts_of_other_lengths(comfyui: ComfyUI, name: str) -> None:
+    family = CASES[name].family
+    dense = comfyui.client.sample(sampled(family, cfg=5.0, negative_tokens=9))
+    graph = sampled(family, psa(**LEVEL_1_ONLY, unknown_models="video"), cfg=5.0, negative_tokens=9)
+    result = comfyui.client.run(graph)
+    shown = line(result, graph)
+    assert shown.sparse == 2 * STEPS * CASES[name].sparse
+    assert set(shown.reasons) == set(CASES[name].dense)
+    assert relative_error(comfyui.client.latent(result), dense) < 1e-4
+
+
+def test_a_radial_mask_keeps_sinks_and_cuts_the_video(comfyui: ComfyUI) -> None:
+    case = CASES["HunyuanVideo, reference"]
+    graph = sampled(case.family, psa(mask={}, unknown_models="video"))
+    shown = line(comfyui.client.run(graph), graph)
+    mask = RadialMask(mode="radial only", decay_factor=0.2, block_size=8, model_type="cogvideox")
+    expected = static_levels(mask, case.grid, 16 + 77, 128, 32)
+    assert shown.sparse == STEPS * case.sparse
+    assert shown.density == pytest.approx(float(density(expected)), abs=6e-4)
+    assert float(density(expected)) < 0.9
+
+
+@pytest.mark.parametrize("name", ["LTX-2", "HunyuanVideo", "Wan, contexts"])
+def test_prompts_from_before_them_leave_them_as_they_were(comfyui: ComfyUI, name: str) -> None:
+    graph = sampled(CASES[name].family, psa())
+    shown = line(comfyui.client.run(graph), graph)
+    assert shown.sparse == 0
+    last = (
+        "not a Wan or CogVideoX model"
+        if "Wan" not in name
+        else "1056 tokens are not the grid 5 x 8 x 12 plus 0 of text"
+    )
+    assert last in shown.reasons

@@ -166,7 +166,7 @@ class TestPrompt(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        """`entries` is JSON: name -> shape of a random tensor, or a number or a list of shapes as they are."""
+        """`entries` is JSON: name -> shape of a random tensor, or a number, or lists and mappings of these."""
         return io.Schema(
             node_id="PSATestPrompt",
             category="psa/test",
@@ -195,8 +195,10 @@ class TestPrompt(io.ComfyNode):
 
 
 def _entry(value: Any, seed: int) -> Any:
-    """A list of numbers is the shape of a tensor; within other lists and mappings likewise."""
+    """A list of numbers is the shape of a tensor, of ones in a mapping of that; within others likewise."""
     if isinstance(value, dict):
+        if "ones" in value:
+            return torch.ones(value["ones"])
         return {key: _entry(inner, seed) for key, inner in value.items()}
     if isinstance(value, list):
         if all(isinstance(size, int) for size in value):
