@@ -100,7 +100,7 @@ def test_presets_shows_what_is_odd_about_a_file(capsys, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "error"),
     [
-        (["presets", "--model", "Flux"], "psa: --model = 'Flux': must be one of CogVideo1.5_5b, "),
+        (["presets", "--model", "Flux"], "psa: --model = 'Flux': must be one of Any, CogVideo1.5_5b, "),
         (["presets", "--path", "/no/such/file"], "psa: no preset file or folder at "),
         (["demo", "--width", "100"], "psa: --width = 100: must be a multiple of 16, 32 or more, for tiny_video\n"),
         (["demo", "--frames", "10"], "psa: --frames = 10: must be a multiple of 4 and one more: "),
