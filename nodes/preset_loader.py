@@ -8,9 +8,10 @@ from typing import Any
 from comfy_api.latest import io
 
 from ..psa_core.settings.amount import Amount
-from ..psa_core.settings.config import IMPORTANCE_ESTIMATORS, MASK_MODES, REORDER_METHODS, SIM_LEVELS, PSAConfig
+from ..psa_core.settings.config import IMPORTANCE_ESTIMATORS, MASK_MODES, SIM_LEVELS, PSAConfig
 from ..psa_core.settings.errors import ConfigError, errors_at
 from ..psa_core.settings.mask_ratios import bounds_from_mask_ratios, mask_ratios_from_bounds
+from ..psa_core.settings.orders import REORDER_METHODS
 from ..psa_core.settings.preset_schema import ModelFamily
 from ..psa_core.settings.sizes import BLOCK_M, BLOCK_N
 from .preset_files import DEFAULT_FAMILY, families
@@ -150,7 +151,8 @@ def chosen(model: str, preset: str, widgets: dict[str, Any]) -> PSAConfig:
         named = family.presets[family.default] if family else PSAConfig()
     config = config_from_widgets(widgets_from_config(named) | widgets, f"{model}: {preset}")
     # What no number shows.
-    return config.replace(min_tokens=named.min_tokens, map_steps=named.map_steps)
+    hidden = ("min_tokens", "map_steps", "candidate_orders")
+    return config.replace(**{key: getattr(named, key) for key in hidden})
 
 
 def _warn_of_others_numbers(model: str, preset: str, config: PSAConfig) -> None:
@@ -222,8 +224,12 @@ def _widgets(default: dict[str, Any]) -> list[io.Input]:
         number("min_full_ratio", 0.0, "thresholdbound: least share of a row's blocks at full resolution."),
         choice("importance", IMPORTANCE_ESTIMATORS, "How the importance of blocks is estimated."),
         *(number(f"sim_{key}", -1.0, f"use_sim_mask: likeness that {key} pooling needs.") for key in SIM_LEVELS),
-        choice("reorder", (*REORDER_METHODS, "off"), "Puts neighbours in space and time into the same block."),
-        *(whole(f"tile_{side}", f"reorder Tile: {side} of a tile, in tokens.") for side in _TILE),
+        choice(
+            "reorder",
+            (*REORDER_METHODS, "off"),
+            "Puts neighbours in space and time into the same block; Semantic and Hybrid, tokens that are alike.",
+        ),
+        *(whole(f"tile_{side}", f"reorder Tile and Hybrid: {side} of a tile, in tokens.") for side in _TILE),
         number("target_density", 0.0, "calibrated: density of every head; 0 where target_error is aimed at.", False),
         number(
             "target_error",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from itertools import product
+from itertools import chain, product
 
 import torch
 
@@ -13,13 +13,13 @@ from psa_core.apps.bench.checks import error_from_levels, poison_free_memory
 from psa_core.apps.bench.inputs import Inputs
 from psa_core.apps.bench.results import Row
 from psa_core.apps.bench.timing import Contender
-from psa_core.attention.choose import choose_recipes
+from psa_core.attention.choose import TRIED, choose_recipes
 from psa_core.attention.recipes import Choice
 from psa_core.attention.steps import Attended, LevelMap, sparse_attention, trial_of
-from psa_core.attention.trial import ORDERS_TRIED
 from psa_core.ops.backends import choose_backend
 from psa_core.ops.reorder import Orders
 from psa_core.settings.config import IMPORTANCE_ESTIMATORS, PSAConfig
+from psa_core.settings.orders import DEFAULT_CANDIDATE_ORDERS, ORDERS_BY_CONTENT, SEMANTIC
 from psa_core.settings.recipe import MIXES, Recipe
 
 from .heads import Heads
@@ -28,6 +28,7 @@ PART = "frontier"
 CHOOSING = "choosing"
 BEST_POSSIBLE = "best recipe of each call and head"
 CALIBRATED, IN_CALL = "calibrated", "calibrated in the call"
+WITH_SEMANTIC = "calibrated, Semantic among its orders"
 BASE = PSAConfig(block_m=128, block_n=128, min_tokens=0)
 # Map ages that are measured: of map_steps = 4.
 MAP_STEPS = 4
@@ -62,17 +63,22 @@ PRESET = recipe_name(Recipe(order="Gilbert", estimator="sampled_max", mix="pyram
 
 
 def fixed_recipes(density: float) -> list[Recipe]:
-    """All that every head may have alike, among them those that heads choose from."""
-    parts = product(ORDERS_TRIED, IMPORTANCE_ESTIMATORS, MIXES)
+    """All that every head may have alike, among them those that heads choose from.
+
+    Those in an order by content have the clustering, from nothing, in the time of every call.
+    """
+    by_place = product(DEFAULT_CANDIDATE_ORDERS, IMPORTANCE_ESTIMATORS, MIXES)
+    by_content = ((order, estimator, mix) for order in ORDERS_BY_CONTENT for mix, estimator in TRIED.items())
+    parts = chain(by_place, by_content)
     return [Recipe(order=order, estimator=name, mix=mix, density=density) for order, name, mix in parts]
 
 
 FIXED = tuple(recipe_name(recipe) for recipe in fixed_recipes(1.0))
 
 
-def map_name(age: int) -> str:
+def map_name(age: int, attention: str = CALIBRATED) -> str:
     """Calibrated, with a map that is given and was made so many steps before."""
-    return f"{CALIBRATED}, map of {age} steps before"
+    return f"{attention}, map of {age} steps before"
 
 
 def precision_name(precision: str) -> str:
@@ -85,11 +91,10 @@ def our_entrants(heads: Heads, density: float) -> Iterator[Entrant]:
     for recipe in fixed_recipes(density):
         yield _entrant(heads, recipe_name(recipe), density, _attend(heads, recipe.config(BASE)), fixed=True)
     config = BASE.replace(mask_mode="calibrated", target_density=density)
-    choice = choose(heads, config)
-    attend = _attend(heads, config, choice)
-    yield _entrant(heads, CALIBRATED, density, attend)
+    yield from _calibrated(heads, density, config, CALIBRATED)
     yield _entrant(heads, IN_CALL, density, _attend(heads, config))
-    yield from _with_kept_maps(heads, density, config, attend, choice)
+    more = config.replace(candidate_orders=(*config.candidate_orders, SEMANTIC))
+    yield from _calibrated(heads, density, more, WITH_SEMANTIC)
 
 
 def choose(heads: Heads, config: PSAConfig) -> Choice:
@@ -129,14 +134,18 @@ def _attend(
     return attend
 
 
-def _with_kept_maps(
-    heads: Heads, density: float, config: PSAConfig, attend: Callable[[int], Attended], choice: Choice
-) -> Iterator[Entrant]:
-    """Maps are given, all at one step, so that their ages alone differ."""
+def _calibrated(heads: Heads, density: float, config: PSAConfig, name: str) -> Iterator[Entrant]:
+    """With recipes that were chosen before; then over maps that are given, all at one step, so that their ages alone
+    differ."""
+    choice = choose(heads, config)
+    attend = _attend(heads, config, choice)
+    yield _entrant(heads, name, density, attend)
     last = min(MAP_STEPS, len(heads.steps)) - 1
     for age in range(last + 1):
         kept = _attend(heads, config, choice, attend(last - age).level_map)
-        yield _entrant(heads, map_name(age), density, kept, range(last, last + 1))
+        yield _entrant(heads, map_name(age, name), density, kept, range(last, last + 1))
+    if name != CALIBRATED:
+        return
     level_map = attend(last).level_map
     for precision in PRECISIONS:
         quantised = config.replace(precision=precision)
@@ -174,10 +183,14 @@ def _error_from_map(out: torch.Tensor, inputs: Inputs, level_map: LevelMap) -> f
     levels, orders = level_map.levels[:, -1:], level_map.orders
     if orders is None:
         return error_from_levels(out, inputs, levels, BASE.block_n)
-    last = Orders(orders.index, orders.of_head[:, -1:])
-    return error_from_levels(
-        last.take(out[:, -1:]), Inputs(*(last.take(x[:, -1:]) for x in inputs)), levels, BASE.block_n
-    )
+    last = _of_last_head(orders)
+    taken = Inputs(*last.take_call(*(x[:, -1:] for x in inputs)))
+    return error_from_levels((last.of_queries or last).take(out[:, -1:]), taken, levels, BASE.block_n)
+
+
+def _of_last_head(orders: Orders) -> Orders:
+    of_queries = None if orders.of_queries is None else _of_last_head(orders.of_queries)
+    return Orders(orders.index, orders.of_head[:, -1:], of_queries)
 
 
 def _backend(heads: Heads) -> str:

@@ -24,15 +24,17 @@ from .ours import (
     PART,
     PRECISIONS,
     PRESET,
+    WITH_SEMANTIC,
     map_name,
     precision_name,
 )
 from .rivals import SOL_GILBERT
 
 BEST_FIXED = "best fixed recipe"
-KEPT = f"calibrated, maps kept for {MAP_STEPS} steps"
+KEPT, SEMANTIC_KEPT = (f"{name}, maps kept for {MAP_STEPS} steps" for name in (CALIBRATED, WITH_SEMANTIC))
 _QUANTISED = tuple(map(precision_name, PRECISIONS))
-_SHOWN = (PRESET, BEST_FIXED, CALIBRATED, IN_CALL, KEPT, *_QUANTISED, BEST_POSSIBLE, FLEX, SOL, SOL_GILBERT)
+_OURS = (PRESET, BEST_FIXED, CALIBRATED, IN_CALL, KEPT, *_QUANTISED, WITH_SEMANTIC, SEMANTIC_KEPT, BEST_POSSIBLE)
+_SHOWN = (*_OURS, FLEX, SOL, SOL_GILBERT)
 
 
 def frontier_tables(results: Results) -> str:
@@ -57,10 +59,11 @@ def with_best_fixed(rows: Sequence[Row]) -> list[Row]:
         best = best_fixed(rows, case, density)
         if best is not None:
             more.append(best.replace(attention=BEST_FIXED))
-        fresh = find(rows, case, CALIBRATED, density)
-        kept = [row for age in range(MAP_STEPS) if (row := find(rows, case, map_name(age), density)) is not None]
-        if fresh is not None and kept:
-            more.append(_mean_of_ages(fresh, kept))
+        for name, kept_name in ((CALIBRATED, KEPT), (WITH_SEMANTIC, SEMANTIC_KEPT)):
+            fresh = find(rows, case, name, density)
+            aged = [row for age in range(MAP_STEPS) if (row := find(rows, case, map_name(age, name), density))]
+            if fresh is not None and aged:
+                more.append(_mean_of_ages(fresh, aged).replace(attention=kept_name))
     return [*rows, *more]
 
 
@@ -101,7 +104,7 @@ def error_at_time(rows: Sequence[Row], ms: float) -> float | None:
 def _mean_of_ages(fresh: Row, kept: Sequence[Row]) -> Row:
     """Kept maps are of ages from 0 on, as many as there are, all at one step."""
     error = error_of(fresh) * fmean(map(error_of, kept)) / error_of(kept[0])
-    row = fresh.replace(attention=KEPT, host_ms=None, error=error)
+    row = fresh.replace(host_ms=None, error=error)
     if fresh.ms is None or fresh.ratio is None:
         return row
     ms = (fresh.ms + (MAP_STEPS - 1) * fmean(x.ms for x in kept if x.ms is not None)) / MAP_STEPS

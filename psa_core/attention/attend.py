@@ -12,6 +12,7 @@ from ..ops.block_list.build import BlockList, build_block_list
 from ..ops.levels.rules import level_shares
 from ..ops.pyramid.rows import build_pyramid
 from ..ops.reorder import Orders
+from ..ops.reorder.orders import queries_of
 
 
 def attend(
@@ -31,7 +32,8 @@ def attend(
 
     Args:
         max_level: the coarsest level that there may be.
-        orders, q_orders: as of the kernels; ``"torch"`` takes tokens in the order in which blocks are cut.
+        orders: as of the kernels; ``"torch"`` takes tokens in the order in which blocks are cut.
+        q_orders: of q and the output, in place of those that come with ``orders``.
     """
     pyramid = build_pyramid(k, v, max_level, backend, orders)
     if backend == "torch":
@@ -41,4 +43,5 @@ def attend(
 
     if block_list is None:
         block_list = build_block_list(levels, max_level, block_n, k.shape[2], backend)
+    q_orders = q_orders or queries_of(orders)
     return pyramid_attention(q, k, v, block_list, pyramid, block_m, block_n, orders, q_orders), block_list.level_shares

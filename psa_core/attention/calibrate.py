@@ -37,14 +37,16 @@ def calibrate(
 ) -> Calibration:
     """Measure what each head needs: the error of every candidate recipe on a few query blocks, and the choice by it.
 
-    Candidates are raster order, rows, columns and the Gilbert curve, each with the three mixes (level 1 with importance
-    by ``sampled_max``, the others by ``sub_block_mass``), at the config's ``target_density``, or at a ladder of
-    densities of which each head takes the lowest that keeps to ``target_error``. A head of several batch entries that
-    choose differently gets the recipe of the one with the largest error. Deterministic.
+    Candidates are the config's ``candidate_orders`` (raster order, rows, columns and the Gilbert curve if it says no
+    others), each with the three mixes (level 1 with importance by ``sampled_max``, the others by
+    ``sub_block_mass``), at the config's ``target_density``, or at a ladder of densities of which each head takes the
+    lowest that keeps to ``target_error``. A head of several batch entries that choose differently gets the recipe of
+    the one with the largest error. Deterministic.
 
     Args:
         q, k, v, grid, text_length, sinks, static_levels, backend: as of :func:`psa_core.pyramid_sparse_attention`.
-            Without a grid, with a mask or with ``static_levels``, tokens stay in the order they have.
+            With a mask or with ``static_levels``, tokens stay in the order they have; without a grid, but for
+            ``"Semantic"``.
         config: settings with ``mask_mode="calibrated"``; None for these at density 0.15.
         layer: the number that the calibration has for it.
         model: its name in the calibration.

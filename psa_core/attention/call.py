@@ -15,7 +15,7 @@ from ..ops.levels.rules import repair_empty_rows
 from ..settings.calibration import Calibration
 from ..settings.config import PSAConfig
 from ..settings.errors import ConfigError
-from ..settings.recipe import RASTER
+from ..settings.orders import RASTER, SEMANTIC
 from ..settings.sizes import BLOCK_M, BLOCK_N, Grid
 from .attend import attend
 from .calibrate import given_choice
@@ -68,8 +68,8 @@ def pyramid_sparse_attention(
             (RoPE) and normed already.
         config: settings; None for the defaults. What depends on steps, layers or ``min_tokens`` is the hosts' business.
             ``type="dense"`` runs torch's dense attention, to which no other setting or mask matters.
-        grid: (frames, height, width) of the video in tokens; None leaves the sequence in the order it has, as a
-            ``radial`` mask does.
+        grid: (frames, height, width) of the video in tokens; None leaves the sequence in the order it has, but for
+            ``"Semantic"``, as a ``radial`` mask does for all.
         text_length: tokens in front of the video that keep full resolution, as keys and as queries.
         sinks: more such tokens, in front of the video or behind it, one range behind the other, each as ``(start, stop,
             dense_rows)``: every query sees the keys from start up to stop at full resolution, and with ``dense_rows``
@@ -200,6 +200,6 @@ def _check_calibration(calibration: Calibration, q: torch.Tensor, config: PSACon
         raise ConfigError("calibration", layers, "must be that of one layer: give calibration.layer(number)")
     calibration.check_fits(config, q.shape[1])
     (recipes,) = calibration.recipes.values()
-    orders = {recipe.order for recipe in recipes} - {RASTER}
+    orders = {recipe.order for recipe in recipes} - {RASTER, SEMANTIC}
     if orders and grid is None:
         raise ConfigError("grid", None, f"the calibration has heads in order {min(orders)}, which needs the grid")

@@ -9,6 +9,7 @@ import torch
 
 from ..settings.config import PSAConfig
 from ..settings.errors import ConfigError
+from ..settings.orders import ORDERS_BY_CONTENT
 from ..settings.sinks import Sinks, read_sinks, sink_tokens, video_start
 from ..settings.sizes import Grid
 
@@ -96,6 +97,9 @@ def _check_static(
         return
     if config.radial is not None:
         raise ConfigError("static_levels", list(static.shape), "must not be given beside the config's radial mask")
+    if config.mask_mode != "calibrated" and config.order in ORDERS_BY_CONTENT:
+        allowed = "has other blocks in each head, which static_levels cannot fit: take another, or use_rearrange False"
+        raise ConfigError("rearrange_method", config.rearrange_method, allowed)
     blocks = math.ceil(q.shape[2] / config.block_m), math.ceil(k.shape[2] / config.block_n)
     check_levels(static, (*q.shape[:2], *blocks), "static_levels")
 

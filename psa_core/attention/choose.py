@@ -13,7 +13,7 @@ import torch
 from ..ops.constant import constant
 from ..settings.recipe import Recipe
 from .recipes import Choice
-from .trial import ORDERS_TRIED, Errors, Trial
+from .trial import Errors, Trial
 
 # Each with the estimator that serves it best for the time that it takes (benchmarks/NOTES.md): at 38,880 tokens level 1
 # has a fifth less error by sampled_max, and the tail none.
@@ -52,7 +52,11 @@ def choose_recipes(trial: Trial) -> Choice:
 
 
 def _cheapest(trial: Trial, target: float) -> Choice:
-    tried = sorted(chain(*(candidates(anchor, trial.orders) for anchor in LADDER)), key=_together)
+    # Those that have an order, and an estimator, in common stand together.
+    tried = sorted(
+        chain(*(candidates(anchor, trial.orders) for anchor in LADDER)),
+        key=lambda recipe: (trial.orders.index(recipe.order), recipe.estimator),
+    )
     errors_of_all = _errors_of_all(trial, tried).relative()
     recipes: list[Recipe] = []
     measured, numbers = [], []
@@ -70,11 +74,6 @@ def _cheapest(trial: Trial, target: float) -> Choice:
     # The first that keeps to it; argmax takes the first of equals.
     first = torch.where(keeps.any(0), keeps.int().argmax(0), relative.argmin(0))
     return _choice(tuple(recipes), errors, first, torch.stack(numbers))
-
-
-def _together(recipe: Recipe) -> tuple[int, str]:
-    """Sort key of recipes that have an order, and an estimator, in common."""
-    return ORDERS_TRIED.index(recipe.order), recipe.estimator
 
 
 def _errors_of_all(trial: Trial, recipes: Sequence[Recipe]) -> Errors:

@@ -13,7 +13,7 @@ from ..ops.block_positions import block_positions
 from ..ops.constant import constant
 from ..ops.packed.rows import Packed
 from ..ops.pyramid.rows import Pyramid, build_pyramid
-from ..ops.reorder.orders import Orders, as_they_lie, take_tokens
+from ..ops.reorder.orders import Orders, as_they_lie, queries_of, take_queries
 from .errors import relative_error, squares
 
 # Relative error that quantisation may add to a head's output.
@@ -63,6 +63,7 @@ def attend_quantised(
     if exact_heads is None and measured:
         exact_heads = _too_coarse(q, k, v, levels, block_m, block_n, pyramid, packed, orders, q_orders, measured)
     tensors = q, k, v, block_list, pyramid, packed
+    q_orders = q_orders or queries_of(orders)
     out = quantised_attention_triton(*tensors, block_m, block_n, orders, q_orders, exact_heads)
     return Quantised(out, block_list.level_shares, exact_heads)
 
@@ -82,7 +83,7 @@ def _too_coarse(
 ) -> torch.Tensor:
     """The heads to which quantisation adds too much, uint8 ``[B, H]``: some query blocks are computed both ways."""
     batch, heads, length, _ = q.shape
-    rows = take_tokens(q, block_positions(blocks, block_m, length, q.device), q_orders or orders)
+    rows = take_queries(q, block_positions(blocks, block_m, length, q.device), q_orders or orders)
     of_rows = levels.index_select(2, constant(blocks, torch.int64, q.device))
     block_list = build_block_list(of_rows, pyramid.max_level, block_n, k.shape[2], "triton")
     in_order = None if orders is None else as_they_lie(batch, heads, rows.shape[2], q.device)

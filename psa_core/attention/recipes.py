@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -12,11 +12,10 @@ import torch
 from ..ops.device_cache import device_cache
 from ..ops.importance.estimators import ESTIMATORS
 from ..ops.levels.bounds import Quotas, quota_bounds
-from ..ops.reorder import Orders, order_index
-from ..settings.config import PSAConfig
+from ..ops.reorder import Orders
 from ..settings.mask_ratios import pyramid_order
-from ..settings.recipe import RASTER, Recipe
-from ..settings.sizes import Grid
+from ..settings.orders import RASTER
+from ..settings.recipe import Recipe
 
 
 class Choice(NamedTuple):
@@ -73,28 +72,24 @@ class HeadRecipes(NamedTuple):
 def head_recipes(
     recipes: Sequence[Recipe],
     of_head: torch.Tensor,
-    config: PSAConfig,
-    grid: Grid | None,
-    around: tuple[int, int],
+    block_n: int,
     k_blocks: int,
+    orders_of: Callable[[tuple[str, ...], torch.Tensor], Orders | None] | None,
 ) -> HeadRecipes:
     """What heads have to do that take these recipes.
 
     Args:
         recipes: those there are.
         of_head: int64 ``[B, H]`` on the device, the number of each head's.
-        config: ``block_n`` and ``tile_size``.
-        grid: (frames, height, width) in tokens; None leaves tokens as they lie, whatever the recipes say.
-        around: tokens in front of the video and behind it.
+        block_n: keys a key block.
         k_blocks: key blocks of the call.
+        orders_of: makes the orders of names, int32 ``[B, H]`` which of them each head takes; None leaves tokens as they
+            lie, whatever the recipes say.
     """
-    device = of_head.device
-    names, estimators, levels, table = _table(tuple(recipes), config.block_n, k_blocks, device)
+    names, estimators, levels, table = _table(tuple(recipes), block_n, k_blocks, of_head.device)
     orders = None
-    if grid is not None and names != (RASTER,):
-        before, behind = around
-        index = order_index(names, grid, config.tile_size, before, device, behind)
-        orders = Orders(index, table.order[of_head])
+    if orders_of is not None and names != (RASTER,):
+        orders = orders_of(names, table.order[of_head])
     return HeadRecipes(orders, estimators, table.estimator[of_head], Quotas(levels, table.bounds[of_head]))
 
 

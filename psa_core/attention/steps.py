@@ -10,9 +10,11 @@ import torch
 from ..ops.backends import choose_backend
 from ..ops.block_list.build import BlockList
 from ..ops.precision import PRECISIONS, precision_that_runs
-from ..ops.reorder import Orders, reorder_orders
+from ..ops.reorder import Orders
+from ..ops.reorder.by_content import Centroids
+from ..ops.reorder.orders import queries_of
 from ..settings.config import PSAConfig
-from ..settings.sinks import Sinks, around
+from ..settings.sinks import Sinks
 from ..settings.sizes import Grid
 from .attend import attend
 from .choose import choose_recipes
@@ -23,7 +25,7 @@ from .plan import (
     mask_levels,
     plan_levels,
 )
-from .recipes import Choice, HeadRecipes
+from .recipes import Choice
 from .trial import Trial
 
 
@@ -60,21 +62,27 @@ class LevelMap(NamedTuple):
         orders: these orders; None for tokens as they lie.
         max_level: the coarsest level that there may be.
         choice: the recipe of each head, where calibration decides.
+        centroids: of the clusters behind orders by content, from which those of a later map may start; None where there
+            are no such orders.
     """
 
     levels: torch.Tensor
     orders: Orders | None
     max_level: int
     choice: Choice | None = None
+    centroids: Centroids | None = None
 
     def repeated(self, times: int) -> LevelMap:
         """The same map for so many batches that follow one another."""
         if times == 1:
             return self
-        orders = self.orders
-        if orders is not None:
-            orders = Orders(orders.index, orders.of_head.repeat(times, 1))
+        orders = None if self.orders is None else self.orders.repeated(times)
         return self._replace(levels=self.levels.repeat(times, 1, 1, 1), orders=orders)
+
+    @property
+    def nbytes(self) -> int:
+        """What it keeps from other use."""
+        return self.levels.nbytes + (0 if self.centroids is None or self.orders is None else self.orders.nbytes)
 
 
 class Attended(NamedTuple):
@@ -120,11 +128,11 @@ def sparse_attention(
         return _attend_masked(trial, trial.static, grid, exact_heads)
     if level_map is None:
         level_map = make_level_map(trial, choice, static_levels is not None)
-    levels, orders, max_level, choice = level_map
+    levels, orders, max_level, choice, _ = level_map
     # Kernels read tokens in their order instead.
-    taken = orders if backend == "torch" else None
-    if taken is not None:
-        q, k, v, orders = taken.take(q), taken.take(k), taken.take(v), None
+    taken = queries_of(orders) if backend == "torch" else None
+    if taken is not None and orders is not None:
+        (q, k, v), orders = orders.take_call(q, k, v), None
     tensors = q, k, v, levels
     attended = _attend(*tensors, max_level, config, backend, orders, exact_heads=exact_heads, measured=trial.blocks)
     out = attended.out if taken is None else taken.restore(attended.out)
@@ -148,13 +156,17 @@ def make_level_map(trial: Trial, choice: Choice | None = None, any_level: bool =
     if config.mask_mode == "calibrated":
         choice = choose_recipes(trial) if choice is None else choice.at_density(config.target_density)
         recipes = trial.head_recipes(choice.recipes, choice.of_head)
-    orders = _orders(q, config, trial.grid, trial.sinks, recipes)
+        orders = recipes.orders
+    else:
+        orders = trial.fixed_order
     op_orders = orders
     if trial.backend == "torch" and orders is not None:
-        q, k, op_orders = orders.take(q), orders.take(k), None
+        (q, k), op_orders = orders.take_call(q, k), None
     rules = trial.static, trial.backend, op_orders, trial.static_rule, recipes
     levels = plan_levels(q, k, config, trial.sinks, *rules)
-    return LevelMap(levels, orders, coarsest_level(config, any_level), choice)
+    by_content = orders is not None and orders.of_queries is not None
+    centroids = trial.content.centroids if by_content else None
+    return LevelMap(levels, orders, coarsest_level(config, any_level), choice, centroids)
 
 
 def trial_of(
@@ -166,24 +178,13 @@ def trial_of(
     sinks: Sinks,
     static_levels: torch.Tensor | None,
     backend: str,
+    centroids: Centroids | None = None,
 ) -> Trial:
-    """The trial of a call's level maps; arguments as of :func:`sparse_attention`."""
+    """The trial of a call's level maps; arguments as of :func:`sparse_attention` and :class:`.trial.Trial`."""
     static, rule = static_levels, "intersect"
     if config.radial is not None and grid is not None:
         static, rule = mask_levels(config, grid, sinks, q.shape[2], q.device), config.radial.mode
-    return Trial(q, k, v, config, grid, sinks, static, rule, backend)
-
-
-def _orders(
-    q: torch.Tensor, config: PSAConfig, grid: Grid | None, sinks: Sinks, recipes: HeadRecipes | None
-) -> Orders | None:
-    """In which each head takes the tokens; windows of the config's mask run along raster order."""
-    if grid is None or config.radial is not None:
-        return None
-    if recipes is not None:
-        return recipes.orders
-    before, behind = around(grid, sinks, q.shape[2])
-    return reorder_orders(config, grid, before, q.shape[0], q.shape[1], q.device, behind)
+    return Trial(q, k, v, config, grid, sinks, static, rule, backend, centroids)
 
 
 def _attend_masked(trial: Trial, mask: torch.Tensor, grid: Grid, exact_heads: torch.Tensor | None) -> Attended:

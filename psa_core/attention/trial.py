@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import NamedTuple
 
 import torch
@@ -17,19 +17,20 @@ from ..ops.importance.by_head import importance_by_head
 from ..ops.importance.estimators import ESTIMATORS
 from ..ops.levels.bounds import Quotas
 from ..ops.levels.rules import levels_from_importance
-from ..ops.reorder import Orders, order_index
-from ..ops.reorder.orders import as_they_lie, first_order, take_tokens
+from ..ops.reorder import Orders, orders_of_heads
+from ..ops.reorder.by_content import Centroids, Content, cluster_content
+from ..ops.reorder.orders import as_they_lie, first_order, take_queries
 from ..ops.similarity.cap import similarity_cap
 from ..settings.config import PSAConfig
-from ..settings.recipe import RASTER, Recipe
-from ..settings.sinks import Sinks, around
+from ..settings.orders import ORDERS_BY_CONTENT, RASTER, SEMANTIC
+from ..settings.recipe import Recipe
+from ..settings.sinks import Sinks, video_range, video_start
 from ..settings.sizes import Grid
 from .attend import attend
 from .errors import relative_error, squares
 from .plan import coarsest_level
 from .recipes import HeadRecipes, head_recipes
 
-ORDERS_TRIED = (RASTER, "Rows", "Columns", "Gilbert")
 # Query blocks of a trial, and the queries of each that errors are taken of: neighbours have much the same error.
 BLOCKS = 8
 ROWS = 32
@@ -99,11 +100,12 @@ class Trial:
 
     Attributes:
         q: ``[B, H, Lq, D]``; k, v: ``[B, H, Lk, D]``, as they lie.
-        config: block sizes, tiles and the cosine cap.
-        grid: (frames, height, width) in tokens; None where there is but raster order.
+        config: block sizes, orders, tiles and the cosine cap.
+        grid: (frames, height, width) in tokens; None where it is unknown.
         sinks: tokens beside the video that every query sees at full resolution.
         static, static_rule: as of :func:`psa_core.attention.plan.plan_levels`.
         backend: ``"triton"`` or ``"torch"``.
+        centroids: of an earlier step, from which clusters start; None for clusters from nothing.
     """
 
     q: torch.Tensor
@@ -115,6 +117,7 @@ class Trial:
     static: torch.Tensor | None = None
     static_rule: str = "intersect"
     backend: str = "torch"
+    centroids: Centroids | None = None
 
     @property
     def blocks(self) -> tuple[int, ...]:
@@ -122,41 +125,60 @@ class Trial:
 
     @property
     def orders(self) -> tuple[str, ...]:
-        """Names of the orders that tokens may take: windows of a static map run along raster order."""
-        return (RASTER,) if self.grid is None or self.static is not None else ORDERS_TRIED
+        """Names of the orders that heads choose from: windows of a static map run along raster order."""
+        if self.static is not None:
+            return (RASTER,)
+        return tuple(dict.fromkeys(map(self._possible, self.config.candidate_orders)))
 
     def positions(self, blocks: tuple[int, ...]) -> torch.Tensor:
         """Of the queries of some blocks that errors are taken of."""
         block_m = self.config.block_m
         return block_positions(blocks, block_m, self.q.shape[2], self.q.device, block_m // ROWS)
 
-    @property
-    def around(self) -> tuple[int, int]:
-        """Tokens in front of the video and behind it; the grid must be known."""
-        assert self.grid is not None
-        return around(self.grid, self.sinks, self.q.shape[2])
-
     def one_order(self, name: str) -> Orders | None:
         """The same order for all heads."""
         if self.orders == (RASTER,):
             return None
         # Of several, raster is one of an index too, so that the kernels are the same.
-        assert self.grid is not None
-        device = self.q.device
-        before, behind = self.around
-        index = order_index((name,), self.grid, self.config.tile_size, before, device, behind)
-        return Orders(index, first_order(*self.q.shape[:2], device))
+        return self.orders_of((name,), first_order(*self.q.shape[:2], self.q.device))
+
+    @property
+    def fixed_order(self) -> Orders | None:
+        """The one that the config has for all heads; None for raster, as under a mask and where a grid is missed."""
+        order = self.config.order
+        if order == RASTER or self.config.radial is not None:
+            return None
+        return self.orders_of((order,), first_order(*self.q.shape[:2], self.q.device))
+
+    def orders_of(self, names: tuple[str, ...], of_head: torch.Tensor) -> Orders | None:
+        """The order of each head, by the number of its name, int32 ``[B, H]``; None for all tokens as they lie."""
+        names = tuple(map(self._possible, names))
+        if self.grid is None and SEMANTIC not in names:
+            return None
+        content = self.content if any(name in ORDERS_BY_CONTENT for name in names) else None
+        tokens = self.q.shape[2], self.k.shape[2]
+        start = video_start(self.sinks)
+        return orders_of_heads(names, of_head, self.grid, self.config.tile_size, start, tokens, content)
+
+    def _possible(self, order: str) -> str:
+        """The order, or raster where it would need a grid that is unknown."""
+        return order if self.grid is not None or order == SEMANTIC else RASTER
+
+    @cached_property
+    def content(self) -> Content:
+        """Clusters of the tokens, which all orders by content share."""
+        q, k = (x[:, :, slice(*video_range(self.sinks, x.shape[2]))] for x in (self.q, self.k))
+        return cluster_content(q, k, self.centroids)
 
     def head_recipes(self, recipes: Sequence[Recipe], of_head: torch.Tensor) -> HeadRecipes:
         """What heads have to do that take these recipes, by their numbers ``[B, H]``."""
         k_blocks = math.ceil(self.k.shape[2] / self.config.block_n)
-        grid = None if self.orders == (RASTER,) else self.grid
-        beside = (0, 0) if grid is None else self.around
-        return head_recipes(recipes, of_head, self.config, grid, beside, k_blocks)
+        orders_of = None if self.static is not None else self.orders_of
+        return head_recipes(recipes, of_head, self.config.block_n, k_blocks, orders_of)
 
     def in_orders(self, orders: Sequence[Orders | None]) -> list[TrialInOrder]:
         """The trials of maps over the tokens in the orders that heads take them; None for as they lie."""
-        rows = [take_tokens(self.q, self.positions(self.blocks), each) for each in orders]
+        rows = [take_queries(self.q, self.positions(self.blocks), each) for each in orders]
         # Dense attention does not care for the order of keys. A few rows at a time would leave most of a GPU idle.
         exact = scaled_dot_product_attention(torch.cat(rows, 2), self.k, self.v).chunk(len(rows), 2)
         return [self._in_order(*each) for each in zip(orders, rows, exact, strict=True)]
@@ -164,7 +186,7 @@ class Trial:
     def _in_order(self, orders: Orders | None, rows: torch.Tensor, exact: torch.Tensor) -> TrialInOrder:
         q, k, v = self.q, self.k, self.v
         if orders is not None and self.backend == "torch":
-            q, k, v, orders = orders.take(q), orders.take(k), orders.take(v), None
+            (q, k, v), orders = orders.take_call(q, k, v), None
         cap = similarity_cap(k, self.config, self.backend, orders) if self.config.use_sim_mask else None
         static = None
         if self.static is not None:
@@ -248,8 +270,8 @@ def measure_again(trial: Trial, orders: Orders | None, out: torch.Tensor) -> tor
         float32 ``[2, B, H]``, as ``Choice.spot``.
     """
     positions = trial.positions(trial.blocks[spot_of(len(trial.blocks))])
-    exact = scaled_dot_product_attention(take_tokens(trial.q, positions, orders), trial.k, trial.v).float()
-    wrong = take_tokens(out, positions, orders).float() - exact
+    exact = scaled_dot_product_attention(take_queries(trial.q, positions, orders), trial.k, trial.v).float()
+    wrong = take_queries(out, positions, orders).float() - exact
     return torch.stack([squares(x) for x in (wrong, exact)])
 
 

@@ -1,4 +1,4 @@
-"""What a run keeps from step to step: the recipes that calibration gave heads, and level maps.
+"""What a run keeps from step to step: the recipes that calibration gave heads, level maps, and centroids of clusters.
 
 It goes with the run. Everything that could make two calls unlike (layer, shape, device) is part of the key, so that a
 call finds what was kept of it and of nothing else. With the prompt and without it are alike: the first of them in a
@@ -23,9 +23,11 @@ from ..attention.recipes import Choice
 from ..attention.steps import Attended, LevelMap, make_level_map, sparse_attention, trial_of
 from ..attention.trial import Trial, measure_again, relative_error
 from ..ops.backends import choose_backend
+from ..ops.reorder.by_content import Centroids
 from ..report.on_its_way import OnItsWay
 from ..settings.calibration import Calibration
 from ..settings.config import PSAConfig
+from ..settings.orders import ORDERS_BY_CONTENT
 from .memory import memory_left
 from .place import Place
 
@@ -82,7 +84,7 @@ class _Map(NamedTuple):
 
     @property
     def nbytes(self) -> int:
-        return self.level_map.levels.nbytes
+        return self.level_map.nbytes
 
     @property
     def device(self) -> torch.device:
@@ -107,6 +109,8 @@ class Kept:
     _maps: dict[Hashable, _Map] = field(default_factory=dict)
     # Of each layer, those that ``precision: auto`` leaves unquantised.
     _exact_heads: dict[Hashable, torch.Tensor] = field(default_factory=dict)
+    # From which the next map's clusters start: a few kilobytes a head.
+    _centroids: dict[Hashable, Centroids] = field(default_factory=dict)
     # Of the step under way: which, and for how many prompts its calls have asked for each map; and of the one before.
     _step: int | None = None
     _asked: Counter[Hashable] = field(default_factory=Counter)
@@ -133,25 +137,26 @@ class Kept:
         """
         calibrated = config.mask_mode == "calibrated"
         alone = config.radial is not None and config.radial.decides_alone
-        if alone or (config.map_steps == 1 and not calibrated):
+        if alone or not (calibrated or config.map_steps > 1 or config.order in ORDERS_BY_CONTENT):
             return Result(self._attend(q, k, v, config, place, backend))
         conditions = place.conditions if q.shape[0] % place.conditions == 0 else 1
         clips = q.shape[0] // conditions
+        key = _key(q[:clips], k[:clips], place)
+        own_key = key, place.window
         trial = trial_of(
             q[:clips], k[:clips], v[:clips], config, place.grid, place.sinks, None,
-            choose_backend(backend, q, k, v),
+            choose_backend(backend, q, k, v), self._centroids.get(own_key),
         )  # fmt: skip
-        key = _key(trial.q, trial.k, place)
         with self._lock:
             chosen = self._chosen.setdefault(key, _Chosen())
         new_choice = self._choose(chosen, trial, place) if calibrated else None
-        served = self._map((key, place.window), config, place.step, chosen.choice, conditions)
+        served = self._map(own_key, config, place.step, chosen.choice, conditions)
         made = served or _Map(make_level_map(trial, chosen.choice), place.step, chosen.choice)
         attended = self._attend(q, k, v, config, place, backend, made.level_map.repeated(conditions))
-        if served is None and (config.map_steps > 1 or conditions == 1):
-            self._keep((key, place.window), made)
+        if served is None:
+            self._keep(own_key, made, config.map_steps > 1 or conditions == 1)
         if last or config.map_steps == 1:
-            self._forget((key, place.window))
+            self._forget(own_key, last)
         measured = None
         if calibrated and _is_due(chosen, place.step, last):
             with self.time_calibration(q.device):
@@ -224,23 +229,30 @@ class Kept:
                     for at, x in self._maps.items()
                     if at in self._asked and 0 <= step - x.made_at < config.map_steps and x.device in spared
                 }
+                self._centroids = {at: x for at, x in self._centroids.items() if at in self._asked}
                 self._step, self._asked, self._asked_before = step, Counter(), self._asked
             self._asked[key] += conditions
             if key in self._maps and self._maps[key].choice is not choice:
                 del self._maps[key]
             return self._maps.get(key)
 
-    def _keep(self, key: Hashable, made: _Map) -> None:
+    def _keep(self, key: Hashable, made: _Map, again: bool) -> None:
+        """Keep the centroids that a map was made with, and, if it is wanted again and there is room, the map."""
         with self._lock:
+            if made.level_map.centroids is not None:
+                self._centroids[key] = made.level_map.centroids
             kept = sum(x.nbytes for x in self._maps.values())
-            if kept + made.nbytes <= self.map_memory * 2**30 and _is_spared(made.device):
+            if again and kept + made.nbytes <= self.map_memory * 2**30 and _is_spared(made.device):
                 self._maps[key] = made
 
-    def _forget(self, key: Hashable) -> None:
-        """Let go of a map that was asked for as often as in the step before, and will not be again."""
+    def _forget(self, key: Hashable, last: bool) -> None:
+        """Let go of a map that was asked for as often as in the step before, and will not be again; of its centroids
+        where no other map will be made."""
         with self._lock:
             if self._asked[key] >= self._asked_before[key] > 0:
                 self._maps.pop(key, None)
+                if last:
+                    self._centroids.pop(key, None)
 
 
 def _is_spared(device: torch.device) -> bool:

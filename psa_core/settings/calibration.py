@@ -17,7 +17,8 @@ from .calibration_file import check_size, document_of, fields_of
 from .config import DEFAULT_TILE_SIZE, PSAConfig
 from .errors import ConfigError, errors_at
 from .files import write_text
-from .recipe import TILE, Recipe
+from .orders import ORDERS_WITH_TILES
+from .recipe import Recipe
 from .sizes import BLOCK_M, BLOCK_N, MOST_LAYERS, Grid
 from .targets import read_targets
 from .validation import FrozenMap, check_choice, check_names, check_text, check_whole, extents
@@ -36,7 +37,7 @@ class Calibration:
             have as many heads.
         errors: layer -> the relative error of each head's output by which its recipe was chosen.
         target_density, target_error: what the recipes were chosen for; one of them at most.
-        tile_size: (frames, height, width) in tokens of a tile, of recipes of the order ``"Tile"``.
+        tile_size: (frames, height, width) in tokens of a tile, of recipes of the orders ``"Tile"`` and ``"Hybrid"``.
         model: what was calibrated, for people.
         grid: (frames, height, width) of the video in tokens; None where there was none.
         text_length: text tokens in front of the video.
@@ -118,7 +119,7 @@ class Calibration:
 
     @property
     def _has_tiles(self) -> bool:
-        return any(recipe.order == TILE for recipes in self.recipes.values() for recipe in recipes)
+        return any(recipe.order in ORDERS_WITH_TILES for recipes in self.recipes.values() for recipe in recipes)
 
     def _check_layer(self, layer: int) -> None:
         if layer not in self.recipes:

@@ -11,6 +11,7 @@ from .amount import Amount, read_amount
 from .errors import ConfigError
 from .mask_ratios import DEFAULT_MASK_RATIOS, pyramid_order, read_mask_ratios
 from .mixes import levels_of_mixes
+from .orders import DEFAULT_CANDIDATE_ORDERS, RASTER, REORDER_METHODS, read_candidate_orders
 from .radial import RadialMask
 from .schedule import Schedule
 from .sizes import BLOCK_M, BLOCK_N
@@ -18,7 +19,6 @@ from .targets import read_targets
 from .validation import FrozenMap, check_choice, check_text, check_whole, extents, nested, plain, share
 
 MASK_MODES = ("thresholdbound", "topk", "timestep", "calibrated")
-REORDER_METHODS = ("Gilbert", "Tile", "Rows", "Columns")
 IMPORTANCE_ESTIMATORS = ("sampled_max", "sampled_sum", "mean", "sub_block_mass")
 PRECISIONS = ("bf16", "int8", "int8+fp8", "auto")
 ATTN_IMPLS = ("new_mask_type", "old_mask_type")
@@ -51,6 +51,8 @@ class PSAConfig:
             given.
         target_error: ``"calibrated"``, in place of it: relative error of a head's output, above 0 and at most 1; each
             head takes the cheapest recipe that keeps to it.
+        candidate_orders: ``"calibrated"``: the orders that heads choose from, ``"Raster"`` and what
+            ``rearrange_method`` may be. ``"Semantic"`` and ``"Hybrid"`` cost a clustering for each level map.
         min_full_ratio: least share of a row's blocks that stays at level 1 under ``thresholdbound``.
         importance: estimator of block importance, ``"sampled_max"`` (of arXiv 2512.04025), ``"sampled_sum"``,
             ``"sub_block_mass"`` or ``"mean"``.
@@ -58,8 +60,9 @@ class PSAConfig:
         sim_thresholds: ``{"x2", "x4", "x8"}``: mean similarity above which a block may be pooled that far.
         use_rearrange: reorder video tokens before blocks are cut.
         rearrange_method: ``"Gilbert"``, a curve through neighbours; ``"Tile"``, box after box; ``"Rows"`` or
-            ``"Columns"``, a row or column of the picture in all frames before the next.
-        tile_size: (frames, height, width) in tokens of a tile, for ``"Tile"``.
+            ``"Columns"``, a row or column of the picture in all frames before the next; ``"Semantic"``, clusters of
+            each head's keys, and of its queries, one after another; ``"Hybrid"``, such clusters inside tiles.
+        tile_size: (frames, height, width) in tokens of a tile, for ``"Tile"`` and ``"Hybrid"``.
         warmup_steps: denoising steps at the start that stay dense, as a number or as a share of all steps (``"25%"``,
             rounded up). Hosts apply it; a bare call has no steps.
         min_tokens: sequences shorter than this stay dense. Hosts apply it; a bare call does what it is asked.
@@ -91,6 +94,7 @@ class PSAConfig:
     mask_mode: str = "thresholdbound"
     target_density: float | None = None
     target_error: float | None = None
+    candidate_orders: tuple[str, ...] = DEFAULT_CANDIDATE_ORDERS
     min_full_ratio: float = 0.06
     importance: str = "sampled_max"
     use_sim_mask: bool = False
@@ -136,6 +140,7 @@ class PSAConfig:
         set_field(self, "mask_ratios", read_mask_ratios(self.mask_ratios, self.block_n))
         set_field(self, "sim_thresholds", _sim_thresholds(self.sim_thresholds))
         set_field(self, "tile_size", extents("tile_size", self.tile_size))
+        set_field(self, "candidate_orders", read_candidate_orders(self.candidate_orders))
         set_field(self, "schedule", nested("schedule", self.schedule, Schedule))
         set_field(self, "radial", nested("radial", self.radial, RadialMask))
         if self.radial is not None and self.radial.use_sage_attention and self.precision == "bf16":
@@ -176,6 +181,11 @@ class PSAConfig:
         else:
             used = {level for level, (lo, hi) in self.mask_ratios.items() if hi > lo}
         return tuple(sorted(used | {1}, key=pyramid_order))
+
+    @property
+    def order(self) -> str:
+        """The order that all heads have, where calibration does not decide."""
+        return self.rearrange_method if self.use_rearrange else RASTER
 
     def replace(self, **changes: Any) -> PSAConfig:
         """A copy with some settings changed, validated again.

@@ -26,6 +26,7 @@ from .calibration_file import VERSION_KEY
 from .config import PSAConfig
 from .dial import DIAL_PRESETS
 from .errors import ConfigError, errors_at
+from .orders import DEFAULT_CANDIDATE_ORDERS
 from .validation import plain
 from .words import cut, shown
 from .yaml_files import read_yaml
@@ -42,7 +43,7 @@ _PRESET_KEYS = tuple(
     f.name for f in dataclasses.fields(PSAConfig) if f.name not in ("text_length", *_BLOCK_KEYS.values())
 )
 # What releases before did not know and did all the same: left out, so that folders which they began go on.
-_UNSAID = {"map_steps": 1, "precision": "bf16"}
+_UNSAID = {"map_steps": 1, "precision": "bf16", "candidate_orders": plain(DEFAULT_CANDIDATE_ORDERS)}
 
 
 @dataclass(frozen=True)

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .config import IMPORTANCE_ESTIMATORS, REORDER_METHODS, PSAConfig
+from .config import IMPORTANCE_ESTIMATORS, PSAConfig
 from .mixes import MIX_RATIOS, Ratios
+from .orders import ORDERS, RASTER
 from .validation import above_zero, check_choice
 
-RASTER, TILE = "Raster", "Tile"
-ORDERS = (RASTER, *REORDER_METHODS)
 MIXES = tuple(MIX_RATIOS)
 
 

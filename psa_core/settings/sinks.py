@@ -77,6 +77,12 @@ def video_start(sinks: Sinks) -> int:
     return start
 
 
+def video_range(sinks: Sinks, tokens: int) -> tuple[int, int]:
+    """Where the video of a sequence begins and ends: at the first token that no sink has, and at the next sink."""
+    start = video_start(sinks)
+    return start, min((sink.start for sink in sinks if sink.start >= start), default=tokens)
+
+
 def around(grid: Grid, sinks: Sinks, tokens: int) -> tuple[int, int]:
     """How many tokens of a sequence lie in front of its video and behind it."""
     before = video_start(sinks)

@@ -13,9 +13,10 @@ from psa_core import BackendError, PSAConfig, Recipe, calibrate, pyramid_sparse_
 from psa_core.attention.choose import LADDER, candidates
 from psa_core.attention.recipes import Choice
 from psa_core.attention.steps import AttentionInfo, sparse_attention
-from psa_core.attention.trial import ORDERS_TRIED
+from psa_core.ops.reorder import METHODS
 from psa_core.settings.config import IMPORTANCE_ESTIMATORS
-from psa_core.settings.recipe import MIXES, ORDERS
+from psa_core.settings.orders import DEFAULT_CANDIDATE_ORDERS
+from psa_core.settings.recipe import MIXES
 from psa_core.settings.sinks import text_in_front
 
 from ..support.tensors import DEVICE, Shape, random_levels, random_qkv, relative_error
@@ -29,7 +30,7 @@ VIDEO = {"grid": GRID, "text_length": TEXT}
 TINY, TINY_VIDEO = Shape(2, 2, 131, 131, 64, 64, 32), {"grid": (2, 8, 8), "text_length": 3}
 EVERY_RECIPE = tuple(
     Recipe(order=order, estimator=estimator, mix=mix, density=density)
-    for order, estimator, mix, density in itertools.product(ORDERS, IMPORTANCE_ESTIMATORS, MIXES, (0.1, 0.4))
+    for order, estimator, mix, density in itertools.product(METHODS, IMPORTANCE_ESTIMATORS, MIXES, (0.1, 0.4))
 )
 
 
@@ -82,7 +83,7 @@ class TestChoice:
         config = case.config.replace(target_density=0.3)
         choice = chosen(calibrated(qkv, config, grid=case.grid, text_length=case.text, static_levels=case.static)[1])
         errors = relative(case, qkv, choice.recipes)
-        orders = ORDERS_TRIED if name in ("text and grid", "blocks of 128", "capped") else ("Raster",)
+        orders = DEFAULT_CANDIDATE_ORDERS if name in ("text and grid", "blocks of 128", "capped") else ("Raster",)
         assert choice.recipes == candidates(0.3, orders)
         torch.testing.assert_close(choice.errors.double(), of_heads(errors, choice.of_head), rtol=1e-4, atol=2e-6)
         torch.testing.assert_close(choice.errors.double(), errors.amin(0), rtol=1e-4, atol=2e-6)
@@ -144,7 +145,7 @@ class TestHeads:
         qkv, config = tensors(SMALL), CONFIG.replace(target_error=0.5, **changes)
         choice = _random_choice(SMALL)
         arguments = extra.get("grid"), text_in_front(extra.get("text_length", 0)), extra.get("static_levels"), "torch"
-        out, info, _ = sparse_attention(*qkv, config, *arguments, choice)
+        out, info, *_ = sparse_attention(*qkv, config, *arguments, choice)
         check_heads_alone(qkv, SMALL, out, info().levels, choice, config, **extra)
 
     @needs_triton
@@ -152,7 +153,7 @@ class TestHeads:
     def test_each_runs_in_triton_as_alone_with_its_recipe(self) -> None:
         qkv, config = tensors(TINY, torch.float16), CONFIG.replace(target_error=0.5, use_sim_mask=True)
         choice = _random_choice(TINY)
-        out, info, _ = sparse_attention(
+        out, info, *_ = sparse_attention(
             *qkv, config, TINY_VIDEO["grid"], text_in_front(TINY_VIDEO["text_length"]), None, "triton", choice
         )
         check_heads_alone(qkv, TINY, out, info().levels, choice, config, **TINY_VIDEO, backend="triton")

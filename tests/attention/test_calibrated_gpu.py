@@ -14,12 +14,13 @@ from psa_core import PSAConfig, Recipe, pyramid_sparse_attention
 from psa_core.attention.choose import candidates, choose_recipes
 from psa_core.attention.recipes import Choice
 from psa_core.attention.steps import sparse_attention, trial_of
-from psa_core.attention.trial import ORDERS_TRIED, ROWS, trial_blocks
+from psa_core.attention.trial import ROWS, trial_blocks
 from psa_core.hosts.kept import Kept
 from psa_core.hosts.place import Place
 from psa_core.ops.importance.estimators import ESTIMATORS
-from psa_core.ops.reorder import order_index
-from psa_core.settings.recipe import MIXES, ORDERS
+from psa_core.ops.reorder import METHODS, order_index
+from psa_core.settings.orders import DEFAULT_CANDIDATE_ORDERS
+from psa_core.settings.recipe import MIXES
 from psa_core.settings.sinks import text_in_front
 
 from ..ops.test_gpu import BOUND, CUDA, from_projections
@@ -39,7 +40,7 @@ CASES = [
 # Without the mean: cuBLAS may add up a product of many heads in another order than that of one.
 RECIPES = tuple(
     Recipe(order=order, estimator=estimator, mix=mix, density=density)
-    for order, estimator, mix, density in itertools.product(ORDERS, ESTIMATORS, MIXES, (0.1, 0.3))
+    for order, estimator, mix, density in itertools.product(METHODS, ESTIMATORS, MIXES, (0.1, 0.3))
     if estimator != "mean"
 )
 QKV = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
@@ -76,7 +77,7 @@ def test_heads_choose_by_the_errors_of_calls(shape: Shape, dtype: torch.dtype, c
     qkv, config = from_projections(shape, dtype), settings(shape, **changes)
     choice = choose_recipes(trial_of(*qkv, config, GRID, text_in_front(TEXT), None, "triton"))
     errors = torch.stack([errors_of_call(qkv, recipe, config) for recipe in choice.recipes])
-    assert choice.recipes == candidates(0.15, ORDERS_TRIED)
+    assert choice.recipes == candidates(0.15, DEFAULT_CANDIDATE_ORDERS)
     its_own = errors.gather(0, choice.of_head[None])[0]
     torch.testing.assert_close(choice.errors, its_own, rtol=0, atol=BOUND[dtype])
     torch.testing.assert_close(choice.errors, errors.amin(0), rtol=0, atol=BOUND[dtype])

@@ -13,9 +13,10 @@ import torch
 from psa_core import PSAConfig, RadialMask, Recipe, pyramid_sparse_attention
 from psa_core.attention.choose import candidates
 from psa_core.attention.steps import trial_of
-from psa_core.attention.trial import ORDERS_TRIED, Errors, Trial, measure_again, trial_blocks
+from psa_core.attention.trial import Errors, Trial, measure_again, trial_blocks
 from psa_core.ops.backends import triton_installed
 from psa_core.ops.reorder import order_index
+from psa_core.settings.orders import DEFAULT_CANDIDATE_ORDERS
 from psa_core.settings.sinks import text_in_front
 
 from ..support.tensors import DEVICE, Shape, random_levels, random_qkv, softmax_attention
@@ -104,7 +105,7 @@ def test_errors_are_those_of_calls(case: Case) -> None:
     qkv = tensors(case.shape)
     orders = trial_of(*qkv, case.config, case.grid, text_in_front(case.text), case.static, "torch").orders
     masked = case.static is not None or case.config.radial is not None
-    assert orders == (("Raster",) if case.grid is None or masked else ORDERS_TRIED)
+    assert orders == (("Raster",) if case.grid is None or masked else DEFAULT_CANDIDATE_ORDERS)
     for recipe in candidates(0.2, orders):
         _, errors = trial_and_errors(case, qkv, recipe, "torch")
         wrong, right = errors_of_call(case, qkv, recipe, call(case, qkv, recipe, "torch"))

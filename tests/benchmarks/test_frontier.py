@@ -22,9 +22,12 @@ from benchmarks.frontier.ours import (
     IN_CALL,
     MAP_STEPS,
     PART,
+    PRECISIONS,
     PRESET,
+    WITH_SEMANTIC,
     choose,
     map_name,
+    precision_name,
     recipe_name,
 )
 from benchmarks.frontier.rivals import SOL_GILBERT
@@ -41,7 +44,7 @@ from psa_core.apps.bench.rivals import CUDNN, SOL
 from psa_core.apps.bench.timing import QUICK, Timing
 from psa_core.apps.cli import main
 from psa_core.attention.choose import candidates
-from psa_core.attention.trial import ORDERS_TRIED
+from psa_core.settings.orders import DEFAULT_CANDIDATE_ORDERS
 from psa_core.settings.recipe import Recipe
 
 from ..support.bench_results import MACHINE
@@ -83,8 +86,11 @@ def test_all_settings_are_measured_where_there_is_no_gpu() -> None:
     heads = Heads.of(SMALL, list(later))
     rows = density_rows(heads, 0.25, QUICK)
     errors = {row.attention: row.error for row in rows if row.refusal is None}
-    ages = [map_name(age) for age in range(len(heads.steps))]
-    assert set(errors) == {"torch SDPA", *FIXED, CALIBRATED, IN_CALL, *ages, BEST_POSSIBLE}
+    ages, semantic_ages = (
+        [map_name(age, name) for age in range(len(heads.steps))] for name in (CALIBRATED, WITH_SEMANTIC)
+    )
+    calibrated = {CALIBRATED, IN_CALL, *ages, *map(precision_name, PRECISIONS), WITH_SEMANTIC, *semantic_ages}
+    assert set(errors) == {"torch SDPA", *FIXED, *calibrated, BEST_POSSIBLE}
     assert errors["torch SDPA"] < 1e-5
     assert errors[BEST_POSSIBLE] <= min(errors[name] for name in FIXED)
     assert errors[IN_CALL] >= errors[BEST_POSSIBLE]
@@ -142,7 +148,7 @@ def test_a_run_cut_short_keeps_what_is_done(monkeypatch: pytest.MonkeyPatch, tmp
 
 
 def test_the_presets_recipe_and_all_that_heads_choose_from_are_fixed_recipes_too() -> None:
-    assert {PRESET, *(recipe_name(recipe) for recipe in candidates(0.15, ORDERS_TRIED))} <= set(FIXED)
+    assert {PRESET, *(recipe_name(recipe) for recipe in candidates(0.15, DEFAULT_CANDIDATE_ORDERS))} <= set(FIXED)
 
 
 def test_sources_have_the_tokens_that_targets_name() -> None:

@@ -22,9 +22,9 @@ from psa_core.ops.backends import triton_installed
 from psa_core.ops.block_positions import block_positions
 from psa_core.ops.constant import constant
 from psa_core.ops.device_cache import clear_device_caches
-from psa_core.ops.importance.sampling import sample_positions, sampled_tokens
-from psa_core.ops.reorder import order_index
-from psa_core.ops.reorder.orders import as_they_lie, first_order, inverse
+from psa_core.ops.importance.sampling import sample_positions
+from psa_core.ops.reorder import by_content, order_index
+from psa_core.ops.reorder.orders import as_they_lie, first_order
 
 CPU = torch.device("cpu")
 RECIPES = tuple(Recipe(order=order, estimator="mean", mix="tail", density=0.2) for order in ("Raster", "Rows"))
@@ -46,10 +46,9 @@ CASES: dict[str, Callable[[int], Any]] = {
     "block_positions": lambda n: block_positions((0, 2), 64, n, CPU),
     "constant": lambda n: constant((n, 2.5), torch.float32, CPU),
     "_cached_index": index_of,
-    "inverse": lambda n: inverse(index_of(n)),
     "first_order": lambda n: first_order(2, n, CPU),
     "sample_positions": lambda n: sample_positions(n, CPU),
-    "sampled_tokens": lambda n: sampled_tokens(index_of(n)),
+    "_tiles": lambda n: by_content._tiles((1, 1, n), (2, 4, 4), CPU),
     "_mask_levels": lambda n: plan.mask_levels(MASKED, (2, 1, n), 0, CPU),
     "_mask_level_shares": lambda n: plan.mask_level_shares(MASKED, (2, 1, n), 0, CPU),
     "_mask_block_list": lambda n: plan.mask_block_list(MASKED, (2, 1, n), 0, 8, CPU),

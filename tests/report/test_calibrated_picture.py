@@ -12,7 +12,8 @@ import torch
 from psa_core import Recipe
 from psa_core.report.calibrated import Given
 from psa_core.report.report import Report
-from psa_core.settings.recipe import MIXES, ORDERS
+from psa_core.settings.orders import ORDERS
+from psa_core.settings.recipe import MIXES
 
 to_rgb = pytest.importorskip("matplotlib.colors").to_rgb
 report_picture = pytest.importorskip("psa_core.report.pictures.run_report", exc_type=ImportError)

@@ -259,12 +259,12 @@ class TestCalibrated:
     def test_a_file_says_mode_target_and_how_long_maps_live(self, tmp_path: Path) -> None:
         presets = {
             "dense_enough": {"mask_mode": "calibrated", "target_density": 0.2, "map_steps": 4},
-            "near_enough": {"mask_mode": "calibrated", "target_error": 0.08},
+            "near_enough": {"mask_mode": "calibrated", "target_error": 0.08, "candidate_orders": ["Rows", "Semantic"]},
         }
         held = in_files(write(tmp_path / "mine.yaml", presets))["M"]
         assert held == {
             "dense_enough": PSAConfig(mask_mode="calibrated", target_density=0.2, map_steps=4),
-            "near_enough": PSAConfig(mask_mode="calibrated", target_error=0.08),
+            "near_enough": PSAConfig(mask_mode="calibrated", target_error=0.08, candidate_orders=("Rows", "Semantic")),
         }
 
     @pytest.mark.parametrize(

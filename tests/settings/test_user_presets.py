@@ -97,7 +97,8 @@ class TestSave:
         file.unlink()
 
     def test_a_key_that_0_1_0_did_not_know_is_left_out_where_it_changes_nothing(self) -> None:
-        assert "map_steps" not in config_to_schema(PSAConfig())
+        assert {"map_steps", "candidate_orders"}.isdisjoint(config_to_schema(PSAConfig()))
+        assert config_to_schema(PSAConfig(candidate_orders=("Hybrid",)))["candidate_orders"] == ["Hybrid"]
         assert config_to_schema(PSAConfig(map_steps=4))["map_steps"] == 4
 
     def test_goes_to_the_users_folder_and_is_found_there(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,8 @@ import hypothesis.strategies as st
 from psa_core import Calibration, PSAConfig, RadialMask, Recipe, Schedule
 from psa_core.settings.config import IMPORTANCE_ESTIMATORS, MASK_MODES, PRECISIONS
 from psa_core.settings.mask_ratios import allowed_levels
-from psa_core.settings.recipe import MIXES, ORDERS
+from psa_core.settings.orders import ORDERS, REORDER_METHODS
+from psa_core.settings.recipe import MIXES
 
 
 @st.composite
@@ -133,7 +134,8 @@ def configs(draw: st.DrawFn) -> PSAConfig:
         use_sim_mask=draw(st.booleans()),
         sim_thresholds={key: draw(similarities) for key in draw(st.sets(st.sampled_from(["x2", "x4", "x8"])))},
         use_rearrange=draw(st.booleans()),
-        rearrange_method=draw(st.sampled_from(["Gilbert", "Tile"])),
+        rearrange_method=draw(st.sampled_from(REORDER_METHODS)),
+        candidate_orders=draw(st.lists(st.sampled_from(ORDERS), min_size=1, unique=True)),
         tile_size=draw(st.tuples(*[st.integers(1, 64)] * 3)),
         warmup_steps=draw(amounts()),
         min_tokens=draw(counts),

@@ -9,7 +9,7 @@ import torch
 
 from ..block_positions import block_positions
 from ..constant import constant
-from ..reorder.orders import Orders
+from ..reorder.orders import Orders, queries_of
 from .sampling import SAMPLE_STRIDE, SAMPLED_MAX, SAMPLED_SUM, sample_of_heads
 from .sub_blocks import sub_block_mass
 from .torch import block_means, scores_torch
@@ -47,8 +47,8 @@ def sampled_max(
         q: ``[B, H, Lq, D]``; k: ``[B, H, Lk, D]``; any strides.
         block_m, block_n: tokens a query block and a key block.
         backend: ``"triton"`` or ``"torch"``; the latter holds at most 2**26 logits at a time (or one query block's).
-        orders: of q and k, whose Lq and Lk are L then: blocks of a head are cut from its tokens in its order, without a
-            copy of them. None for the order they have.
+        orders: of k, and of q with them: blocks of a head are cut from its tokens in its order, without a copy of them.
+            None for the order they have.
         blocks: numbers of the query blocks whose rows are wanted; None for all of them.
 
     Returns:
@@ -90,7 +90,8 @@ def mean(
     if backend == "triton":
         from ..pyramid.triton import block_means_triton
 
-        q_mean, k_mean = block_means_triton(q, block_m, orders), block_means_triton(k, block_n, orders)
+        q_mean = block_means_triton(q, block_m, queries_of(orders))
+        k_mean = block_means_triton(k, block_n, orders)
     else:
         assert orders is None, "torch cuts blocks from the order that tokens have"
         q_mean, k_mean = block_means(q, block_m), block_means(k, block_n)
@@ -127,7 +128,7 @@ def sampled(
     With ``"triton"`` it may be each head's own, int32 ``[B, H]`` on the device; rows of heads that have another number
     hold no importance, but anything.
     """
-    q_sample, k_sample = sample_of_heads(q, orders), sample_of_heads(k, orders)
+    q_sample, k_sample = sample_of_heads(q, queries_of(orders)), sample_of_heads(k, orders)
     if blocks is not None:
         at = block_positions(blocks, block_m // SAMPLE_STRIDE, q_sample.index.shape[1], q.device)
         q_sample = q_sample._replace(index=q_sample.index.index_select(1, at))

@@ -30,11 +30,4 @@ def sample_of_heads(x: torch.Tensor, orders: Orders | None) -> Orders:
     """Orders of a quarter of the tokens: those sampled of each head of ``[B, H, L, D]``, in its order."""
     if orders is None:
         return Orders(sample_positions(x.shape[2], x.device)[None], first_order(x.shape[0], x.shape[1], x.device))
-    return Orders(sampled_tokens(orders.index), orders.of_head)
-
-
-# An index is cached and so the same object from call to call.
-@device_cache(maxsize=16)
-def sampled_tokens(index: torch.Tensor) -> torch.Tensor:
-    """The sampled tokens of each order of an index, int64 ``[n_orders, ceil(L / 4)]``."""
-    return index[:, sample_positions(index.shape[1], index.device)]
+    return Orders(orders.index.index_select(1, sample_positions(x.shape[2], x.device)), orders.of_head)

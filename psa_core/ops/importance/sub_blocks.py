@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from ..block_positions import block_positions
-from ..reorder.orders import Orders, as_they_lie, take_tokens
+from ..reorder.orders import Orders, as_they_lie, queries_of, take_queries
 from .sampling import SAMPLED_SUM
 from .torch import block_means, scores_torch
 
@@ -29,9 +29,9 @@ def sub_block_mass(
     Args and result: as of :func:`psa_core.ops.importance.estimators.sampled_max`, but ``"torch"`` takes no orders.
     """
     per_m, per_n = block_m // SUB_BLOCK, block_n // SUB_BLOCK
-    q_orders = orders
+    q_orders = queries_of(orders)
     if blocks is not None:
-        q, q_orders = take_tokens(q, block_positions(blocks, block_m, q.shape[2], q.device), orders), None
+        q, q_orders = take_queries(q, block_positions(blocks, block_m, q.shape[2], q.device), orders), None
     if backend == "triton":
         from ..pyramid.triton import block_means_triton
         from .triton import scores_triton

@@ -13,30 +13,51 @@ class Orders(NamedTuple):
     """A few orders of the tokens, and which of them each head takes.
 
     Attributes:
-        index: int64 ``[n_orders, L]`` on the device, fewer than 2**31 numbers: order o of the tokens is
+        index: int64 or int32 ``[n_orders, L]`` on the device, fewer than 2**31 numbers: order o of the tokens is
             ``tokens[index[o]]``.
         of_head: int32 ``[B, H]`` on the device: the order of each head of each batch entry.
+        of_queries: orders of the queries, where they are others than those of keys and values; None where one order
+            serves all.
     """
 
     index: torch.Tensor  # type: ignore[assignment]  # in place of tuple.index
     of_head: torch.Tensor
+    of_queries: Orders | None = None
 
     def take(self, x: torch.Tensor) -> torch.Tensor:
         """Copy the tokens of each head in its order; x is ``[B, H, L, D]``, any strides."""
         if len(self.index) == 1:
             return x.index_select(2, self.index[0])
-        return x.gather(2, self.index[self.of_head][..., None].expand(-1, -1, -1, x.shape[3]))
+        return x.gather(2, self.index[self.of_head].long()[..., None].expand(-1, -1, -1, x.shape[3]))
+
+    def take_call(self, q: torch.Tensor, *keys_and_values: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Copy queries, and keys or values, each in its own order."""
+        return (self.of_queries or self).take(q), *map(self.take, keys_and_values)
 
     def restore(self, x: torch.Tensor) -> torch.Tensor:
-        """The inverse of :meth:`take`, for an index that is cached or lives on, as its inverse is kept for it."""
+        """The inverse of :meth:`take`."""
         return Orders(inverse(self.index), self.of_head).take(x)
 
+    def repeated(self, times: int) -> Orders:
+        """The same orders for so many batches that follow one another."""
+        of_queries = None if self.of_queries is None else self.of_queries.repeated(times)
+        return Orders(self.index, self.of_head.repeat(times, 1), of_queries)
 
-# An index is cached and so the same object from call to call.
-@device_cache(maxsize=16)
+    @property
+    def nbytes(self) -> int:
+        """Of the orders themselves, those of the queries among them."""
+        return self.index.nbytes + (0 if self.of_queries is None else self.of_queries.nbytes)
+
+
 def inverse(index: torch.Tensor) -> torch.Tensor:
     """The inverse of each order of an index, int64 ``[n_orders, L]``: ``tokens[index[o]][inverse[o]] = tokens``."""
-    return torch.argsort(index, -1)
+    places = torch.arange(index.shape[1], device=index.device).expand(index.shape)
+    return torch.empty_like(places).scatter_(1, index.long(), places)
+
+
+def queries_of(orders: Orders | None) -> Orders | None:
+    """The orders of the queries."""
+    return orders if orders is None or orders.of_queries is None else orders.of_queries
 
 
 @device_cache(maxsize=16)
@@ -51,11 +72,16 @@ def as_they_lie(batch: int, heads: int, tokens: int, device: torch.device) -> Or
     return Orders(torch.arange(tokens, device=device)[None], first_order(batch, heads, device))
 
 
-def take_tokens(x: torch.Tensor, positions: torch.Tensor, orders: Orders | None) -> torch.Tensor:
-    """Copy the tokens at some positions, int64 ``[n]``, of each head's order; x is ``[B, H, L, D]``, any strides."""
-    if orders is None:
+def take_queries(x: torch.Tensor, positions: torch.Tensor, orders: Orders | None) -> torch.Tensor:
+    """Copy what is at some positions, int64 ``[n]``, of each head's order of the queries.
+
+    Args:
+        x: queries, or what came of them, ``[B, H, L, D]``, any strides.
+    """
+    of_queries = queries_of(orders)
+    if of_queries is None:
         return x.index_select(2, positions)
-    return Orders(orders.index[:, positions], orders.of_head).take(x)
+    return Orders(of_queries.index[:, positions], of_queries.of_head).take(x)
 
 
 def order_tensors(orders: Orders | None, stand_in: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -63,4 +89,4 @@ def order_tensors(orders: Orders | None, stand_in: torch.Tensor) -> tuple[torch.
     if orders is None:
         return stand_in, stand_in
     assert orders.index.numel() < 1 << 31, "kernels count places in the index in 32 bits"
-    return orders.index.contiguous(), orders.of_head.contiguous()
+    return orders.index.long().contiguous(), orders.of_head.contiguous()

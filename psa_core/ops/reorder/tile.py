@@ -15,8 +15,12 @@ def tile_order(grid: tuple[int, int, int], tile_size: tuple[int, int, int]) -> n
     Returns:
         int64 ``[frames * height * width]``: token indices, numbered frame by frame, row by row.
     """
-    position = np.indices(grid)
-    tile = position // np.reshape(tile_size, (3, 1, 1, 1))
-    keys = [*tile, *position]
-    # lexsort takes its most significant key last.
-    return np.lexsort([key.ravel() for key in reversed(keys)])
+    # Stable: within a tile tokens stay in raster order.
+    return np.argsort(tile_numbers(grid, tile_size), kind="stable").astype(np.int64)
+
+
+def tile_numbers(grid: tuple[int, int, int], tile_size: tuple[int, int, int]) -> np.ndarray:
+    """The number of each token's tile, tiles counted in raster order; arguments and result as of :func:`tile_order`."""
+    tiles = [-(-extent // size) for extent, size in zip(grid, tile_size, strict=True)]
+    tile = np.indices(grid, np.int64) // np.reshape(tile_size, (3, 1, 1, 1))
+    return np.ravel_multi_index(list(tile), tiles).ravel().astype(np.int64)

@@ -13,13 +13,17 @@ import numpy as np
 from matplotlib.colors import to_rgb
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from ...settings.recipe import MIXES, ORDERS, Recipe
+from ...settings.orders import ORDERS
+from ...settings.recipe import MIXES, Recipe
 from ..calibrated import Calibrated, MeasuredError
 from .axes import SIZE, heading, round_ticks
 from .heat_maps import DENSE, INK, PAPER
 
 # Per order a colour, of which each mix has a lighter shade than the one before.
-_COLOURS = {"Raster": "#0057b7", "Rows": "#b84a00", "Columns": "#b0124f", "Gilbert": "#007a3d", "Tile": "#6a2fb8"}
+_COLOURS = {
+    "Raster": "#0057b7", "Rows": "#b84a00", "Columns": "#b0124f", "Gilbert": "#007a3d", "Tile": "#6a2fb8",
+    "Semantic": "#222222", "Hybrid": "#5f6f00",
+}  # fmt: skip
 _WHITENED = {"level 1": 0.0, "pyramid": 0.35, "tail": 0.62}
 _MEAN, _SPREAD, _ASKED = "#1f2d7a", "#b5bfe6", "#c98a1b"
 # Lines between cells are thinner in a map of more heads or layers than this.
