@@ -23,8 +23,10 @@ from psa_core.ops.block_positions import block_positions
 from psa_core.ops.constant import constant
 from psa_core.ops.device_cache import clear_device_caches
 from psa_core.ops.importance.sampling import sample_positions
+from psa_core.ops.levels.sinks import sink_tables
 from psa_core.ops.reorder import by_content, order_index
 from psa_core.ops.reorder.orders import as_they_lie, first_order
+from psa_core.settings.sinks import Sink
 
 CPU = torch.device("cpu")
 RECIPES = tuple(Recipe(order=order, estimator="mean", mix="tail", density=0.2) for order in ("Raster", "Rows"))
@@ -48,10 +50,11 @@ CASES: dict[str, Callable[[int], Any]] = {
     "_cached_index": index_of,
     "first_order": lambda n: first_order(2, n, CPU),
     "sample_positions": lambda n: sample_positions(n, CPU),
+    "sink_tables": lambda n: sink_tables((Sink(0, 3),), 64, 32, n, n, CPU),
     "_tiles": lambda n: by_content._tiles((1, 1, n), (2, 4, 4), CPU),
-    "_mask_levels": lambda n: plan.mask_levels(MASKED, (2, 1, n), 0, CPU),
-    "_mask_level_shares": lambda n: plan.mask_level_shares(MASKED, (2, 1, n), 0, CPU),
-    "_mask_block_list": lambda n: plan.mask_block_list(MASKED, (2, 1, n), 0, 8, CPU),
+    "_mask_levels": lambda n: plan.mask_levels(MASKED, (2, 1, n), (), 2 * n, CPU),
+    "_mask_level_shares": lambda n: plan.mask_level_shares(MASKED, (2, 1, n), (), 2 * n, CPU),
+    "_mask_block_list": lambda n: plan.mask_block_list(MASKED, (2, 1, n), (), 2 * n, 8, CPU),
 }
 each_function = pytest.mark.parametrize(
     "make", [pytest.param(make, id=name, marks=needs_triton if "list" in name else ()) for name, make in CASES.items()]
