@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import torch
 
-from .attention.dispatch import hopper_refusal
 from .backends import triton_refusal
 from .kernel_table import QUANTISED
 from .launch import capability_of
@@ -31,10 +30,18 @@ def precision_that_runs(wanted: str, device: torch.device, dtype: torch.dtype, h
     ``"auto"`` wants any, but on Hopper that of the tensors: the kernel for Hopper is as fast as those for all GPUs are
     in INT8 (benchmarks/NOTES.md).
     """
-    if wanted == PRECISIONS[0] or (wanted == "auto" and hopper_refusal(device, dtype, head_dim) is None):
+    if wanted == PRECISIONS[0] or (wanted == "auto" and _has_own_kernel(device, dtype, head_dim)):
         return PRECISIONS[0]
     there = precisions(device, dtype, head_dim)
     return there[-1] if wanted == "auto" else there[min(PRECISIONS.index(wanted), len(there) - 1)]
+
+
+def _has_own_kernel(device: torch.device, dtype: torch.dtype, head_dim: int) -> bool:
+    """Whether the kernel for Hopper can run."""
+    # It needs Triton, which need not be installed.
+    from .attention.dispatch import hopper_refusal
+
+    return hopper_refusal(device, dtype, head_dim) is None
 
 
 def quantised_refusal(device: torch.device, dtype: torch.dtype, head_dim: int) -> str | None:

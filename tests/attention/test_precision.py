@@ -109,7 +109,7 @@ def test_what_a_gpu_has(capability: tuple[int, int], wanted: str, runs: str, mon
     device_refusal.cache_clear()
     monkeypatch.setattr(precision, "triton_refusal", lambda *_: None)
     monkeypatch.setattr(precision, "_trial", lambda *_: None)
-    monkeypatch.setattr(precision, "hopper_refusal", lambda *_: None if capability == (9, 0) else "no Hopper GPU")
+    monkeypatch.setattr(precision, "_has_own_kernel", lambda *_: capability == (9, 0))
     monkeypatch.setattr("psa_core.ops.refusals.triton_version", lambda: (3, 6))
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "a GPU")
