@@ -71,6 +71,18 @@ def test_counts_calls_and_reaches_the_quota(comfyui: ComfyUI) -> None:
     assert (shown.sparse, shown.reasons) == (4, {"cross-attention": 4})
 
 
+@pytest.mark.parametrize("reorder", ["Semantic", "Hybrid"])
+def test_orders_by_content_reach_the_quota_repeatably(comfyui: ComfyUI, reorder: str) -> None:
+    latents = []
+    for _ in range(2):
+        graph = single_pass("wan_t2v", patch=psa(reorder=reorder, level_1=0.2, level_2=0.4, level_4=0.0, level_8=0.8))
+        result = comfyui.client.run(graph)
+        assert line(result, graph).density == pytest.approx((3 + 3 / 2 + 6 / 8) / 15, abs=1e-3)
+        latents.append(comfyui.client.latent(result))
+    assert torch.isfinite(latents[0]).all()
+    assert torch.equal(*latents)
+
+
 def test_removing_and_disabling_the_node_restores(comfyui: ComfyUI) -> None:
     dense = comfyui.client.sample(single_pass("wan_t2v"))
     sparse = comfyui.client.sample(single_pass("wan_t2v", patch=psa()))

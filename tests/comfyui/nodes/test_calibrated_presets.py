@@ -20,7 +20,8 @@ MODEL = "Wan2.1_1.3b"
 FILE = """
 Wan2.1_1.3b:
   attention_configs:
-    exact: {mask_mode: calibrated, target_error: 0.08, min_tokens: 4000, map_steps: 4}
+    exact:
+      {mask_mode: calibrated, target_error: 0.08, min_tokens: 4000, map_steps: 4, candidate_orders: [Rows, Semantic]}
     fast: {mask_mode: calibrated, target_density: 0.1}
 """
 REFRESH = "async () => { await app.refreshComboInNodes(); }"
