@@ -166,10 +166,10 @@ def _begin(patch: Patch, sigmas: list[float], grid: Grid | None, guider: Any) ->
     given = {} if patch.calibration is None else {0: patch.calibration}
     run, part, window = Run(patch.config, patch.backend, calibrations=given), Part(0, len(sigmas) - 1), Window()
     leading: int | None = 0
-    if patch.model is not None and grid is not None:
+    if patch.model is not None:
         model_sampling, latent_format = map(guider.model_patcher.get_model_object, ("model_sampling", "latent_format"))
         leading = leading_references(patch.model, getattr(guider, "conds", {}), latent_format)
-        if leading is not None:
+        if leading is not None and grid is not None:
             run.check_frames(grid[0] - leading, patch.model.frames_per_token)
         schedule = patch.config.schedule or Schedule()
         part = stated_part(schedule, len(sigmas) - 1) or part_of_denoising(sigmas, model_sampling)

@@ -70,6 +70,12 @@ def test_a_mask_that_masks_nothing_is_none(comfyui: ComfyUI, mask: str, sparse: 
     assert relative_error(comfyui.client.latent(result), comfyui.client.sample(sampled(masked))) < 1e-4
 
 
+def test_a_schedule_counts_its_steps(comfyui: ComfyUI) -> None:
+    graph = sampled(CROSS, psa(schedule={"steps": 4, "start_step": 2, "warmup": "3"}, unknown_models="video"))
+    shown = line(comfyui.client.run(graph), graph)
+    assert (shown.sparse, shown.reasons) == (2, {"cross-attention": 4, "warm-up": 2})
+
+
 def test_a_mask_alone_needs_a_grid(comfyui: ComfyUI) -> None:
     graph = sampled(CROSS, psa(mask={}, unknown_models="video"))
     shown = line(comfyui.client.run(graph), graph)

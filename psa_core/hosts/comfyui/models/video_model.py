@@ -103,8 +103,8 @@ class VideoModel:
 
     def layer(self, calls: int, options: Mapping[str, Any]) -> int:
         """The number of a call's transformer block; ``calls``: self-attention calls before it in the forward."""
-        index: int = options.get("block_index", calls)
-        return index
+        index = options.get("block_index")
+        return index if isinstance(index, int) else calls
 
     def prompts(self, inputs: Inputs) -> tuple[int, ...]:
         """How many tokens the prompts have that the video attends to in calls of their own."""
