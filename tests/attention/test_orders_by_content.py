@@ -68,6 +68,18 @@ def test_a_call_is_one_on_tokens_in_order(
     assert relative_error(out, by_hand(qkv, config, grid, TEXT, backend)) < 1e-3
 
 
+@needs_triton
+@pytest.mark.usefixtures("poisoned_memory")
+def test_quantised_it_is_nearly_the_same() -> None:
+    qkv, config = random_qkv(SMALL, torch.float16), CONFIG.replace(rearrange_method="Semantic")
+    expected = pyramid_sparse_attention(*qkv, config, text_length=TEXT, backend="torch")
+    quantised = sparse_attention(*qkv, config.replace(precision="auto"), None, SINKS, None, "triton")
+    # None of the heads was found too coarse, as those are that are measured in another order than theirs.
+    assert quantised.exact_heads is not None
+    assert not quantised.exact_heads.any()
+    assert 0 < relative_error(quantised.out, expected) < 0.02
+
+
 @pytest.mark.parametrize("grid", [(3, 8, 10), None])
 def test_sinks_stay_where_they_are(grid: Any) -> None:
     qkv, sinks = random_qkv(SQUARE), ((249, 260, True), (260, 273, False))
