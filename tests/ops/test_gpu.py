@@ -247,10 +247,11 @@ def test_float32_runs_in_torch() -> None:
     assert relative_error(out, reference(q, k, v, info.levels, shape)) < 1e-5
 
 
+@pytest.mark.parametrize("method", ["Gilbert", "Semantic", "Hybrid"])
 @pytest.mark.parametrize("d", [64, 128])
-def test_repeats_bit_for_bit_and_leaves_random_states_alone(d: int) -> None:
+def test_repeats_bit_for_bit_and_leaves_random_states_alone(d: int, method: str) -> None:
     shape = Shape(1, 6, COGVIDEO, COGVIDEO, d, 128, 64)
-    config = settings(shape).replace(use_sim_mask=True)
+    config = settings(shape).replace(use_sim_mask=True, rearrange_method=method)
     q, k, v = from_projections(shape, torch.bfloat16)
     states = torch.get_rng_state(), torch.cuda.get_rng_state()
     outs = [pyramid_sparse_attention(q, k, v, config, grid=(13, 30, 45), text_length=226) for _ in range(3)]
@@ -260,7 +261,17 @@ def test_repeats_bit_for_bit_and_leaves_random_states_alone(d: int) -> None:
     assert torch.equal(torch.cuda.get_rng_state(), states[1])
 
 
-@pytest.mark.parametrize("changes", [{}, {"mask_mode": "topk"}, {"use_sim_mask": True}, {"importance": "mean"}])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"mask_mode": "topk"},
+        {"use_sim_mask": True},
+        {"importance": "mean"},
+        {"rearrange_method": "Semantic"},
+        {"rearrange_method": "Hybrid"},
+    ],
+)
 def test_never_waits_for_the_gpu(changes: dict) -> None:
     shape = Shape(1, 2, 4000, 4000, 64, 128, 64)
     qkv = from_projections(shape, torch.bfloat16)
