@@ -7,7 +7,8 @@ from typing import NamedTuple
 
 import torch
 
-# Few: their seams run through blocks, and a head whose blocks suit none of the fixed orders has them in a few places.
+# Few, because each seam between two of them runs through a block; with more or fewer, fewer heads gain
+# (benchmarks/NOTES.md).
 CLUSTERS = 16
 # From nothing, and from centroids of an earlier step. Each looks at one token in so many; the last look is at all.
 ITERATIONS, ITERATIONS_AGAIN = 4, 1
