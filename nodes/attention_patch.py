@@ -11,6 +11,7 @@ from .. import psa_core as core
 from ..psa_core.hosts.comfyui import AnyModel, LoadedCalibration, Patch, model_of, patch_model
 from ..psa_core.hosts.comfyui.models import OFF, UNKNOWN_MODELS, VIDEO
 from ..psa_core.ops.backends import BACKENDS
+from ..psa_core.settings.config import PRECISIONS
 from ..psa_core.settings.dial import QUALITIES, preset_of
 from ..psa_core.settings.errors import errors_at
 from ..psa_core.settings.presets import bundled_dir, load_preset
@@ -24,6 +25,7 @@ log = logging.getLogger(__name__)
 # What the node did before it had a dial, and goes on to do for prompts and graphs from then.
 PRESET = "preset"
 _QUALITIES = (*QUALITIES, PRESET)
+_PRECISIONS = (PRESET, "auto", *(name for name in PRECISIONS if name != "auto"))
 AS_THEY_LIE = "not a model that the pack knows: tokens in the order they have, no static masks"
 
 
@@ -100,6 +102,18 @@ class PSAAttentionPatch(io.ComfyNode):
                     optional=True,
                     advanced=True,
                 ),
+                io.Combo.Input(
+                    "precision",
+                    options=list(_PRECISIONS),
+                    default=PRESET,
+                    tooltip=(
+                        "What sparse attention multiplies in. preset: what the preset says. auto: INT8, and FP8 where "
+                        "the GPU has it, except in heads where that adds more than 2 % of error. What a GPU lacks "
+                        "gives way to what it has."
+                    ),
+                    optional=True,
+                    advanced=True,
+                ),
             ],
             outputs=[io.Model.Output(tooltip="The patched model.")],
             hidden=[io.Hidden.unique_id],
@@ -120,11 +134,13 @@ class PSAAttentionPatch(io.ComfyNode):
         calibration: LoadedCalibration | None = None,
         quality: str = PRESET,
         unknown_models: str = OFF,
+        precision: str = PRESET,
     ) -> io.NodeOutput:
         if not enabled:
             say(cls.hidden.unique_id, "PSA: off")
             return io.NodeOutput(model)
         check_choice("unknown_models", unknown_models, UNKNOWN_MODELS)
+        check_choice("precision", precision, _PRECISIONS)
         video_model = model_of(model.model, unknown_models)
         if video_model is None:
             log.warning("PSA: %s is not a Wan or CogVideoX model and stays dense", type(model.model).__name__)
@@ -134,7 +150,12 @@ class PSAAttentionPatch(io.ComfyNode):
             preset = load_preset(family, None if quality == PRESET else preset_of(quality), bundled_dir())
             if video_model:
                 log.info("PSA: recognised %s, using %s", family, source or "its default preset")
-        given = {"min_tokens": min_tokens or None, "radial": mask, "schedule": schedule}
+        given = {
+            "min_tokens": min_tokens or None,
+            "radial": mask,
+            "schedule": schedule,
+            "precision": None if precision == PRESET else precision,
+        }
         config = preset.replace(**{key: value for key, value in given.items() if value is not None})
         if config.radial is not None and config.radial.model_type == "auto" and video_model is not None:
             config = config.replace(radial=config.radial.replace(model_type=video_model.mask_rule))

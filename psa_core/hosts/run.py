@@ -90,7 +90,9 @@ class Run:
             result = self._kept.attend(q, k, v, config, place, self.backend, last)
         out, info = result.attended.out, result.attended.info()
         error = _relative_error(out, q, k, v) if self.measure_errors else None
-        self.report.add_sparse(place.step, place.layer, info.level_shares, info.levels, error, result.map_age)
+        self.report.add_sparse(
+            place.step, place.layer, info.level_shares, info.levels, error, result.map_age, info.precision
+        )
         if result.chosen is not None:
             recipes, of_head, errors, _ = result.chosen
             given = Given(recipes, of_head, errors, config.target_error, place.grid, video_start(place.sinks))

@@ -15,6 +15,7 @@ from .clock import Clock
 from .fetch import fetch
 from .shares import by_name, density_of, mean_shares
 
+_MODELS_OWN = "bf16"
 _MODEL, _SPARSE, _DENSE, _CALIBRATION = "model", "sparse", "dense", "calibration"
 
 
@@ -87,6 +88,7 @@ class Report:
         dense_reasons: how many calls stayed dense for which reason.
         steps, layers: those that self-attention was seen in, sparse or dense.
         calibrated: what calibration did.
+        precisions: how many sparse calls ran in which, ``"bf16"`` for that of the model.
     """
 
     def __init__(self, keep_levels: bool = False) -> None:
@@ -95,6 +97,7 @@ class Report:
         self.steps: set[int] = set()
         self.layers: set[int] = set()
         self.calibrated = Calibrated()
+        self.precisions: Counter[str] = Counter()
         self._clock = Clock()
         self._keep_levels = keep_levels
         self._unread: list[_Call] = []
@@ -110,6 +113,7 @@ class Report:
             whole.dense_reasons += report.dense_reasons
             whole.steps |= report.steps
             whole.layers |= report.layers
+            whole.precisions += report.precisions
             whole._read += report._calls()
             whole._clock.take_over(report._clock)
         whole.calibrated = Calibrated.of(report.calibrated for report in reports)
@@ -135,6 +139,7 @@ class Report:
         levels: torch.Tensor,
         error: torch.Tensor | None = None,
         map_age: int = 0,
+        precision: str = _MODELS_OWN,
     ) -> None:
         """Count a sparse call.
 
@@ -143,10 +148,12 @@ class Report:
             levels: the call's level map.
             error: relative error of its output, 0-dim; None where it was not measured.
             map_age: steps since the level map was made.
+            precision: as of ``AttentionInfo``.
         """
         with self._lock:
             self.steps.add(step)
             self.layers.add(layer)
+            self.precisions[precision] += 1
             self._unread.append(_Call(step, layer, level_shares, error, map_age))
             if self._keep_levels:
                 self.level_maps[step, layer] = levels
@@ -215,11 +222,12 @@ class Report:
         return Seconds(measured.get(_MODEL), measured.get(_SPARSE), dense, measured.get(_CALIBRATION))
 
     def line(self) -> str:
-        """One line for people: of calibrated attention the error measured and asked for, density reached, calls sparse
-        and dense, each reason for dense with its count."""
+        """One line for people: of calibrated attention the error measured and asked for, density reached, precision
+        where it was not the model's, calls sparse and dense, each reason for dense with its count."""
         density, reached = self.density(), "no call ran sparse"
         if density is not None:
-            reached = ", ".join(filter(None, [self.calibrated.error_words(), f"density {density:.3f}"]))
+            coarser = [name for name in sorted(self.precisions) if name != _MODELS_OWN]
+            reached = ", ".join(filter(None, [self.calibrated.error_words(), f"density {density:.3f}", *coarser]))
         reasons = ", ".join(f"{reason} {count}" for reason, count in self.dense_reasons.most_common())
         dense = f"{self.dense_count} dense" + (f" ({reasons})" if reasons else "")
         return f"PSA: {reached} | {self.sparse_count} sparse, {dense}"
@@ -231,7 +239,8 @@ class Report:
         (``"1"``, ``"2"`` ... ``"skipped"``) and the same by step; ``dense_calls``, counts by reason; ``seconds`` in
         the model's forward passes, in attention, in sparse calls and in dense calls by reason, null where they were
         not measured; ``attention_errors`` where they were; ``map_ages``, counts of sparse calls by the age of their
-        level map, where maps were kept; ``calibrated``, its ``seconds`` and :meth:`Calibrated.as_dict`, where heads
+        level map, where maps were kept; ``precisions``, counts of them by precision, where it was not always the
+        model's; ``calibrated``, its ``seconds`` and :meth:`Calibrated.as_dict`, where heads
         were.
         """
         seconds = self.seconds()
@@ -250,6 +259,8 @@ class Report:
         ages = self.map_ages()
         if any(ages):
             document["map_ages"] = {str(age): count for age, count in ages.items()}
+        if self.precisions.keys() - {_MODELS_OWN}:
+            document["precisions"] = dict(self.precisions)
         if self.calibrated:
             document["calibrated"] = {"seconds": seconds.calibration, **self.calibrated.as_dict()}
         return document

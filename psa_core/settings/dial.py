@@ -8,7 +8,13 @@ from typing import Any
 from .config import PSAConfig
 
 # What all of them share; densities, errors and times were measured with these blocks.
-_COMMON: Mapping[str, Any] = {"mask_mode": "calibrated", "block_m": 128, "block_n": 128, "map_steps": 4}
+_COMMON: Mapping[str, Any] = {
+    "mask_mode": "calibrated",
+    "block_m": 128,
+    "block_n": 128,
+    "map_steps": 4,
+    "precision": "auto",
+}
 _DIAL: Mapping[str, Mapping[str, Any]] = {
     "fast": {"target_density": 0.08, "warmup_steps": "20%"},
     "balanced": {"target_density": 0.15, "warmup_steps": "25%"},

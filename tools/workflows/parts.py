@@ -47,6 +47,7 @@ def patch(canvas: Canvas, model: Output, title: str | None = None, **inputs: Any
         "min_tokens": 0,
         "quality": "balanced",
         "unknown_models": "video",
+        "precision": "preset",
     } | inputs
     return canvas.add("PSAAttentionPatch", title, size=PATCH_SIZE, model=model, **widgets)
 
