@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from psa_core.ops.kernel_table import TABLE, Kernels
+from psa_core.ops.kernel_table import QUANTISED, TABLE, Kernels
 
 _HEADS = {
     "en": ("kernels", "`backend`", "GPU", "dtype", "head size", "compute capability (NVIDIA)", "needs"),
@@ -13,12 +13,17 @@ _HEADS = {
 _ANY = {"en": "any, or none", "zh": "任意或没有"}
 _EVERY = {"en": "any", "zh": "任意"}
 _OR_NEWER = {"en": "{} or newer", "zh": "{} 或更新"}
+_WITHOUT = {"en": "{}, not {}.x", "zh": "{} (不含 {}.x)"}
 _NOTHING = {"en": "nothing more", "zh": "无"}
 
 
 def backend_table(language: str) -> str:
     """The table in Markdown, in English (``en``) or Chinese (``zh``)."""
-    rows = [_HEADS[language], ("---",) * len(_HEADS[language]), *(_row(kernels, language) for kernels in TABLE)]
+    rows = [
+        _HEADS[language],
+        ("---",) * len(_HEADS[language]),
+        *(_row(kernels, language) for kernels in (*TABLE, QUANTISED)),
+    ]
     return "\n".join(f"| {' | '.join(row)} |".replace("| --- ", "|---").replace("--- |", "---|") for row in rows)
 
 
@@ -50,7 +55,10 @@ def _capability(kernels: Kernels, language: str) -> str:
         return _EVERY[language]
     oldest, newest = (version and ".".join(map(str, version)) for version in kernels.capability)
     assert newest in (None, oldest), "no range so far"
-    return str(oldest) if newest else _OR_NEWER[language].format(oldest)
+    said = str(oldest) if newest else _OR_NEWER[language].format(oldest)
+    for major in kernels.lacking:
+        said = _WITHOUT[language].format(said, major)
+    return said
 
 
 if __name__ == "__main__":

@@ -48,6 +48,7 @@ _GIVEN = {
     "presets_file": bundled_dir() / f"{MODEL}.yaml",
     "backend": "torch",
     "min_tokens": None,
+    "precision": None,
 }
 _REPORTED = ("steps", "frames", "width", "height", "seed")
 # Take about two minutes of one core; the 33 frames that the model was trained for would take five.

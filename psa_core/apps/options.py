@@ -14,6 +14,7 @@ from ..settings.schedule import Schedule
 
 _LEVELS = (1, 2, 4, 8)
 _RATIOS = ("start", "end")
+_WORDS = {"true": True, "false": False}
 
 
 def add_sparsity_options(parser: argparse.ArgumentParser) -> None:
@@ -65,6 +66,10 @@ def _read(option: str, words: Sequence[str] | None, kind: type) -> Any:
 
 
 def _value(name: str, text: str, kind: str) -> Any:
+    if kind == "bool":
+        if text.lower() not in _WORDS:
+            raise ConfigError(name, text, "must be true or false")
+        return _WORDS[text.lower()]
     # What may be a text as well, the settings read themselves.
     read: Callable[[str], Any] = {"int": int, "float": float}.get(kind, str)
     try:

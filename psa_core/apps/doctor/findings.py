@@ -12,7 +12,8 @@ import torch
 
 from ... import __version__
 from ...ops.backends import check_backend, refusals, triton_release
-from ...ops.kernel_table import PORTABLE
+from ...ops.kernel_table import PORTABLE, QUANTISED
+from ...ops.precision import quantised_refusal
 from ...ops.refusals import BACKEND_VARIABLE
 from ...settings.dial import DIAL_PRESETS
 from ...settings.errors import ConfigError
@@ -92,6 +93,7 @@ def _gpus() -> Iterator[Finding]:
 def _answers(device: torch.device, dtype: torch.dtype) -> Iterator[Finding]:
     try:
         found = refusals(device, dtype, PORTABLE.head_sizes[-1])
+        found[QUANTISED] = quantised_refusal(device, dtype, PORTABLE.head_sizes[-1])
     except ConfigError as error:
         yield PORTABLE.what, f"cannot run: {error}"
         return
