@@ -75,6 +75,16 @@ WAN22_I2V_4STEPS = (
     _wan22("loras", "wan2.2_i2v_lightx2v_4steps_lora_v1_low_noise.safetensors"),
 )
 
+
+def _minimax(folder: str, name: str) -> ModelFile:
+    return ModelFile("Comfy-Org/MiniMax-H3", f"{folder}/{name}", folder)
+
+
+MINIMAX_H3 = _minimax("diffusion_models", "minimax_h3_fl2va_pruned_int8_convrot.safetensors")
+MINIMAX_H3_TEXT = _minimax("text_encoders", "qwen3vl_32b_minimax_h3_nvfp4_awq.safetensors")
+MINIMAX_H3_VAE = _minimax("vae", "minimax_h3_video_vae_fp16.safetensors")
+MINIMAX_H3_AUDIO_VAE = _minimax("vae", "minimax_h3_audio_vae_fp32.safetensors")
+
 T5 = ModelFile("comfyanonymous/flux_text_encoders", "t5xxl_fp8_e4m3fn_scaled.safetensors", "text_encoders")
 COGVIDEOX_VAE = ModelFile("Comfy-Org/void-model", "vae/cogvideox_vae.safetensors", "vae")
 
