@@ -27,8 +27,10 @@ def _write_published(path: Path) -> None:
     save_file(VARIANTS["5b_i2v"].transformer().state_dict(), path)
 
 
-# Built by a test node from its config, which model detection would not take at such sizes.
+# Built by a test node from their configs, which model detection would not take at such sizes.
 _MINIMAX_H3 = Host("minimax_h3", write=Path.touch, latent=(5, 16, 24))
+_HUNYUAN_VIDEO_15 = Host("hunyuan_video_15", write=Path.touch, channels=32, latent=(5, 8, 12))
+_FROM_CONFIG = (_MINIMAX_H3, _HUNYUAN_VIDEO_15)
 _H3_STREAMS = [[1, 24, 5, 16, 24], [1, 32, 2, 20]]
 # As the published one it has learned positions, and with them one size.
 _COGVIDEOX_5B_I2V = dataclasses.replace(HOSTS["cogvideox_i2v"], write=_write_published, latent=(2, 60, 90))
@@ -42,6 +44,7 @@ MODELS: dict[ModelFile, Host] = {
     files.WAN22_I2V[0]: HOSTS["wan22_i2v"],
     files.WAN22_I2V[1]: HOSTS["wan22_i2v_low_noise"],
     files.MINIMAX_H3: _MINIMAX_H3,
+    files.HUNYUAN_VIDEO_15: _HUNYUAN_VIDEO_15,
     files.COGVIDEOX_5B_T2V: HOSTS["cogvideox"],
     files.COGVIDEOX_5B_I2V: _COGVIDEOX_5B_I2V,
     files.COGVIDEOX15_5B_T2V: HOSTS["cogvideox15"],
@@ -54,7 +57,7 @@ _LORA_KEYS = {
     "cogvideox": ("transformer.transformer_blocks.0.attn1.to_q", COG_DIM),
 }
 _REMOVED = {
-    *("CLIPLoader", "CLIPVisionLoader", "CLIPVisionEncode", "VAELoader", "LoadImage", "ImageScale"),
+    *("CLIPLoader", "DualCLIPLoader", "CLIPVisionLoader", "CLIPVisionEncode", "VAELoader", "LoadImage", "ImageScale"),
     *("LatentCut", "VAEDecode", "VAEDecodeAudio", "CreateVideo", "SaveVideo", "PSACompare"),
 }
 # Two more than the longest warm-up.
@@ -96,9 +99,11 @@ def cut_down(graph: dict[str, Any]) -> Graph:
         kind, inputs = node["class_type"], node["inputs"]
         if kind in _REMOVED:
             del small[key]
+        elif kind == "CLIPTextEncode" and host in _FROM_CONFIG:
+            small[key] = _prompt(int(key))
         elif kind == "CLIPTextEncode":
             small[key] = _node("PSATestText", tokens=host.text_tokens, dim=TEXT_DIM, seed=int(key))
-        elif kind in ("EmptyHunyuanLatentVideo", "Wan22ImageToVideoLatent"):
+        elif kind in ("EmptyHunyuanLatentVideo", "EmptyHunyuanVideo15Latent", "Wan22ImageToVideoLatent"):
             small[key] = _node("PSATestLatent", **latent)
         elif kind == "WanImageToVideo":
             pair = {name: inputs[name] for name in ("positive", "negative")}
@@ -108,10 +113,10 @@ def cut_down(graph: dict[str, Any]) -> Graph:
             for slot, name in enumerate(("positive", "negative")):
                 _redirect(small, [key, slot], inputs[name])
             del small[key]
-        elif kind == "UNETLoader" and host is _MINIMAX_H3:
+        elif kind == "UNETLoader" and host in _FROM_CONFIG:
             small[key] = _node("PSATestFamily", family=host.name, more="{}")
         elif kind == "MiniMaxH3ImageToVideo":
-            small[key] = _node("PSATestPrompt", tokens=16, dim=TEXT_DIM, seed=3, mask="none", entries="{}")
+            small[key] = _prompt(3)
             streams = _append(small, "PSATestStreams", shapes=json.dumps(_H3_STREAMS), nonce=0)
             _redirect(small, [key, 1], streams)
         elif kind in ("KSampler", "BasicScheduler"):
@@ -139,6 +144,10 @@ def _write_parts(host: Host, target: Path, parts: int) -> None:
     for part in range(parts):
         name = target.name.replace("-00001-", f"-{part + 1:05d}-")
         save_file(dict(weights[part::parts]), target.with_name(name))
+
+
+def _prompt(seed: int) -> dict[str, Any]:
+    return _node("PSATestPrompt", tokens=16, dim=TEXT_DIM, seed=seed, mask="none", entries="{}")
 
 
 def _node(class_type: str, **inputs: Any) -> dict[str, Any]:

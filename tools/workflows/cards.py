@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 _TINY, _WAN21, _WAN22, _COGVIDEOX, _COGVIDEOX15 = "#c2702d", "#2a6f8f", "#6d549c", "#2f7d5b", "#80852c"
-_MINIMAX = "#a33f4e"
+_MINIMAX, _HUNYUAN = "#a33f4e", "#3b4a8c"
 
 
 class Card(NamedTuple):
@@ -36,6 +36,7 @@ CARDS = {
     "wan22_i2v_a14b": Card(("Wan 2.2", "A14B", "image"), _WAN22),
     "wan22_i2v_a14b_4steps": Card(("Wan 2.2 A14B", "image", "4 steps"), _WAN22),
     "minimax_h3_t2v": Card(("MiniMax", "H3", "text, sound"), _MINIMAX),
+    "hunyuan_video_15_t2v": Card(("Hunyuan", "Video 1.5", "text"), _HUNYUAN),
     "cogvideox_5b_t2v": Card(("CogVideoX", "5B", "text"), _COGVIDEOX),
     "cogvideox_5b_i2v": Card(("CogVideoX", "5B", "image"), _COGVIDEOX),
     "cogvideox_5b_psa_4steps": Card(("CogVideoX 5B", "PSA LoRA", "4 steps"), _COGVIDEOX),

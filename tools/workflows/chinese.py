@@ -24,6 +24,7 @@ CHINESE: dict[str, str] = {
     "Wan 2.2 A14B, image to video": "Wan 2.2 A14B，图生视频",
     "Wan 2.2 A14B, image to video in 4 steps": "Wan 2.2 A14B，4 步图生视频",
     "MiniMax H3, text to video with sound": "MiniMax H3，文生有声视频",
+    "HunyuanVideo 1.5, text to video": "HunyuanVideo 1.5，文生视频",
     "CogVideoX-5B, text to video": "CogVideoX-5B，文生视频",
     "CogVideoX-5B, image to video": "CogVideoX-5B，图生视频",
     "CogVideoX-5B in 4 steps, with the PSA LoRA": "CogVideoX-5B，使用 PSA LoRA，4 步",
@@ -48,6 +49,11 @@ CHINESE: dict[str, str] = {
     ),
     "1344 x 768, 124 frames at 24 a second (37,296 tokens of video), 20 steps. Text and sound stay exact for every token of "
     "the video.": "1344 x 768，124 帧，每秒 24 帧（视频 37,296 个 token），20 步。对视频的每个 token，文本和声音都保持精确。",
+    "1280 x 720, 121 frames at 24 a second (111,600 tokens of video), 20 steps. The text stays exact for every token of the "
+    "video.": "1280 x 720，121 帧，每秒 24 帧（视频 111,600 个 token），20 步。对视频的每个 token，文本都保持精确。",
+    "Out of memory in VAE Decode: take VAE Decode (Tiled) in its place.": (
+        "“VAE 解码”显存不足时，换用“VAE 解码（分块）”。"
+    ),
     "A start image: connect a Load Image to `first_frame`.": "起始图像：把“加载图像”接到 `first_frame`。",
     "With the turbo LoRA put its loader before the patch, and take its 8 steps: `quality` fits them.": (
         "使用 turbo LoRA 时，把它的加载器放在补丁之前，并采用它的 8 步：`quality` 与之相适。"

@@ -85,6 +85,16 @@ MINIMAX_H3_TEXT = _minimax("text_encoders", "qwen3vl_32b_minimax_h3_nvfp4_awq.sa
 MINIMAX_H3_VAE = _minimax("vae", "minimax_h3_video_vae_fp16.safetensors")
 MINIMAX_H3_AUDIO_VAE = _minimax("vae", "minimax_h3_audio_vae_fp32.safetensors")
 
+
+def _hunyuan_video_15(folder: str, name: str) -> ModelFile:
+    return ModelFile("Comfy-Org/HunyuanVideo_1.5_repackaged", f"split_files/{folder}/{name}", folder)
+
+
+HUNYUAN_VIDEO_15 = _hunyuan_video_15("diffusion_models", "hunyuanvideo1.5_720p_t2v_fp16.safetensors")
+HUNYUAN_VIDEO_15_TEXT = _hunyuan_video_15("text_encoders", "qwen_2.5_vl_7b_fp8_scaled.safetensors")
+HUNYUAN_VIDEO_15_GLYPHS = _hunyuan_video_15("text_encoders", "byt5_small_glyphxl_fp16.safetensors")
+HUNYUAN_VIDEO_15_VAE = _hunyuan_video_15("vae", "hunyuanvideo15_vae_fp16.safetensors")
+
 T5 = ModelFile("comfyanonymous/flux_text_encoders", "t5xxl_fp8_e4m3fn_scaled.safetensors", "text_encoders")
 COGVIDEOX_VAE = ModelFile("Comfy-Org/void-model", "vae/cogvideox_vae.safetensors", "vae")
 

@@ -14,7 +14,7 @@ from .test_workflows import exported
 
 NAMES = [name for name, workflow in WORKFLOWS.items() if not workflow.runs_here]
 # Each would have another reason where a workflow were wired or set wrongly.
-EXPECTED = {"cross-attention", "warm-up"}
+EXPECTED = {"cross-attention", "attention within the prompt", "warm-up"}
 
 
 @pytest.mark.usefixtures("stand_ins")
