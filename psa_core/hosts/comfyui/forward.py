@@ -49,7 +49,7 @@ class Forward:
         prompts: that the batch consists of.
         previous: the override that would have run without the pack, or None for the model's own attention.
         options: ComfyUI's ``transformer_options`` of this forward.
-        calls: self-attention calls so far, which number the layers of models that do not.
+        calls: the video's self-attention calls so far, which number the layers of models that do not.
         calls_by_layer: the same by layer, of which VACE's blocks and the model's own share one.
         reached: whether there was an attention call at all.
     """
@@ -73,24 +73,35 @@ class Forward:
         """Run one call, sparse or as it would have run without the pack; arguments as of ComfyUI's overrides."""
         self.reached = True
         if self.model is None:
-            return self._dense(UNKNOWN_MODEL, None, func, args, kwargs)
+            return self._dense(UNKNOWN_MODEL, False, None, func, args, kwargs)
         call = _read_or_none(args, kwargs)
         if call is None:
-            return self._dense(UNREADABLE, None, func, args, kwargs)
+            return self._dense(UNREADABLE, False, None, func, args, kwargs)
         layout = self.model.layout(self.inputs, call.request, call.options)
-        place = self._place(call, layout, self.model)
-        reason = self._dense_reason(call, layout, place, self.model)
+        other = self.model.other(self.inputs, call.request, layout, call.options)
+        is_self = call.request.q_tokens == call.request.k_tokens
+        # Layers are numbered by the video's own calls alone, whatever else there is in a block.
+        is_video = is_self and not other
+        place = self._place(call, layout, self.model, is_video)
+        request = call.request._replace(prompts=self.model.prompts(self.inputs), other=other)
+        reason = first_reason(COMFYUI, request) or self.run.dense_reason(call.q, call.k, place)
         if reason is not None:
-            layer = place.layer if call.q.shape[2] == call.k.shape[2] else None
-            return self._dense(reason, layer, func, args, kwargs)
+            return self._dense(reason, is_self, place.layer if is_video else None, func, args, kwargs)
         out = self.run.attend(call.q, call.k, call.v, place)
         return out if call.keep_heads else out.transpose(1, 2).flatten(2)
 
     def _dense(
-        self, reason: str, layer: int | None, func: Override, args: tuple[Any, ...], kwargs: dict[str, Any]
+        self,
+        reason: str,
+        is_self: bool,
+        layer: int | None,
+        func: Override,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
     ) -> torch.Tensor:
         previous = self.previous
-        if is_model_sparse_attention(previous) and layer is not None:
+        # It takes no call of another kind.
+        if is_model_sparse_attention(previous) and is_self:
             if reason in EXPECTED:
                 # Dense is what the settings ask for here, and it would not be.
                 previous = beneath(previous)
@@ -99,10 +110,10 @@ class Forward:
         with self.run.report.dense_call(reason, self.device, self.step, layer):
             return func(*args, **kwargs) if previous is None else previous(func, *args, **kwargs)
 
-    def _place(self, call: _Call, layout: Layout, model: VideoModel) -> Place:
+    def _place(self, call: _Call, layout: Layout, model: VideoModel, is_video: bool) -> Place:
         layer = model.layer(self.calls, call.options)
         nth = self.calls_by_layer[layer]
-        if call.q.shape[2] == call.k.shape[2]:
+        if is_video:
             self.calls += 1
             self.calls_by_layer[layer] += 1
         references = None if self.leading is None else (self.leading, layout.trailing)
@@ -117,11 +128,6 @@ class Forward:
         """The frames of a context window; None outside of one."""
         frames = getattr(self.options.get("context_window"), "index_list", None)
         return None if frames is None else tuple(frames)
-
-    def _dense_reason(self, call: _Call, layout: Layout, place: Place, model: VideoModel) -> str | None:
-        other = model.other(self.inputs, call.request, layout, call.options)
-        request = call.request._replace(prompts=model.prompts(self.inputs), other=other)
-        return first_reason(COMFYUI, request) or self.run.dense_reason(call.q, call.k, place)
 
 
 # ComfyUI runs the forwards of several GPUs in threads.

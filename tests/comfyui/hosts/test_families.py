@@ -162,6 +162,15 @@ def test_guidance_with_prompts_of_other_lengths(comfyui: ComfyUI, name: str) -> 
     assert relative_error(comfyui.client.latent(result), dense) < 1e-4
 
 
+@pytest.mark.parametrize("name", ["LTX-2", "MiniMax H3", "HunyuanVideo", "Kandinsky 5"])
+def test_layers_are_those_of_the_video(comfyui: ComfyUI, name: str) -> None:
+    case = CASES[name]
+    graph = sampled(case.family, psa(schedule={"dense_layers": str(case.sparse - 1)}, unknown_models="video"))
+    shown = line(comfyui.client.run(graph), graph)
+    assert shown.sparse == STEPS * (case.sparse - 1)
+    assert shown.reasons["dense layer"] == STEPS
+
+
 def test_a_radial_mask_keeps_sinks_and_cuts_the_video(comfyui: ComfyUI) -> None:
     case = CASES["HunyuanVideo, reference"]
     graph = sampled(case.family, psa(mask={}, unknown_models="video"))
