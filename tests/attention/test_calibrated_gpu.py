@@ -89,8 +89,8 @@ def test_each_head_runs_as_alone_with_its_recipe(shape: Shape, dtype: torch.dtyp
     heads = shape.batch, shape.heads
     of_head = torch.randperm(len(RECIPES))[: math.prod(heads)].view(heads).to(CUDA)
     choice = Choice(RECIPES, of_head, torch.zeros(heads, device=CUDA), torch.zeros(2, *heads, device=CUDA))
-    out, info, _ = sparse_attention(*qkv, config, GRID, text_in_front(TEXT), None, "triton", choice)
-    levels = info().levels
+    attended = sparse_attention(*qkv, config, GRID, text_in_front(TEXT), None, "triton", choice)
+    out, levels = attended.out, attended.info().levels
     for b, h in itertools.product(*map(range, heads)):
         recipe, head = RECIPES[of_head[b, h]], (slice(b, b + 1), slice(h, h + 1))
         alone, info_alone = pyramid_sparse_attention(
