@@ -8,7 +8,7 @@ from ..block_list.build import BlockList
 from ..kernel_table import HOPPER
 from ..pyramid.rows import Pyramid
 from ..refusals import refusal
-from ..reorder.orders import Orders, first_order
+from ..reorder.orders import Orders, as_they_lie
 from .triton import pyramid_attention_triton
 
 
@@ -37,12 +37,12 @@ def hopper_refusal(device: torch.device, dtype: torch.dtype, head_dim: int) -> s
 
 
 def _trial(device: torch.device, dtype: torch.dtype, head_dim: int) -> None:
-    """Run the kernel for Hopper once, with and without orders."""
+    """Run the kernel for Hopper once, as calibrated attention does."""
     from ..block_list.build import build_block_list
     from ..pyramid.rows import build_pyramid
     from .hopper import pyramid_attention_hopper
 
     x = torch.ones(1, 1, 256, head_dim, device=device, dtype=dtype)
-    block_list = build_block_list(torch.ones(1, 1, 2, 2, dtype=torch.uint8, device=device), 8, 128, 256, "triton")
-    for orders in (None, Orders(torch.arange(256, device=device)[None], first_order(1, 1, device))):
-        pyramid_attention_hopper(x, x, x, block_list, build_pyramid(x, x, 8, "triton", orders), 128, orders)
+    block_list = build_block_list(torch.ones(1, 1, 2, 2, dtype=torch.uint8, device=device), 128, 128, 256, "triton")
+    orders = as_they_lie(1, 1, 256, device)
+    pyramid_attention_hopper(x, x, x, block_list, build_pyramid(x, x, 128, "triton", orders), 128, orders)
