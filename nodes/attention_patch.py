@@ -97,7 +97,8 @@ class PSAAttentionPatch(io.ComfyNode):
                     default=VIDEO,
                     tooltip=(
                         "Models that the pack does not know: video takes those that make videos, with tokens in the "
-                        "order they have and without static masks; all takes images too; off leaves them dense."
+                        "order they have and without static masks; all takes images too; off leaves all models dense "
+                        "but Wan and CogVideoX."
                     ),
                     optional=True,
                     advanced=True,
