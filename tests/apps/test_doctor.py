@@ -119,6 +119,18 @@ def test_everything_is_checked_and_measured_against_the_host_s_own() -> None:
 
 
 @pytest.mark.usefixtures("pretended")
+def test_where_a_gpu_has_it_int8_is_measured_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(measure, "precisions", lambda *_: ("bf16", "int8"))
+    steps: list[tuple[int, int]] = []
+    diagnosis = diagnose(SMALL, progress=lambda done, whole: steps.append((done, whole)))
+    (row,) = [row for row in diagnosis.results.rows if row.precision is not None]
+    assert row.precision == "int8"
+    assert row.ms
+    assert "n = 128, mean, int8" in diagnosis.text()
+    assert max(done for done, _ in steps) <= steps[-1][1]
+
+
+@pytest.mark.usefixtures("pretended")
 def test_without_a_host_torch_s_choice_is_what_ratios_are_against() -> None:
     results = diagnose(SMALL).results
 
@@ -373,11 +385,14 @@ def test_the_whole_measurement_on_this_gpu(tmp_path: Path) -> None:
     document = json.loads(file.read_text(encoding="utf-8"))
     print(json.dumps(document, indent=1))
     assert document["not_measured"] is None
-    rows = {row["preset"] or row["attention"]: row for row in document["rows"]}
+    rows = {row["preset"] or row["precision"] or row["attention"]: row for row in document["rows"]}
     for name in (TORCH, "psa_balanced", PSA):
         assert rows[name]["ms"] > 0
         assert rows[name]["ratio"] > 0
         assert rows[name]["error"] < 1e-2
+    if torch.cuda.get_device_capability() >= (8, 9) and torch.cuda.get_device_capability()[0] != 10:
+        assert rows["int8+fp8"]["ms"] > 0
+        assert rows["int8+fp8"]["error"] < 5e-2
     assert rows[TORCH]["ratio"] == 1
     assert all(row["refusal"] for row in document["rows"] if row["ms"] is None)
     # Of these a part compiles kernels the first time.

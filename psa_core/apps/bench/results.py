@@ -45,6 +45,7 @@ class Row:
         importance, block_n, density, tail: of our settings; None where they mean nothing. ``tail``: all other blocks
             are pooled to one row instead of skipped.
         preset: name of the preset that our settings are.
+        precision: of ours at level 1; None for that of the tensors.
         stage: ``"whole op"``, or a part of it.
         mask: the radial mask, if there is one.
         refusal: why there are no numbers.
@@ -71,6 +72,7 @@ class Row:
     refusal: str | None = None
     mask: str | None = None
     preset: str | None = None
+    precision: str | None = None
 
     @classmethod
     def of(cls, part: str, case: Case, attention: str, **more: Any) -> Row:

@@ -63,8 +63,8 @@ def attention_name(row: Row) -> str:
         return row.attention
     if row.preset is not None:
         return f"PSA, preset {row.preset}"
-    tail = ", rest pooled" if row.tail else ""
-    return f"PSA, n = {row.block_n}, {row.importance}{tail}"
+    more = f"{', rest pooled' if row.tail else ''}{f', {row.precision}' if row.precision else ''}"
+    return f"PSA, n = {row.block_n}, {row.importance}{more}"
 
 
 def markdown(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:

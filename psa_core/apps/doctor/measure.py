@@ -11,6 +11,7 @@ from typing import NamedTuple
 import torch
 
 from ...ops.backends import BackendError
+from ...ops.precision import PRECISIONS, precisions
 from ..bench.cases import Case
 from ..bench.inputs import Inputs, video_inputs
 from ..bench.ours import Setting, psa_contender
@@ -25,8 +26,8 @@ Progress = Callable[[int, int], None]
 _PART = "doctor"
 _EFFORT = Effort(rounds=3, least=1, seconds=15.0)
 # Beside the preset: the README's measured setting, so that a card compares with those there.
-_SETTINGS = (Setting("mean"),)
-# Each contender runs five times at the least, and there are seven.
+_SETTING = Setting("mean")
+# Each contender runs five times at the least, and there are eight.
 _SECONDS_A_CALL = 0.8
 _PROBED_HEADS, _PROBED_TOKENS = 8, 16_384
 
@@ -84,7 +85,7 @@ def _measure(clip: Clip, host: HostAttention | None, device: torch.device, progr
     case = replace(case, heads=_heads_in_time(case, device))
     inputs = video_inputs(case, device, DTYPE)
     dense = _dense(case, inputs, host)
-    steps, whole = itertools.count(1), (len(dense) + 1 + len(_SETTINGS)) * (2 + _EFFORT.rounds)
+    steps, whole = itertools.count(1), (len(dense) + 1 + len(_settings(case, device))) * (2 + _EFFORT.rounds)
     names = [contender.row.attention for contender in dense if isinstance(contender, Contender)]
     contenders = itertools.chain(dense, _ours(case, clip, inputs))
     rows = side_by_side(contenders, _EFFORT, names, lambda: progress(next(steps), whole))
@@ -102,16 +103,23 @@ def _dense(case: Case, inputs: Inputs, host: HostAttention | None) -> list[Conte
 
 
 def _ours(case: Case, clip: Clip, inputs: Inputs) -> Iterator[Contender | Row]:
-    """The family's default preset as a run would take it, and the settings."""
+    """The family's default preset as a run would take it, and the settings in the tensors' precision and in INT8."""
     name = clip.family.default
     preset = clip.family.presets[name]
     default = Row.of(_PART, case, PSA, importance=preset.importance, block_n=preset.block_n, preset=name)
-    settings = ((setting.row(_PART, case), setting.config(case)) for setting in _SETTINGS)
+    chosen = _settings(case, inputs.q.device)
+    settings = ((setting.row(_PART, case), setting.config(case)) for setting in chosen)
     for row, config in ((default, preset), *settings):
         try:
             yield replace(psa_contender(row, case, config, inputs), rival=True)
         except Exception as failure:
             yield refused(row, failure)
+
+
+def _settings(case: Case, device: torch.device) -> tuple[Setting, ...]:
+    """One setting in the precision of the tensors, and in the coarsest that the GPU has."""
+    coarsest = precisions(device, DTYPE, case.head_dim)[-1]
+    return (_SETTING, *([replace(_SETTING, precision=coarsest)] if coarsest != PRECISIONS[0] else []))
 
 
 def _heads_in_time(case: Case, device: torch.device) -> int:
