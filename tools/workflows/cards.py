@@ -25,6 +25,7 @@ class Card(NamedTuple):
 CARDS = {
     "tiny_video": Card(("PSA",), _TINY),
     "tiny_video_compare": Card(("dense | PSA",), _TINY),
+    "tiny_calibration": Card(("calibration",), _TINY),
     "wan21_t2v_1_3b": Card(("Wan 2.1", "1.3B", "text"), _WAN21),
     "wan21_t2v_14b": Card(("Wan 2.1 14B",), _WAN21, draws_itself=True),
     "wan21_i2v_14b": Card(("Wan 2.1", "14B", "image"), _WAN21),

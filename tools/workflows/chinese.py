@@ -13,6 +13,7 @@ CHINESE: dict[str, str] = {
     # Titles.
     "Tiny model: PSA at work, nothing to download": "微型模型：看 PSA 如何工作，无需下载",
     "Tiny model: dense beside PSA": "微型模型：稠密与 PSA 对比",
+    "Tiny model: a calibration, saved and taken over": "微型模型：保存并沿用校准",
     "Wan 2.1 1.3B, text to video": "Wan 2.1 1.3B，文生视频",
     "Wan 2.1 14B, text to video": "Wan 2.1 14B，文生视频",
     "Wan 2.1 14B, image to video": "Wan 2.1 14B，图生视频",
@@ -37,6 +38,10 @@ CHINESE: dict[str, str] = {
     ),
     "The bundled model sampled twice with one seed, dense and sparse. PSA Compare shows how near they are, PSA Report what "
     "attention did.": "自带模型用同一种子采样两次：稠密和稀疏。“PSA 对比”显示两者有多接近，“PSA 报告”显示注意力做了什么。",
+    "The first run measures which recipe suits each head of the bundled model, and Save Calibration writes it into a file. "
+    "Later runs load it and measure nothing.": (
+        "第一次运行测量自带模型的每个头最适合哪种方案，“保存校准”把结果写入文件。之后的运行加载它，不再测量。"
+    ),
     "832 x 480, 81 frames (32,760 tokens), 30 steps. The first steps stay dense, the others run sparse.": (
         "832 x 480，81 帧（32,760 个 token），30 步。最初几步保持稠密，其余稀疏运行。"
     ),
@@ -121,6 +126,13 @@ CHINESE: dict[str, str] = {
     ),
     "`quality` at `fast` and at `near_dense`: how near the videos are, and at what density.": (
         "`quality` 分别选 `fast` 和 `near_dense`：看看两个视频有多接近，密度又是多少。"
+    ),
+    "Run, press R so that Load Calibration lists the file, and run again: the error on PSA Attention Patch is then that of "
+    "recipes from the first run.": (
+        "运行后按 R，使“加载校准”列出该文件，再运行一次：此时“PSA 注意力补丁”上的误差就是第一次运行所选方案的误差。"
+    ),
+    "With `mine.yaml` from `user/psa_presets/calibrations` beside a graph, every head does the same elsewhere.": (
+        "把 `user/psa_presets/calibrations` 中的 `mine.yaml` 与工作流一起分享，每个头在别处也会采用同样的方案。"
     ),
     "Only the PSA half runs again when `quality` changes.": "更改 `quality` 后，只有 PSA 那一半会重新运行。",
     "`attention`: `dense` in the Preset Loader, same seed: the baseline to compare with.": (

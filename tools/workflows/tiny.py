@@ -19,10 +19,10 @@ def _load(canvas: Canvas) -> tuple[Output, Output]:
     return model, Output(model.node, 1)
 
 
-def _psa(canvas: Canvas, model: Output) -> Output:
+def _psa(canvas: Canvas, model: Output, **inputs: Output) -> Output:
     canvas.group("PSA")
-    # Plain torch runs on any machine.
-    return patch(canvas, model, backend="torch")
+    # Plain torch runs on any machine, and sparse though the clip is too short to gain from it.
+    return patch(canvas, model, backend="torch", min_tokens=1, **inputs)
 
 
 def _prompts(canvas: Canvas) -> tuple[Output, Output]:
@@ -35,13 +35,26 @@ def _prompts(canvas: Canvas) -> tuple[Output, Output]:
 
 def _tiny(canvas: Canvas) -> None:
     model, vae = _load(canvas)
-    patched = _psa(canvas, model)
+    _sample_and_show(canvas, _psa(canvas, model), vae, "psa_tiny")
+
+
+def _tiny_calibration(canvas: Canvas) -> None:
+    model, vae = _load(canvas)
+    # On the first run there is nothing to load.
+    loaded = canvas.add("PSALoadCalibration", calibration="mine", otherwise="measure anew")
+    patched = _psa(canvas, model, calibration=loaded)
+    samples = _sample_and_show(canvas, patched, vae, "psa_tiny_calibration")
+    canvas.add("PSASaveCalibration", model=patched, samples=samples, name="mine", overwrite=False)
+
+
+def _sample_and_show(canvas: Canvas, patched: Output, vae: Output, prefix: str) -> Output:
     conditioning = _prompts(canvas)
     latent = empty_video(canvas, *SIZE)
     canvas.group("Sample and save")
     samples = sample(canvas, patched, conditioning, latent, **HOW)
-    save_video(canvas, samples, vae, FPS, "psa_tiny")
+    save_video(canvas, samples, vae, FPS, prefix)
     report(canvas, samples, patched)
+    return samples
 
 
 def _tiny_compare(canvas: Canvas) -> None:
@@ -80,6 +93,20 @@ TINY = (
             "Only the PSA half runs again when `quality` changes.",
         ),
         _tiny_compare,
+        runs_here=True,
+    ),
+    Workflow(
+        "tiny_calibration",
+        "Tiny model: a calibration, saved and taken over",
+        "The first run measures which recipe suits each head of the bundled model, and Save Calibration writes it into "
+        "a file. Later runs load it and measure nothing.",
+        (
+            WORDS,
+            "Run, press R so that Load Calibration lists the file, and run again: the error on PSA Attention Patch is "
+            "then that of recipes from the first run.",
+            "With `mine.yaml` from `user/psa_presets/calibrations` beside a graph, every head does the same elsewhere.",
+        ),
+        _tiny_calibration,
         runs_here=True,
     ),
 )

@@ -153,6 +153,15 @@ def test_uses_core_and_this_pack_alone(name: str, comfyui: ComfyUI) -> None:
         assert module == "nodes" or module.startswith(("comfy_extras.", "custom_nodes.psa")), module
 
 
+@pytest.mark.parametrize("name", RUN_HERE)
+def test_what_runs_anywhere_runs_sparse_though_its_clip_is_short(name: str) -> None:
+    graph = exported(name)
+    (latent,) = (node["inputs"] for node in graph.values() if node["class_type"] == "EmptyHunyuanLatentVideo")
+    tokens = ((latent["length"] - 1) // 4 + 1) * (latent["height"] // 16) * (latent["width"] // 16)
+    (patch,) = (node["inputs"] for node in graph.values() if node["class_type"] == "PSAAttentionPatch")
+    assert 0 < patch["min_tokens"] <= tokens
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_note_names_every_file(name: str, presets: Presets) -> None:
     workflow = WORKFLOWS[name]
