@@ -15,6 +15,7 @@ _COMMON = {
     "min_tokens": 0,
     "text_length": 0,
     "attn_impl": _DEFAULTS.attn_impl,
+    "precision": _DEFAULTS.precision,
     "verbose": False,
     "description": "",
 }
