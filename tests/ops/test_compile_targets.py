@@ -17,7 +17,7 @@ SHARED_LIMITS = {80: 163, 86: 99, 89: 99, 90: 227, 100: 227, 120: 99, "gfx942": 
 # Bytes of stack a thread, by Triton 3.6, 3.8 and 3.9, for what waits for the end of the loop over tiles or for the
 # branch for the last tile of a level. Everything else spills nothing.
 STATED_SPILLS = {("attention", 120): 8, ("attention", 90): 152, ("hopper attention", 90): 120}
-STATED_SPILLS |= {("int8 attention", 80): 32, ("int8+fp8 attention", 90): 112}
+STATED_SPILLS |= {("int8 attention", 80): 32, ("int8+fp8 attention", 120): 40, ("levels by quota", 90): 8}
 STATED_SPILLS |= {("attention", "gfx1201"): 44, ("importance", "gfx1201"): 16, ("importance sum", "gfx1201"): 20}
 STATED_SPILLS |= {
     ("importance by head", "gfx1201"): 20,

@@ -23,7 +23,7 @@ from research.tiny_video.score import read_clip
 from ..client import PromptFailedError, PromptRejectedError
 from ..conftest import ComfyUI
 from ..graphs import Graph, Link, Patch
-from ..psa import LEVEL_1_ONLY, line, psa, relative_error
+from ..psa import LEVEL_1_ONLY, line, psa, psa_default, relative_error
 
 LAYERS, HEADS = 12, 2
 PROMPT = "a red circle moving left and a green star over navy stripes"
@@ -122,6 +122,16 @@ def test_sparse_attention_changes_the_video_and_level_1_alone_does_not(comfyui: 
     assert shown.density < 0.9
     full = comfyui.client.sample(_graph(SMALL, patch=psa(**LEVEL_1_ONLY)))
     assert relative_error(full, dense) < 1e-4
+
+
+def test_a_patch_alone_knows_the_model(comfyui: ComfyUI) -> None:
+    graph = _graph(SMALL, patch=psa_default(min_tokens=0, quality="fast", unknown_models="video"))
+    shown = line(comfyui.client.run(graph), graph)
+    assert shown.sparse > 0
+    assert shown.reasons.keys() == {"cross-attention", "warm-up"}
+    # As the first release took it.
+    graph = _graph(SMALL, patch=psa_default(min_tokens=0))
+    assert "240 tokens are fewer than min_tokens = 8192" in line(comfyui.client.run(graph), graph).reasons
 
 
 def test_words_that_the_model_does_not_know_are_refused_before_anything_runs(comfyui: ComfyUI) -> None:

@@ -42,7 +42,7 @@ def model_of(base_model: Any, unknown_models: str) -> VideoModel | None:
     """
     known, images = recognise(base_model), unknown_models == ALL
     if unknown_models == OFF:
-        return dataclasses.replace(known, as_before=True) if isinstance(known, FIRST) else None
+        return known.before() if known is not None and isinstance(known, FIRST) else None
     if known is None:
         return AnyModel.of(base_model, images)
     return known if isinstance(known, FIRST) else dataclasses.replace(known, images=images)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -83,6 +84,10 @@ class VideoModel:
     def frames_per_token(self) -> int:
         """Video frames behind a frame of tokens, in which scenes are counted."""
         return self.frames_per_latent * self.patch_size[0]
+
+    def before(self) -> VideoModel:
+        """The model as the first release took it, for graphs from then."""
+        return dataclasses.replace(self, as_before=True)
 
     def grid(self, latent: tuple[int, ...]) -> Grid | None:
         """Video tokens of a latent ``[B, C, T, H, W]``, which models pad to whole patches; None for other latents."""

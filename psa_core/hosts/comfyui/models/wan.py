@@ -15,6 +15,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -45,6 +46,10 @@ class Wan(VideoModel):
         sizes = tuple(unet["patch_size"]), heads, dim // heads, unet.get("num_layers")
         return cls(_family(unet), *sizes, variant, takes_reference=bool(unet.get("in_dim_ref_conv")))
 
+    def before(self) -> Wan:
+        family = _SMALL if self.family == _TINY else self.family
+        return dataclasses.replace(self, family=family, as_before=True)
+
     def layout(self, inputs: Inputs, request: Request, options: Mapping[str, Any]) -> Layout:
         added = inputs.conditions.get("time_dim_concat")
         subjects = 0 if added is None else int(added.shape[2])
@@ -69,6 +74,11 @@ class Wan(VideoModel):
         return "attention with the pose video" if is_pose else ""
 
 
+_SMALL = "Wan2.1_1.3b"
+# The bundled model, and the width and number of its layers, which no other has.
+_TINY, _TINY_SIZES = "tiny_video", (256, 12)
+
+
 def _family(unet: dict[str, Any]) -> str:
     if unet.get("out_dim") == 48:
         return "Wan2.2_5B"
@@ -76,7 +86,9 @@ def _family(unet: dict[str, Any]) -> str:
     image_channels = unet.get("in_dim") == 36 and unet.get("model_type") == "t2v"
     if image_channels or unet.get("model_type") in ("camera_2.2", "s2v", "animate"):
         return "Wan2.2_A14B"
-    return "Wan2.1_14b" if unet["dim"] >= 5120 else "Wan2.1_1.3b"
+    if (unet["dim"], unet.get("num_layers")) == _TINY_SIZES:
+        return _TINY
+    return "Wan2.1_14b" if unet["dim"] >= 5120 else _SMALL
 
 
 def _is_pose(request: Request, grid: Grid) -> bool:
