@@ -17,7 +17,7 @@ from ..packed.triton import pack_triton
 from ..pyramid.rows import Pyramid
 from ..reorder.orders import Orders, order_tensors
 from ..reorder.triton import order_start
-from .triton import _attend
+from .triton import attend_level, attend_pooled, load_queries, locate_tile, store_output
 
 try:
     from triton.tools.tensor_descriptor import TensorDescriptor
@@ -116,26 +116,10 @@ def _quantised_attention(
     INT8_TOP: tl.constexpr, V_TOP: tl.constexpr, TMA: tl.constexpr, STAGES: tl.constexpr,
 ):  # fmt: skip
     """One tile of queries of one head. With EXACT some heads read the keys and values themselves."""
-    TILES: tl.constexpr = BLOCK_M // TILE_M
-    q_blocks = tl.cdiv(q_tokens, BLOCK_M)
-    work_tile = tl.program_id(0) // TILES
-    if ORDERED:
-        # GPUs start programs in order. The longest come first, so that the last to finish have little left to do.
-        work_tile = tl.load(order_ptr + work_tile)
-    b = (work_tile // q_blocks // heads).to(tl.int64)
-    h = (work_tile // q_blocks % heads).to(tl.int64)
-    query_block = (work_tile % q_blocks).to(tl.int64)
-    first = (work_tile % q_blocks) * BLOCK_M + tl.program_id(0) % TILES * TILE_M
-    slot = tl.arange(0, TILE_M)
-    d = tl.arange(0, D)
-    token = tl.minimum(first + slot, q_tokens - 1)
+    b, h, query_block, first = locate_tile(order_ptr, heads, q_tokens, BLOCK_M, TILE_M, ORDERED)
     head = b * heads + h
-    first_index = 0
-    if REORDER:
-        first_index = order_start(of_head_ptr, head, k_tokens)
-        token = tl.load(q_index_ptr + (order_start(q_of_head_ptr, head, q_tokens) + token))
-    q = tl.load(q_ptr + b * q_stride_b + h * q_stride_h + token.to(tl.int64)[:, None] * q_stride + d[None, :])
-
+    q_ptr += b * q_stride_b + h * q_stride_h
+    q = load_queries(q_ptr, q_stride, q_index_ptr, q_of_head_ptr, head, first, q_tokens, D, TILE_M, REORDER)
     blocks_ptr += b * blocks_stride_b + h * blocks_stride_h + query_block * k_blocks
     spans_ptr += b * spans_stride_b + h * spans_stride_h + query_block * N_LEVELS
     pooled_k_ptr += head * pooled_rows * D
@@ -144,35 +128,28 @@ def _quantised_attention(
     row_max = tl.full([TILE_M], float("-inf"), tl.float32)
     row_sum = tl.zeros([TILE_M], tl.float32)
 
-    span_of_first = tl.load(spans_ptr)
-    pooled_blocks = blocks_ptr
-    span = span_of_first
-    for level in range(1, N_LEVELS):
-        log_rows = LOG_BLOCK_N - level
-        pooled_blocks += tl.cdiv(span >> TOKEN_BITS, 2 << log_rows)
-        span = tl.load(spans_ptr + level)
-        acc, row_max, row_sum = _attend(
-            acc, row_max, row_sum, q, pooled_k_ptr, pooled_v_ptr, index_ptr, first_index, D, D, pooled_blocks, span,
-            level, k_tokens, scale, D, LOG_BLOCK_N, WIDE_N, False, False,
-        )  # fmt: skip
-        rows = (k_tokens + (1 << level) - 1) >> level
-        pooled_k_ptr += rows.to(tl.int64) * D
-        pooled_v_ptr += rows.to(tl.int64) * D
+    span = tl.load(spans_ptr)
+    acc, row_max, row_sum = attend_pooled(
+        acc, row_max, row_sum, q, pooled_k_ptr, pooled_v_ptr, blocks_ptr, spans_ptr, span, k_tokens, scale,
+        D, LOG_BLOCK_N, N_LEVELS, WIDE_N,
+    )  # fmt: skip
 
     exact = False
     if EXACT:
         exact = tl.load(exact_ptr + head) != 0
         if exact:
-            acc, row_max, row_sum = _attend(
+            first_index = order_start(of_head_ptr, head, k_tokens) if REORDER else 0
+            acc, row_max, row_sum = attend_level(
                 acc, row_max, row_sum, q,
                 k_ptr + b * k_stride_b + h * k_stride_h, v_ptr + b * v_stride_b + h * v_stride_h, index_ptr,
-                first_index, k_stride, v_stride, blocks_ptr, span_of_first, 0, k_tokens, scale,
+                first_index, k_stride, v_stride, blocks_ptr, span, 0, k_tokens, scale,
                 D, LOG_BLOCK_N, WIDE_N, WIDE_N <= 1 << LOG_BLOCK_N, REORDER,
             )  # fmt: skip
     if not exact:
         # Sums so far in the units of packed values and weights, and the maximum as if keys were less their center.
         SHIFT: tl.constexpr = FP8_SHIFT if FP8 else 0
         WEIGHTS: tl.constexpr = 1 << SHIFT
+        d = tl.arange(0, D)
         v_max = tl.load(v_max_ptr + head * D + d)
         acc *= tl.where(v_max > 0, V_TOP * WEIGHTS / v_max, 0.0)[None, :]
         row_sum *= WEIGHTS
@@ -182,19 +159,13 @@ def _quantised_attention(
         steps = tl.floor(wide * tl.where(largest > 0, INT8_TOP / largest, 0.0)[:, None] + 0.5)
         acc, row_max, row_sum = _attend_packed(
             acc, row_max, row_sum, steps.to(tl.int8), largest * (scale / INT8_TOP), packed_k_ptr, k_scale_ptr,
-            packed_v_ptr, head.to(tl.int32) * n_tiles, blocks_ptr, span_of_first >> TOKEN_BITS,
+            packed_v_ptr, head.to(tl.int32) * n_tiles, blocks_ptr, span >> TOKEN_BITS,
             D, LOG_BLOCK_N, TILE_N, FP8, SHIFT, HALF_SUMS, TMA, STAGES,
         )  # fmt: skip
         acc *= (tl.load(v_max_ptr + head * D + d) / V_TOP)[None, :]
 
-    out = acc / tl.where(row_sum > 0.0, row_sum, 1.0)[:, None]
-    # Computed anew, so that positions need no registers during the loop.
-    inside = slot < q_tokens - first
-    token = first + slot
-    if REORDER:
-        token = tl.load(q_index_ptr + (order_start(q_of_head_ptr, head, q_tokens) + token), mask=inside, other=0)
-    out_at = out_ptr + b * out_stride_b + h * out_stride_h + token.to(tl.int64)[:, None] * out_stride + d[None, :]
-    tl.store(out_at, out.to(out_ptr.dtype.element_ty), mask=inside[:, None])
+    out_ptr += b * out_stride_b + h * out_stride_h
+    store_output(out_ptr, out_stride, q_index_ptr, q_of_head_ptr, head, first, q_tokens, acc, row_sum, REORDER)
 
 
 @on_device_of_first

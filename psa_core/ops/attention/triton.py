@@ -41,7 +41,7 @@ def _tokens(index_ptr, first_index, block, start, slot, n_rows, log_rows, k_toke
 
 
 @triton.jit
-def _attend(
+def attend_level(
     acc, row_max, row_sum, q, k_ptr, v_ptr, index_ptr, first_index, k_stride, v_stride, blocks_ptr, span, level,
     k_tokens, scale,
     D: tl.constexpr, LOG_BLOCK_N: tl.constexpr, TILE_N: tl.constexpr, ONE_BLOCK: tl.constexpr, REORDER: tl.constexpr,
@@ -90,6 +90,71 @@ def _attend(
     return acc, row_max, row_sum
 
 
+@triton.jit
+def locate_tile(order_ptr, heads, q_tokens, BLOCK_M: tl.constexpr, TILE_M: tl.constexpr, ORDERED: tl.constexpr):
+    """Batch entry, head, query block and first query of this program's tile."""
+    TILES: tl.constexpr = BLOCK_M // TILE_M
+    q_blocks = tl.cdiv(q_tokens, BLOCK_M)
+    work_tile = tl.program_id(0) // TILES
+    if ORDERED:
+        # GPUs start programs in order. The longest come first, so that the last to finish have little left to do.
+        work_tile = tl.load(order_ptr + work_tile)
+    b = (work_tile // q_blocks // heads).to(tl.int64)
+    h = (work_tile // q_blocks % heads).to(tl.int64)
+    query_block = (work_tile % q_blocks).to(tl.int64)
+    return b, h, query_block, (work_tile % q_blocks) * BLOCK_M + tl.program_id(0) % TILES * TILE_M
+
+
+@triton.jit
+def load_queries(
+    q_ptr, q_stride, q_index_ptr, q_of_head_ptr, head, first, q_tokens,
+    D: tl.constexpr, TILE_M: tl.constexpr, REORDER: tl.constexpr,
+):  # fmt: skip
+    """The queries of a tile ``[TILE_M, D]``; those past the last repeat it."""
+    token = tl.minimum(first + tl.arange(0, TILE_M), q_tokens - 1)
+    if REORDER:
+        token = tl.load(q_index_ptr + (order_start(q_of_head_ptr, head, q_tokens) + token))
+    return tl.load(q_ptr + token.to(tl.int64)[:, None] * q_stride + tl.arange(0, D)[None, :])
+
+
+@triton.jit
+def attend_pooled(
+    acc, row_max, row_sum, q, pooled_k_ptr, pooled_v_ptr, blocks_ptr, spans_ptr, span, k_tokens, scale,
+    D: tl.constexpr, LOG_BLOCK_N: tl.constexpr, N_LEVELS: tl.constexpr, TILE_N: tl.constexpr,
+):  # fmt: skip
+    """Online softmax over the pooled rows of all levels; ``span``: of level 1, whose blocks are listed first."""
+    for level in range(1, N_LEVELS):
+        log_rows = LOG_BLOCK_N - level
+        blocks_ptr += tl.cdiv(span >> TOKEN_BITS, 2 << log_rows)
+        span = tl.load(spans_ptr + level)
+        acc, row_max, row_sum = attend_level(
+            acc, row_max, row_sum, q, pooled_k_ptr, pooled_v_ptr, pooled_k_ptr, 0, D, D, blocks_ptr, span,
+            level, k_tokens, scale, D, LOG_BLOCK_N, TILE_N, False, False,
+        )  # fmt: skip
+        rows = (k_tokens + (1 << level) - 1) >> level
+        pooled_k_ptr += rows.to(tl.int64) * D
+        pooled_v_ptr += rows.to(tl.int64) * D
+    return acc, row_max, row_sum
+
+
+@triton.jit
+def store_output(
+    out_ptr, out_stride, q_index_ptr, q_of_head_ptr, head, first, q_tokens, acc, row_sum, REORDER: tl.constexpr
+):  # fmt: skip
+    """Divide a tile's sums and write it; zeros where nothing was kept."""
+    TILE_M: tl.constexpr = acc.shape[0]
+    D: tl.constexpr = acc.shape[1]
+    out = acc / tl.where(row_sum > 0.0, row_sum, 1.0)[:, None]
+    # Computed anew, so that positions need no registers during the loop.
+    slot = tl.arange(0, TILE_M)
+    inside = slot < q_tokens - first
+    token = first + slot
+    if REORDER:
+        token = tl.load(q_index_ptr + (order_start(q_of_head_ptr, head, q_tokens) + token), mask=inside, other=0)
+    out_at = out_ptr + token.to(tl.int64)[:, None] * out_stride + tl.arange(0, D)[None, :]
+    tl.store(out_at, out.to(out_ptr.dtype.element_ty), mask=inside[:, None])
+
+
 # Sizes change from video to video, and nothing is gained by compiling for each.
 @triton.jit(
     do_not_specialize=[
@@ -107,62 +172,33 @@ def _pyramid_attention(
     TILE_M: tl.constexpr, TILE_N: tl.constexpr, REORDER: tl.constexpr, ORDERED: tl.constexpr,
 ):  # fmt: skip
     """One tile of queries of one head."""
-    TILES: tl.constexpr = BLOCK_M // TILE_M
-    q_blocks = tl.cdiv(q_tokens, BLOCK_M)
-    work_tile = tl.program_id(0) // TILES
-    if ORDERED:
-        # GPUs start programs in order. The longest come first, so that the last to finish have little left to do.
-        work_tile = tl.load(order_ptr + work_tile)
-    b = (work_tile // q_blocks // heads).to(tl.int64)
-    h = (work_tile // q_blocks % heads).to(tl.int64)
-    query_block = (work_tile % q_blocks).to(tl.int64)
-    first = (work_tile % q_blocks) * BLOCK_M + tl.program_id(0) % TILES * TILE_M
-    slot = tl.arange(0, TILE_M)
-    d = tl.arange(0, D)[None, :]
-    token = tl.minimum(first + slot, q_tokens - 1)
-    first_index = 0
-    if REORDER:
-        first_index = order_start(of_head_ptr, b * heads + h, k_tokens)
-        token = tl.load(q_index_ptr + (order_start(q_of_head_ptr, b * heads + h, q_tokens) + token))
-    q = tl.load(q_ptr + b * q_stride_b + h * q_stride_h + token.to(tl.int64)[:, None] * q_stride + d)
-
+    b, h, query_block, first = locate_tile(order_ptr, heads, q_tokens, BLOCK_M, TILE_M, ORDERED)
+    head = b * heads + h
+    q_ptr += b * q_stride_b + h * q_stride_h
+    q = load_queries(q_ptr, q_stride, q_index_ptr, q_of_head_ptr, head, first, q_tokens, D, TILE_M, REORDER)
+    first_index = order_start(of_head_ptr, head, k_tokens) if REORDER else 0
     blocks_ptr += b * blocks_stride_b + h * blocks_stride_h + query_block * k_blocks
     spans_ptr += b * spans_stride_b + h * spans_stride_h + query_block * N_LEVELS
-    pooled_k_ptr += (b * heads + h) * pooled_rows * D
-    pooled_v_ptr += (b * heads + h) * pooled_rows * D
     acc = tl.zeros([TILE_M, D], tl.float32)
     row_max = tl.full([TILE_M], float("-inf"), tl.float32)
     row_sum = tl.zeros([TILE_M], tl.float32)
 
     span = tl.load(spans_ptr)
-    acc, row_max, row_sum = _attend(
+    acc, row_max, row_sum = attend_level(
         acc, row_max, row_sum, q,
         k_ptr + b * k_stride_b + h * k_stride_h, v_ptr + b * v_stride_b + h * v_stride_h, index_ptr,
         first_index, k_stride, v_stride, blocks_ptr, span, 0, k_tokens, scale,
         D, LOG_BLOCK_N, TILE_N, TILE_N <= 1 << LOG_BLOCK_N, REORDER,
     )  # fmt: skip
-    for level in range(1, N_LEVELS):
-        log_rows = LOG_BLOCK_N - level
-        blocks_ptr += tl.cdiv(span >> TOKEN_BITS, 2 << log_rows)
-        span = tl.load(spans_ptr + level)
-        acc, row_max, row_sum = _attend(
-            acc, row_max, row_sum, q, pooled_k_ptr, pooled_v_ptr, index_ptr, first_index, D, D, blocks_ptr, span,
-            level, k_tokens, scale, D, LOG_BLOCK_N, TILE_N, False, False,
-        )  # fmt: skip
-        rows = (k_tokens + (1 << level) - 1) >> level
-        pooled_k_ptr += rows.to(tl.int64) * D
-        pooled_v_ptr += rows.to(tl.int64) * D
+    pooled_k_ptr += head * pooled_rows * D
+    pooled_v_ptr += head * pooled_rows * D
+    acc, row_max, row_sum = attend_pooled(
+        acc, row_max, row_sum, q, pooled_k_ptr, pooled_v_ptr, blocks_ptr, spans_ptr, span, k_tokens, scale,
+        D, LOG_BLOCK_N, N_LEVELS, TILE_N,
+    )  # fmt: skip
 
-    out = acc / tl.where(row_sum > 0.0, row_sum, 1.0)[:, None]
-    # Computed anew, so that positions need no registers during the loop.
-    inside = slot < q_tokens - first
-    token = first + slot
-    if REORDER:
-        token = tl.load(
-            q_index_ptr + (order_start(q_of_head_ptr, b * heads + h, q_tokens) + token), mask=inside, other=0
-        )
-    out_at = out_ptr + b * out_stride_b + h * out_stride_h + token.to(tl.int64)[:, None] * out_stride + d
-    tl.store(out_at, out.to(out_ptr.dtype.element_ty), mask=inside[:, None])
+    out_ptr += b * out_stride_b + h * out_stride_h
+    store_output(out_ptr, out_stride, q_index_ptr, q_of_head_ptr, head, first, q_tokens, acc, row_sum, REORDER)
 
 
 INTERPRETED = not isinstance(_pyramid_attention, triton.runtime.JITFunction)
