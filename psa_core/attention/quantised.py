@@ -44,7 +44,6 @@ def attend_quantised(
     max_level: int,
     precision: str,
     orders: Orders | None = None,
-    q_orders: Orders | None = None,
     block_list: BlockList | None = None,
     exact_heads: torch.Tensor | None = None,
     measured: tuple[int, ...] = (),
@@ -54,17 +53,16 @@ def attend_quantised(
     Args:
         exact_heads: heads that are not to be quantised, where it is known which.
         measured: query blocks on which the error that quantisation adds is measured, where it is not; a head to whose
-            output it adds more than 0.02 stays exact. None to quantise all heads.
+            output it adds more than 0.02 stays exact. Empty to quantise all heads.
     """
     if block_list is None:
         block_list = build_block_list(levels, max_level, block_n, k.shape[2], "triton")
     pyramid = build_pyramid(k, v, max_level, "triton", orders)
     packed = pack_for(k, v, precision, block_m, block_n, orders)
     if exact_heads is None and measured:
-        exact_heads = _too_coarse(q, k, v, levels, block_m, block_n, pyramid, packed, orders, q_orders, measured)
+        exact_heads = _too_coarse(q, k, v, levels, block_m, block_n, pyramid, packed, orders, measured)
     tensors = q, k, v, block_list, pyramid, packed
-    q_orders = q_orders or queries_of(orders)
-    out = quantised_attention_triton(*tensors, block_m, block_n, orders, q_orders, exact_heads)
+    out = quantised_attention_triton(*tensors, block_m, block_n, orders, queries_of(orders), exact_heads)
     return Quantised(out, block_list.level_shares, exact_heads)
 
 
@@ -78,12 +76,11 @@ def _too_coarse(
     pyramid: Pyramid,
     packed: Packed,
     orders: Orders | None,
-    q_orders: Orders | None,
     blocks: tuple[int, ...],
 ) -> torch.Tensor:
     """The heads to which quantisation adds too much, uint8 ``[B, H]``: some query blocks are computed both ways."""
     batch, heads, length, _ = q.shape
-    rows = take_queries(q, block_positions(blocks, block_m, length, q.device), q_orders or orders)
+    rows = take_queries(q, block_positions(blocks, block_m, length, q.device), orders)
     of_rows = levels.index_select(2, constant(blocks, torch.int64, q.device))
     block_list = build_block_list(of_rows, pyramid.max_level, block_n, k.shape[2], "triton")
     in_order = None if orders is None else as_they_lie(batch, heads, rows.shape[2], q.device)

@@ -237,7 +237,7 @@ def _attend(
 
     measured = measured if config.precision == "auto" else ()
     return _Output(
-        *attend_quantised(q, k, v, levels, *sizes, precision, orders, None, block_list, exact_heads, measured),
+        *attend_quantised(q, k, v, levels, *sizes, precision, orders, block_list, exact_heads, measured),
         precision,
     )
 

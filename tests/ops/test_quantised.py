@@ -69,6 +69,17 @@ def test_as_the_oracle(shape: Shape, in_orders: bool, precision: str) -> None:
     assert relative_error(out, exact) < ADDED[precision]
 
 
+def test_sums_in_float16_as_rtx_30_has_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    from psa_core.ops.attention import quantised
+
+    monkeypatch.setattr(quantised, "capability_of", lambda _: (8, 6))
+    shape = SHAPES[0]
+    q, k, v = random_qkv(shape, DTYPE, DEVICE)
+    # Sums of values as they are would pass what float16 holds.
+    out, oracle, _ = attend(q, k, 2000 * v, random_levels(shape, DEVICE), shape, "int8")
+    assert relative_error(out, oracle) < 2 * BOUND["int8"]
+
+
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_exact_heads_are_exact_and_others_are_not_touched(precision: str) -> None:
     shape = SHAPES[0]
