@@ -24,7 +24,7 @@ _WITHOUT = {
     "quality": ("only", "cases", "quick"),
     "study": ("only", "cases", "quick"),
     "frontier": ("only",),
-    "pixels": ("only", "cases"),
+    "pixels": ("only",),
 }
 _NEEDS = {
     "targets": ("tqdm",),
@@ -130,12 +130,17 @@ def _frontier(parsed: argparse.Namespace) -> None:
 
 
 def _pixels(parsed: argparse.Namespace) -> None:
-    from .pixels.cases import QUICK_STUDIES, STUDIES
+    from .pixels.cases import QUICK_STUDIES, STUDIES, studies_named
     from .pixels.measure import run_pixels
     from .pixels.results import TARGETS, pixel_table
     from .targets import target_table
 
-    rows, file = run_pixels(QUICK_STUDIES if parsed.quick else STUDIES, parsed.output, quick=parsed.quick)
+    if parsed.cases:
+        rows, file = run_pixels(studies_named(parsed.cases), parsed.output, "some")
+    elif parsed.quick:
+        rows, file = run_pixels(QUICK_STUDIES, parsed.output, "quick")
+    else:
+        rows, file = run_pixels(STUDIES, parsed.output)
     print(f"{pixel_table(rows)}\n\n{target_table(rows, TARGETS)}\n\nresults are in {file}")
 
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from psa_core.models.tiny_video.vocabulary import COLOURS, GROUNDS, MOTIONS, PATTERNS, SHAPES
 from psa_core.settings.config import PSAConfig
+from psa_core.settings.errors import ConfigError
+from psa_core.settings.orders import SEMANTIC
 from psa_core.settings.recipe import Recipe
+from psa_core.settings.schedule import Schedule
 
 from ..study.capture import SMALL, Clip
 
@@ -15,6 +19,7 @@ DENSITY = 0.15
 _SOL_DENSITY = 0.08
 _BASE = PSAConfig(block_m=128, block_n=128, min_tokens=0)
 _CALIBRATED = _BASE.replace(mask_mode="calibrated", target_density=DENSITY)
+_KEPT = _CALIBRATED.replace(map_steps=4)
 
 
 @dataclass(frozen=True)
@@ -33,33 +38,8 @@ class Setting:
     prompts_apart: bool = False
 
 
-@dataclass(frozen=True)
-class Study:
-    """Clips of one size.
-
-    Attributes:
-        clips: how many, each with a prompt and noise of its own.
-        steps: of a denoising.
-        dense_steps: the first of them, which decide what a clip shows.
-        batch: clips that are made at once.
-    """
-
-    clip: Clip
-    clips: int
-    steps: int
-    dense_steps: int
-    batch: int
-
-    @property
-    def name(self) -> str:
-        return f"{self.clip.height} x {self.clip.width}"
-
-
-STUDIES = (Study(SMALL, 16, 20, 6, 16), Study(Clip(640, 768), 8, 12, 4, 8))
-# What a CPU can do.
-QUICK_STUDIES = (Study(Clip(128, 160, 9), 2, 4, 1, 2),)
-
 PRESET, BEST_FIXED, CALIBRATED = "preset's recipe", "raster, sampled_sum, tail", "calibrated"
+KEPT = f"{CALIBRATED}, map_steps 4"
 SOL = f"Sol-Attn, top {100 * _SOL_DENSITY:g} %"
 
 
@@ -74,15 +54,85 @@ SETTINGS = (
     Setting("raster, sampled_max, level 1", _fixed("Raster", "sampled_max", "level 1")),
     Setting(BEST_FIXED, _fixed("Raster", "sampled_sum", "tail")),
     Setting(CALIBRATED, _CALIBRATED),
-    *(Setting(f"{CALIBRATED}, map_steps {n}", _CALIBRATED.replace(map_steps=n)) for n in (2, 4)),
+    Setting(f"{CALIBRATED}, map_steps 2", _CALIBRATED.replace(map_steps=2)),
+    Setting(KEPT, _KEPT),
     *(
-        Setting(f"{CALIBRATED}, map_steps 4, {precision}", _CALIBRATED.replace(map_steps=4, precision=precision))
+        Setting(f"{KEPT}, {precision}", _KEPT.replace(precision=precision))
         for precision in ("int8", "int8+fp8", "auto")
     ),
-    Setting(f"{CALIBRATED}, map_steps 4, prompts apart", _CALIBRATED.replace(map_steps=4), prompts_apart=True),
+    Setting(f"{KEPT}, prompts apart", _KEPT, prompts_apart=True),
+    Setting(f"{KEPT}, {SEMANTIC}, too", _KEPT.replace(candidate_orders=(*_KEPT.candidate_orders, SEMANTIC))),
     Setting(SOL, sol=_SOL_DENSITY),
     Setting(f"Sol-Attn, top {100 * DENSITY:g} %", sol=DENSITY),
 )
+
+
+def _falling(start: float) -> PSAConfig:
+    """Calibrated with a density that falls by equal parts, and is the others' on average."""
+    ends = ({1: (0.0, density), 0: (density, 1.0)} for density in (start, 2 * DENSITY - start))
+    return _KEPT.replace(schedule=Schedule(curve="linear", start=next(ends), end=next(ends)))
+
+
+# What the dial shares its time between: dense steps first, and more of the density at the beginning.
+DIAL_SETTINGS = (
+    Setting(KEPT, _KEPT),
+    *(Setting(f"{KEPT}, falling from {start:g}", _falling(start)) for start in (0.2, 0.25)),
+)
+
+
+@dataclass(frozen=True)
+class Study:
+    """Clips of one size.
+
+    Attributes:
+        clips: how many, each with a prompt and noise of its own.
+        steps: of a denoising.
+        dense_steps: the first of them, which decide what a clip shows.
+        batch: clips that are made at once.
+        settings: each of which makes the clips.
+    """
+
+    clip: Clip
+    clips: int
+    steps: int
+    dense_steps: int
+    batch: int
+    settings: tuple[Setting, ...] = SETTINGS
+
+    @property
+    def size(self) -> str:
+        return f"{self.clip.height} x {self.clip.width}"
+
+    @property
+    def name(self) -> str:
+        return (
+            self.size if self.settings is SETTINGS else f"{self.size}, {self.dense_steps} of {self.steps} steps dense"
+        )
+
+
+STUDIES = (Study(SMALL, 16, 20, 6, 16), Study(Clip(640, 768), 8, 12, 4, 8))
+# Numbers of steps that people use, each with several warm-ups.
+WARM_UPS = tuple(
+    Study(SMALL, 16, steps, dense, 16, DIAL_SETTINGS)
+    for steps, warm_ups in ((4, (0, 1, 2)), (8, (1, 2, 3)), (20, (3, 5, 7)), (50, (5, 10, 13)))
+    for dense in warm_ups
+)
+# What a CPU can do.
+QUICK_STUDIES = (Study(Clip(128, 160, 9), 2, 4, 1, 2),)
+
+
+def studies_named(parts: Sequence[str]) -> tuple[Study, ...]:
+    """The studies, warm-ups among them, whose name contains one of these.
+
+    Raises:
+        ConfigError: none does.
+    """
+    every = (*STUDIES, *WARM_UPS)
+    found = tuple(study for study in every if any(part in study.name for part in parts))
+    if not found:
+        names = "; ".join(study.name for study in every)
+        raise ConfigError("--cases", list(parts), f"is part of none of these names: {names}")
+    return found
 
 
 def prompt(number: int) -> str:

@@ -15,7 +15,7 @@ from psa_core.apps.bench.results import file_stem
 from psa_core.apps.bench.side_by_side import reason_of
 from psa_core.report.quality import flicker, measure_quality
 
-from .cases import SETTINGS, Setting, Study
+from .cases import Setting, Study
 from .results import PixelRow, save_rows
 from .sample import Sampler
 
@@ -23,23 +23,24 @@ from .sample import Sampler
 _EVERY = 4
 
 
-def run_pixels(
-    studies: Sequence[Study], output: Path, settings: Sequence[Setting] = SETTINGS, quick: bool = False
-) -> tuple[list[PixelRow], Path]:
+def run_pixels(studies: Sequence[Study], output: Path, *kind: str) -> tuple[list[PixelRow], Path]:
     """Make and measure every clip; the file is written after each setting, so that a run cut short keeps the rest.
+
+    Args:
+        kind: words for the file's name.
 
     Returns:
         A row for each size and setting, and the file written.
     """
     sampler = Sampler()
     machine = torch.cuda.get_device_name() if sampler.device.type == "cuda" else "CPU"
-    file = output / f"{file_stem(machine, 'pixels', *(['quick'] if quick else []))}.json"
+    file = output / f"{file_stem(machine, 'pixels', *kind)}.json"
     rows: list[PixelRow] = []
-    progress = tqdm(total=len(studies) * len(settings), unit="setting", dynamic_ncols=True)
+    progress = tqdm(total=sum(len(study.settings) for study in studies), unit="setting", dynamic_ncols=True)
     for study in studies:
         progress.set_description(f"{study.name}: dense")
         dense = sampler.dense(study).videos
-        for setting in settings:
+        for setting in study.settings:
             progress.set_description(f"{study.name}: {setting.name}")
             rows.append(_measure(sampler, study, setting, dense))
             save_rows(rows, file)

@@ -9,11 +9,22 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks.pixels.cases import CALIBRATED, PRESET, SETTINGS, STUDIES, Study, prompt
+from benchmarks.pixels.cases import (
+    CALIBRATED,
+    DENSITY,
+    DIAL_SETTINGS,
+    PRESET,
+    SETTINGS,
+    STUDIES,
+    WARM_UPS,
+    Study,
+    prompt,
+)
 from benchmarks.pixels.results import TARGETS, PixelRow, pixel_table
 from benchmarks.study.capture import Clip
 from psa_core.apps.cli import main
 from psa_core.models.tiny_video.vocabulary import read_prompt
+from psa_core.settings.at_step import config_at
 
 ROW = PixelRow("320 x 384", PRESET, 0.15, (19.0, 24.0, 26.0, 31.0), (0.9,) * 4, (0.5,) * 4, 1.0)
 
@@ -27,6 +38,15 @@ def test_prompts_are_different_and_of_the_models_words() -> None:
 def test_studies_are_of_enough_clips() -> None:
     assert [(study.name, study.clips) for study in STUDIES] == [("320 x 384", 16), ("640 x 768", 8)]
     assert all(0.25 <= study.dense_steps / study.steps <= 0.35 for study in STUDIES)
+
+
+def test_a_falling_density_is_the_others_on_average() -> None:
+    for setting in DIAL_SETTINGS[1:]:
+        densities = [config_at(setting.config, step, 20).target_density for step in range(20)]
+        assert densities == sorted(densities, reverse=True)
+        assert sum(densities) / 20 == pytest.approx(DENSITY)
+    names = [study.name for study in (*STUDIES, *WARM_UPS)]
+    assert len(set(names)) == len(names)
 
 
 def test_a_table_has_medians_quartiles_and_other_videos() -> None:
@@ -50,9 +70,9 @@ def test_clips_of_a_cpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None
     from benchmarks.pixels.measure import run_pixels
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    settings = [x for x in SETTINGS if x.prompts_apart or x.name == PRESET or x.config is None]
-    (study,) = (Study(Clip(128, 160, 5), clips=2, steps=3, dense_steps=1, batch=2),)
-    rows, file = run_pixels([study], tmp_path, settings)
+    settings = tuple(x for x in SETTINGS if x.prompts_apart or x.name == PRESET or x.config is None)
+    study = Study(Clip(128, 160, 5), clips=2, steps=3, dense_steps=1, batch=2, settings=settings)
+    rows, file = run_pixels([study], tmp_path)
     taking_part = [row for row in rows if row.refusal is None]
     assert [row.setting for row in rows] == [setting.name for setting in settings]
     assert {row.setting for row in rows if row.refusal} <= {x.name for x in SETTINGS if x.config is None}
@@ -63,5 +83,7 @@ def test_clips_of_a_cpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None
 
 
 def test_options_that_do_not_go_together(capsys) -> None:
-    assert main(["bench", "--pixels", "--cases", "Wan"]) == 2
+    assert main(["bench", "--pixels", "--only", "masks"]) == 2
     assert "has no meaning beside --pixels" in capsys.readouterr().err
+    assert main(["bench", "--pixels", "--cases", "Wan"]) == 2
+    assert "is part of none of these names: 320 x 384; 640 x 768; " in capsys.readouterr().err
