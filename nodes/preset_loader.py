@@ -151,7 +151,7 @@ def chosen(model: str, preset: str, widgets: dict[str, Any]) -> PSAConfig:
         named = family.presets[family.default] if family else PSAConfig()
     config = config_from_widgets(widgets_from_config(named) | widgets, f"{model}: {preset}")
     # What no number shows.
-    hidden = ("min_tokens", "map_steps", "candidate_orders")
+    hidden = ("min_tokens", "map_steps", "early_density", "candidate_orders")
     return config.replace(**{key: getattr(named, key) for key in hidden})
 
 

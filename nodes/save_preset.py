@@ -111,5 +111,5 @@ def _own_family(model: str) -> ModelFamily | None:
 
 def _shows(config: PSAConfig) -> tuple[object, ...]:
     """All of a preset that changes a picture; what a Preset Loader cannot show comes after what it can."""
-    hidden = ("min_tokens", "map_steps", "candidate_orders", "radial", "schedule")
+    hidden = ("min_tokens", "map_steps", "early_density", "candidate_orders", "radial", "schedule")
     return widgets_from_config(config), *(getattr(config, key) for key in hidden)

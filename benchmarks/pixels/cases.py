@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from psa_core.models.tiny_video.vocabulary import COLOURS, GROUNDS, MOTIONS, PATTERNS, SHAPES
 from psa_core.settings.config import PSAConfig
 from psa_core.settings.errors import ConfigError
-from psa_core.settings.orders import SEMANTIC
+from psa_core.settings.orders import ORDERS_BY_CONTENT
 from psa_core.settings.recipe import Recipe
-from psa_core.settings.schedule import Schedule
 
 from ..study.capture import SMALL, Clip
 
@@ -61,22 +60,20 @@ SETTINGS = (
         for precision in ("int8", "int8+fp8", "auto")
     ),
     Setting(f"{KEPT}, prompts apart", _KEPT, prompts_apart=True),
-    Setting(f"{KEPT}, {SEMANTIC}, too", _KEPT.replace(candidate_orders=(*_KEPT.candidate_orders, SEMANTIC))),
+    *(
+        Setting(f"{KEPT}, {order}, too", _KEPT.replace(candidate_orders=(*_KEPT.candidate_orders, order)))
+        for order in ORDERS_BY_CONTENT
+    ),
     Setting(SOL, sol=_SOL_DENSITY),
     Setting(f"Sol-Attn, top {100 * DENSITY:g} %", sol=DENSITY),
 )
 
 
-def _falling(start: float) -> PSAConfig:
-    """Calibrated with a density that falls by equal parts, and is the others' on average."""
-    ends = ({1: (0.0, density), 0: (density, 1.0)} for density in (start, 2 * DENSITY - start))
-    return _KEPT.replace(schedule=Schedule(curve="linear", start=next(ends), end=next(ends)))
-
-
 # What the dial shares its time between: dense steps first, and more of the density at the beginning.
-DIAL_SETTINGS = (
-    Setting(KEPT, _KEPT),
-    *(Setting(f"{KEPT}, falling from {start:g}", _falling(start)) for start in (0.2, 0.25)),
+DIAL_SETTINGS = tuple(
+    Setting(f"density {density:g}, at first {early:.3g}x", _KEPT.replace(target_density=density, early_density=early))
+    for density in (0.08, 0.15, 0.25)
+    for early in (1.0, 4 / 3, 5 / 3)
 )
 
 

@@ -113,7 +113,7 @@ def config_at(config: PSAConfig, step: int, steps: int | None) -> PSAConfig:
     if level is not None:
         changes: dict[str, Any] = {"mask_mode": "topk", "mask_ratios": {level: (0.0, 1.0)}, "map_steps": 1}
     elif config.mask_mode == "calibrated":
-        changes = {"target_density": _density_at(config, step, steps)}
+        changes = {"target_density": _density_at(config, step, steps), "early_density": 1.0}
     else:
         changes = {"mask_ratios": _ratios_at(config, step, steps)}
     return config.replace(**changes, schedule=None)
@@ -129,15 +129,30 @@ def _ratios_at(config: PSAConfig, step: int, steps: int | None) -> Mapping[int, 
 
 def _density_at(config: PSAConfig, step: int, steps: int | None) -> float | None:
     """The target density, or that of the ``mask_ratios`` that a schedule has in its place; None with a target error."""
+    if config.target_density is None:
+        return None
     if config.schedule is None or not config.schedule.densities:
-        return config.target_density
-    assert config.target_density is not None
+        return _falling_density(config, config.target_density, step, steps)
     said = config.schedule.densities
     start, end = said.get("start", config.target_density), said.get("end", config.target_density)
     if config.schedule.curve == "constant" or start == end:
         return start
     progress = _progress(config, step, steps)
     return (1 - progress) * start + progress * end
+
+
+def _falling_density(config: PSAConfig, mean: float, step: int, steps: int | None) -> float:
+    """The density of a step where it falls from ``early_density`` times the mean. A map that is kept has that of the
+    middle of the steps that it serves, so that the mean stays what it is."""
+    places = dense_places(config, steps)
+    last = places.stop - 1
+    if config.early_density == 1.0 or last <= places.start:
+        return mean
+    middle = (step + min(step + config.map_steps - 1, last)) / 2
+    linear = _share_done(middle, places.start, last)
+    # Above 1 there is nothing to gain: what the beginning cannot take is not taken from the end.
+    early = min(config.early_density, 1 / mean)
+    return mean * (early + linear * (2 - 2 * early))
 
 
 def _level_of_step(config: PSAConfig, step: int, steps: int | None) -> int | None:
@@ -158,6 +173,7 @@ def needs_steps(config: PSAConfig) -> bool:
         or schedule.curve != "constant"
         or schedule.has_window
         or config.mask_mode == "timestep"
+        or (config.mask_mode == "calibrated" and config.early_density != 1.0)
     )
 
 
@@ -165,9 +181,13 @@ def _progress(config: PSAConfig, step: int, steps: int | None) -> float:
     """How far the curve is: 0 at the first sparse step, 1 at the last."""
     assert config.schedule is not None
     places = dense_places(config, steps)
-    first, last = places.start, places.stop - 1
-    linear = min(max((step - first) / (last - first), 0.0), 1.0) if last > first else 0.0
+    linear = _share_done(step, places.start, places.stop - 1)
     return (1 - math.cos(math.pi * linear)) / 2 if config.schedule.curve == "cosine" else linear
+
+
+def _share_done(step: float, first: int, last: float) -> float:
+    """0 at the first of some steps, 1 at the last."""
+    return min(max((step - first) / (last - first), 0.0), 1.0) if last > first else 0.0
 
 
 def step_densities(schedule: Schedule, steps: int) -> list[float | None]:

@@ -16,7 +16,17 @@ from .radial import RadialMask
 from .schedule import Schedule
 from .sizes import BLOCK_M, BLOCK_N
 from .targets import read_targets
-from .validation import FrozenMap, check_choice, check_text, check_whole, extents, nested, plain, share
+from .validation import (
+    FrozenMap,
+    check_choice,
+    check_text,
+    check_whole,
+    extents,
+    nested,
+    number_between,
+    plain,
+    share,
+)
 
 MASK_MODES = ("thresholdbound", "topk", "timestep", "calibrated")
 IMPORTANCE_ESTIMATORS = ("sampled_max", "sampled_sum", "mean", "sub_block_mass")
@@ -26,6 +36,8 @@ SIM_LEVELS = {"x2": 2, "x4": 4, "x8": 8}
 
 # What "calibrated" means without a target.
 DEFAULT_TARGET_DENSITY = 0.15
+# At 2 the last step would have nothing.
+_MOST_EARLY_DENSITY = 1.9
 DEFAULT_TILE_SIZE = (2, 8, 8)
 DEFAULT_SIM_THRESHOLDS = {"x2": 0.7, "x4": 0.65, "x8": 0.6}
 
@@ -49,6 +61,9 @@ class PSAConfig:
             ``min_full_ratio``, ``importance``, ``use_rearrange`` and ``rearrange_method`` then decide nothing.
         target_density: ``"calibrated"``: density of every head, above 0 and at most 1; 0.15 where neither target is
             given.
+        early_density: ``"calibrated"`` with a ``target_density``: how many times as dense the first sparse step is, 1
+            to 1.9; from there it falls evenly, so that the mean over the steps is what was asked for. A schedule that
+            says densities wins. Hosts apply it.
         target_error: ``"calibrated"``, in place of it: relative error of a head's output, above 0 and at most 1; each
             head takes the cheapest recipe that keeps to it.
         candidate_orders: ``"calibrated"``: the orders that heads choose from, ``"Raster"`` and what
@@ -94,6 +109,7 @@ class PSAConfig:
     mask_mode: str = "thresholdbound"
     target_density: float | None = None
     target_error: float | None = None
+    early_density: float = 1.0
     candidate_orders: tuple[str, ...] = DEFAULT_CANDIDATE_ORDERS
     min_full_ratio: float = 0.06
     importance: str = "sampled_max"
@@ -135,6 +151,7 @@ class PSAConfig:
             check_whole(key, getattr(self, key), 0)
         check_text("description", self.description)
         set_field = object.__setattr__
+        set_field(self, "early_density", number_between("early_density", self.early_density, 1.0, _MOST_EARLY_DENSITY))
         set_field(self, "warmup_steps", read_amount("warmup_steps", self.warmup_steps))
         set_field(self, "min_full_ratio", share("min_full_ratio", self.min_full_ratio))
         set_field(self, "mask_ratios", read_mask_ratios(self.mask_ratios, self.block_n))

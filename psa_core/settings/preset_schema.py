@@ -43,7 +43,12 @@ _PRESET_KEYS = tuple(
     f.name for f in dataclasses.fields(PSAConfig) if f.name not in ("text_length", *_BLOCK_KEYS.values())
 )
 # What releases before did not know and did all the same: left out, so that folders which they began go on.
-_UNSAID = {"map_steps": 1, "precision": "bf16", "candidate_orders": plain(DEFAULT_CANDIDATE_ORDERS)}
+_UNSAID = {
+    "map_steps": 1,
+    "precision": "bf16",
+    "early_density": 1.0,
+    "candidate_orders": plain(DEFAULT_CANDIDATE_ORDERS),
+}
 
 
 @dataclass(frozen=True)

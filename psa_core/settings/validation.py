@@ -64,11 +64,16 @@ def whole_of(word: str) -> int | None:
     return int(word) if re.fullmatch(r"-?[0-9]{1,15}", word) else None
 
 
+def number_between(key: str, value: Any, least: float, most: float) -> float:
+    """``value``, which must be a number from ``least`` to ``most``, as a float."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most:
+        raise ConfigError(key, value, f"must be a number from {least:g} to {most:g}")
+    return float(value)
+
+
 def share(key: str, value: Any) -> float:
     """``value``, which must be a number from 0 to 1, as a float."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0.0 <= value <= 1.0:
-        raise ConfigError(key, value, "must be a number from 0 to 1")
-    return float(value)
+    return number_between(key, value, 0.0, 1.0)
 
 
 def above_zero(key: str, value: Any) -> float:

@@ -105,6 +105,18 @@ def test_error_that_grows_by_half_is_acted_on_two_steps_after_it_was_measured(
     assert 1.5 < growth(results)[chosen_in // 4 - 1] < 2
 
 
+@pytest.mark.parametrize(("later", "chosen_in"), [(0.3, [0, 6]), (0.1, [0])])
+def test_an_error_that_a_falling_density_explains_leaves_recipes_as_they_are(
+    noise: QKV, later: float, chosen_in: list[int]
+) -> None:
+    kept, results = Kept(), []
+    for step in range(STEPS):
+        config = CONFIG.replace(target_density=later if step else 0.3)
+        results.append(kept.attend(*in_common(noise, *[GROWN if step else CALM] * 2), config, at(step), "torch"))
+    assert growth(results)[0].max() > 1.5
+    assert chose_in(results) == chosen_in
+
+
 def test_what_was_measured_is_acted_on_once(noise: QKV) -> None:
     results = run_steps(lambda step: in_common(noise, GROWN if step == 4 else CALM))
     assert chose_in(results) == [0, 6]

@@ -131,6 +131,8 @@ REFUSED: list[tuple[dict[str, Any], str, Any, str]] = [
     ({"sim_thresholds": {"x2": 1.5}}, "sim_thresholds.x2", 1.5, "from -1 to 1"),
     ({"sim_thresholds": {"x8": None}}, "sim_thresholds.x8", None, "from -1 to 1"),
     ({"rearrange_method": "Hilbert"}, "rearrange_method", "Hilbert", "Gilbert, Tile, Rows, Columns, Semantic, Hybrid"),
+    ({"early_density": 0.9}, "early_density", 0.9, "a number from 1 to 1.9"),
+    ({"early_density": True}, "early_density", True, "a number from 1 to 1.9"),
     ({"candidate_orders": "Semantic"}, "candidate_orders", "Semantic", "list of one or more of Raster"),
     ({"candidate_orders": ()}, "candidate_orders", (), "list of one or more of Raster"),
     ({"candidate_orders": ["Gilbert", "Hilbert"]}, "candidate_orders", "Hilbert", "Raster, Gilbert, Tile"),

@@ -201,7 +201,7 @@ class TestRatios:
         assert made.mask_mode != "timestep"
         by_step = "timestep" in (config.mask_mode, config.schedule and config.schedule.curve)
         assert made.map_steps == (1 if by_step else config.map_steps)
-        changed = ("mask_ratios", "mask_mode", "target_density", "target_error", "map_steps")
+        changed = ("mask_ratios", "mask_mode", "target_density", "target_error", "early_density", "map_steps")
         assert made.replace(**{key: getattr(config, key) for key in changed}) == config.replace(schedule=None)
 
     @hypothesis.given(ratio_tilings(), ratio_tilings(), st.floats(0, 1))
@@ -248,6 +248,29 @@ class TestCalibrated:
         schedule = Schedule(warmup=2, last_dense=1, dense_layers="3", start_percent=0.1)
         config = PSAConfig(mask_mode="calibrated", target_error=0.1, schedule=schedule)
         assert config_at(config, 4, 10) == config.replace(schedule=None)
+
+    @pytest.mark.parametrize("steps", [7, 20, 50])
+    @pytest.mark.parametrize("map_steps", [1, 4, 60])
+    def test_a_density_that_falls_has_the_mean_that_was_asked_for(self, steps: int, map_steps: int) -> None:
+        config = PSAConfig(
+            mask_mode="calibrated", target_density=0.2, early_density=1.5, warmup_steps="25%", map_steps=map_steps
+        )
+        assert needs_steps(config)
+        sparse = range(-(-steps // 4), steps)
+        made_in = [step - (step - sparse.start) % map_steps for step in sparse]
+        densities = [config_at(config, step, steps).target_density for step in made_in]
+        assert sum(densities) / len(densities) == pytest.approx(0.2)
+        assert densities == sorted(densities, reverse=True)
+        if map_steps == 1:
+            assert (densities[0], densities[-1]) == (pytest.approx(0.3), pytest.approx(0.1))
+
+    def test_where_a_density_does_not_fall(self) -> None:
+        config = PSAConfig(mask_mode="calibrated", target_density=0.2, early_density=1.5)
+        assert config_at(config, 0, 1).target_density == 0.2
+        assert config_at(config.replace(schedule=Schedule(start=START)), 0, 9).target_density == pytest.approx(0.4875)
+        assert config_at(config.replace(target_error=0.1), 0, 9).target_density is None
+        most = [config_at(config.replace(target_density=0.9), step, 9).target_density for step in range(9)]
+        assert (most[0], sum(most) / 9) == (pytest.approx(1.0), pytest.approx(0.9))
 
     @pytest.mark.parametrize(
         "schedule", [Schedule(start=START), Schedule(curve="linear", end=END), Schedule(curve="cosine", start=START)]

@@ -97,7 +97,7 @@ class TestSave:
         file.unlink()
 
     def test_a_key_that_0_1_0_did_not_know_is_left_out_where_it_changes_nothing(self) -> None:
-        assert {"map_steps", "candidate_orders"}.isdisjoint(config_to_schema(PSAConfig()))
+        assert {"map_steps", "candidate_orders", "early_density"}.isdisjoint(config_to_schema(PSAConfig()))
         assert config_to_schema(PSAConfig(candidate_orders=("Hybrid",)))["candidate_orders"] == ["Hybrid"]
         assert config_to_schema(PSAConfig(map_steps=4))["map_steps"] == 4
 

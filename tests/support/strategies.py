@@ -135,6 +135,7 @@ def configs(draw: st.DrawFn) -> PSAConfig:
         sim_thresholds={key: draw(similarities) for key in draw(st.sets(st.sampled_from(["x2", "x4", "x8"])))},
         use_rearrange=draw(st.booleans()),
         rearrange_method=draw(st.sampled_from(REORDER_METHODS)),
+        early_density=draw(st.floats(1.0, 1.9)),
         candidate_orders=draw(st.lists(st.sampled_from(ORDERS), min_size=1, unique=True)),
         tile_size=draw(st.tuples(*[st.integers(1, 64)] * 3)),
         warmup_steps=draw(amounts()),
