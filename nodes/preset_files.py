@@ -21,7 +21,7 @@ def user_presets_dir() -> Path:
 
 
 def families() -> tuple[dict[str, ModelFamily], list[ConfigError]]:
-    """Bundled and user presets; a user's file that is not valid costs only its own presets."""
+    """Bundled and user presets of models that make videos; a user's file that is not valid costs only its own."""
     folder = user_presets_dir()
     return _families(folder, fingerprint(folder))
 
@@ -30,4 +30,5 @@ def families() -> tuple[dict[str, ModelFamily], list[ConfigError]]:
 @lru_cache(maxsize=1)
 def _families(folder: Path, _contents: bytes) -> tuple[dict[str, ModelFamily], list[ConfigError]]:
     errors: list[ConfigError] = []
-    return load_families(user=folder, errors=errors), errors
+    found = load_families(user=folder, errors=errors)
+    return {name: family for name, family in found.items() if not family.host}, errors

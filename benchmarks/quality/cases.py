@@ -45,7 +45,7 @@ def quality_cases() -> list[QualityCase]:
     """
     found: dict[PSAConfig, list[str]] = {}
     families = load_families(bundled_dir()).values()
-    for family in (family for family in families if family.default not in DIAL_PRESETS):
+    for family in (family for family in families if family.default not in DIAL_PRESETS and not family.host):
         for name, config in family.presets.items():
             if config.type != "dense":
                 found.setdefault(in_tiny_model(config), []).append(f"{family.name}/{name}")

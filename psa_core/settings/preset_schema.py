@@ -35,7 +35,8 @@ log = logging.getLogger(__name__)
 
 # Of unknown keys in one mapping, and their letters that are compared with known ones.
 _NAMED, _LONGEST_KEY = 10, 40
-_FAMILY_KEYS = ("default_attention", "video_scale", "text_length", "attention_configs")
+_FAMILY_KEYS = ("host", "default_attention", "video_scale", "text_length", "attention_configs")
+_HOSTS = ("", "transformers")
 _BLOCK_KEYS = {"m": "block_m", "n": "block_n", "tile_n": "tile_n"}
 _SCALE_KEYS = ("width_divisor", "height_divisor", "depth_divisor")
 # text_length belongs to the family, the block sizes stand under block_size.
@@ -62,6 +63,7 @@ class ModelFamily:
         text_length: text tokens in front of the video tokens.
         presets: preset name -> settings.
         notes: what was found odd in the file and changes nothing, such as unknown keys.
+        host: the only one that has the model, ``"transformers"``; empty for a model that makes videos.
     """
 
     name: str
@@ -70,6 +72,7 @@ class ModelFamily:
     text_length: int = 0
     presets: Mapping[str, PSAConfig] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    host: str = ""
 
 
 def read_preset_file(file: Path) -> list[ModelFamily]:
@@ -116,7 +119,10 @@ def _read_family(name: str, body: Any, file: str) -> ModelFamily:
     for key in scale.keys() & set(_SCALE_KEYS):
         if type(scale[key]) is not int or scale[key] < 1:
             raise ConfigError(f"video_scale.{key}", scale[key], "must be a whole number, 1 or more", source)
-    return ModelFamily(name, default, dict(scale), text_length, presets, tuple(notes))
+    host = family.get("host", "")
+    if host not in _HOSTS:
+        raise ConfigError("host", host, "must be transformers, or left out", source)
+    return ModelFamily(name, default, dict(scale), text_length, presets, tuple(notes), host)
 
 
 def _read_preset(body: Mapping[str, Any], text_length: int, source: str, notes: list[str]) -> PSAConfig:

@@ -9,10 +9,11 @@ import pytest
 import yaml
 
 from psa_core import ConfigError, PSAConfig, RadialMask, load_preset, load_presets
+from psa_core.settings.mask_ratios import quota_density
 from psa_core.settings.preset_schema import read_preset_file
 from psa_core.settings.presets import PRESETS_DIR_VARIABLE, load_families
 
-from ..support.preset_files import FAMILIES, LARGE, UPSTREAM_FILE, in_files, write
+from ..support.preset_files import FAMILIES, LANGUAGE_MODELS, LARGE, UPSTREAM_FILE, in_files, write
 
 # model, preset, block n, reordered, cosine cap, mode, attn_impl, upper bounds of levels 1 2 4 8, warm-up, x8 threshold
 UPSTREAM = [
@@ -34,7 +35,7 @@ def no_user_folder(monkeypatch: pytest.MonkeyPatch) -> None:
 
 class TestBundled:
     def test_families(self) -> None:
-        families = load_families()
+        families = {name: family for name, family in load_families().items() if not family.host}
         assert {name: (f.text_length, tuple(f.video_scale.values())) for name, f in families.items()} == FAMILIES
         for family in families.values():
             assert family.default == ("psa_balanced" if family.name in (*LARGE, "tiny_video") else "auto_balanced")
@@ -43,6 +44,13 @@ class TestBundled:
             assert family.presets["baseline"].type == "dense"
             assert {config.text_length for config in family.presets.values()} == {family.text_length}
             assert all(config.description for config in family.presets.values())
+
+    def test_language_models(self) -> None:
+        families = {name: family for name, family in load_families().items() if family.host}
+        assert families.keys() == LANGUAGE_MODELS
+        for family in families.values():
+            assert (family.host, family.default, family.notes) == ("transformers", "psa_topk", ())
+            assert quota_density(family.presets["psa_topk"].mask_ratios) == pytest.approx(0.15)
 
     @pytest.mark.parametrize(
         ("model", "preset", "block_n", "reorder", "sim_mask", "mode", "impl", "bounds", "warmup", "x8"), UPSTREAM

@@ -30,6 +30,8 @@ FAMILIES = {
     "Mochi": (0, (16, 16, 6)),
     "Any": (0, (16, 16, 4)),
 }
+# Those that make no videos.
+LANGUAGE_MODELS = {"Language", "Qwen2.5-VL", "Qwen3-VL"}
 # All that have presets beside the dial, but the one that comes with the package.
 LARGE = [model for model in FAMILIES if model.startswith(("Wan", "CogVideo"))]
 
