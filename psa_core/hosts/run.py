@@ -7,18 +7,20 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 
 import torch
-from torch.nn.functional import scaled_dot_product_attention
 
+from ..attention.call import pyramid_sparse_attention
+from ..attention.steps import Attended
 from ..report.calibrated import Given
 from ..report.report import Report
 from ..settings.at_step import config_at, dense_places
 from ..settings.calibration import Calibration
 from ..settings.config import PSAConfig
 from ..settings.sinks import video_start
-from .kept import MAP_MEMORY, Kept
+from .kept import MAP_MEMORY, Kept, Result
 from .place import Place
 from .reasons import RUN, Call, check_frames, first_reason
 
+_DENSE = PSAConfig(type="dense")
 _TINY = torch.finfo(torch.float32).tiny
 
 
@@ -81,15 +83,21 @@ class Run:
             check_frames(self.config.radial, frames, frames_per_token)
 
     def attend(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, place: Place) -> torch.Tensor:
-        """Run one call sparse and record it. Shapes as of :func:`psa_core.pyramid_sparse_attention`."""
+        """Run one call sparse and record it. Shapes as of :func:`psa_core.pyramid_sparse_attention`.
+
+        Of causal calls nothing is kept: a prompt is read once.
+        """
         references = place.reference_frames or (0, 0)
         config = _config_of_call(self.config, place.step, place.steps, place.frames_per_token, references)
         self._before_kernels(q, _kernels_of(config))
         last = place.step + 1 >= dense_places(self.config, place.steps).stop
         with self.report.time_sparse(q.device):
-            result = self._kept.attend(q, k, v, config, place, self.backend, last)
+            if place.causal:
+                result = self._read(q, k, v, config, place)
+            else:
+                result = self._kept.attend(q, k, v, config, place, self.backend, last)
         out, info = result.attended.out, result.attended.info()
-        error = _relative_error(out, q, k, v) if self.measure_errors else None
+        error = _relative_error(out, q, k, v, place.causal) if self.measure_errors else None
         self.report.add_sparse(
             place.step, place.layer, info.level_shares, info.levels, error, result.map_age, info.precision
         )
@@ -100,6 +108,15 @@ class Run:
         if result.measured is not None:
             self.report.calibrated.add_measured(place.step, place.layer, result.measured)
         return out
+
+    def _read(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, config: PSAConfig, place: Place) -> Result:
+        """Run a causal call."""
+        given = self.calibrations.get(place.expert)
+        calibration = None if given is None else given.layer(place.layer)
+        out, info = pyramid_sparse_attention(
+            q, k, v, config, backend=self.backend, calibration=calibration, causal=True, return_info=True
+        )
+        return Result(Attended(out, lambda: info, None), chosen=info.choice)
 
     def _before_kernels(self, q: torch.Tensor, kernels: Hashable) -> None:
         if self.on_compile is None or self.backend == "torch" or q.device.type != "cuda":
@@ -120,11 +137,11 @@ def _kernels_of(config: PSAConfig) -> Hashable:
     return config.block_m, config.block_n, max(config.levels), *choices
 
 
-def _relative_error(out: torch.Tensor, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+def _relative_error(out: torch.Tensor, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, causal: bool) -> torch.Tensor:
     """Norm of the difference to dense attention by the norm of that, 0-dim on the device, summed in float32."""
     # In the model's precision: next to what a sparse call leaves out its rounding is nothing, and float32 would take
     # a GPU many times as long.
-    dense = scaled_dot_product_attention(q, k, v)
+    dense = pyramid_sparse_attention(q, k, v, _DENSE, causal=causal)
     norm = torch.linalg.vector_norm(dense, dtype=torch.float32)
     return torch.linalg.vector_norm(out - dense, dtype=torch.float32) / norm.clamp_min(_TINY)
 

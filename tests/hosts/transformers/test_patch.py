@@ -1,0 +1,322 @@
+"""The transformers host, on tiny random models: what is read sparse, what stays dense, what is left alone."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from transformers import AttentionInterface, StaticCache
+from transformers.masking_utils import AttentionMaskInterface
+
+from psa_core import ConfigError, PSAConfig, RadialMask, Schedule
+from psa_core.hosts import transformers as host
+
+from ...support.language_models import LAYERS, MODELS, prompt, qwen2_5_vl, qwen3, qwen3_vl
+from ...support.tensors import relative_error
+
+FULL = PSAConfig(block_n=32, mask_ratios={1: (0, 1)}, min_tokens=0)
+SPARSE = FULL.replace(mask_mode="topk", mask_ratios={1: (0, 0.3), 2: (0.3, 0.5), 4: (0.5, 0.6), 0: (0.6, 1)})
+TOKENS = 200
+
+every_model = pytest.mark.parametrize("make", MODELS)
+
+
+@pytest.fixture(autouse=True)
+def _no_gradients():
+    with torch.no_grad():
+        yield
+
+
+def patched(model: Any, config: PSAConfig = FULL, **options: Any) -> host.Handle:
+    return host.patch(model, config, backend="torch", **options)
+
+
+def registered() -> tuple[dict[str, Any], dict[str, Any]]:
+    return dict(AttentionInterface._global_mapping), dict(AttentionMaskInterface._global_mapping)
+
+
+def padded(starts: list[int], stops: list[int], tokens: int = TOKENS) -> dict[str, Any]:
+    """A batch with padding in front of prompts and behind them."""
+    inputs = prompt(tokens, len(starts))
+    for row, start, stop in zip(inputs["attention_mask"], starts, stops, strict=True):
+        row[:start], row[stop:] = 0, 0
+    return inputs
+
+
+@pytest.mark.parametrize("implementation", ["sdpa", "eager"])
+@every_model
+def test_all_blocks_at_level_1_is_the_models_own_attention(make: Callable[..., Any], implementation: str) -> None:
+    model, inputs = make(attn_implementation=implementation), prompt(TOKENS)
+    dense = model(**inputs).logits
+    with patched(model) as handle:
+        assert relative_error(model(**inputs).logits, dense) < 1e-4
+    assert handle.report.dense_count == 0
+    assert [(call.step, call.layer, call.density) for call in handle.report.sparse_calls()] == [(0, 0, 1), (0, 1, 1)]
+
+
+@pytest.mark.parametrize("make", [qwen2_5_vl, qwen3_vl])
+def test_the_vision_tower_is_left_alone(make: Callable[..., Any]) -> None:
+    model, inputs = make(), prompt(TOKENS, video=(1, 16, 16))
+    dense = model(**inputs).logits
+    seen = []
+    model.model.visual.register_forward_hook(lambda tower, args, out: seen.append(tower.config._attn_implementation))
+    with patched(model) as handle:
+        assert relative_error(model(**inputs).logits, dense) < 1e-4
+    assert seen == ["sdpa"]
+    assert (handle.report.sparse_count, handle.report.dense_count) == (LAYERS, 0)
+
+
+@every_model
+def test_sparse_is_finite_repeatable_and_different(make: Callable[..., Any]) -> None:
+    model, inputs = make(), prompt(512)
+    dense = model(**inputs).logits
+    with patched(model, SPARSE) as handle:
+        first, second = model(**inputs).logits, model(**inputs).logits
+    assert torch.isfinite(first).all()
+    assert torch.equal(first, second)
+    assert relative_error(first, dense) > 1e-4
+    assert handle.report.sparse_count == LAYERS
+    assert handle.report.density() < 0.9
+
+
+@every_model
+def test_what_comes_later_changes_nothing_before(make: Callable[..., Any]) -> None:
+    model, inputs = make(), prompt(512)
+    with patched(model, SPARSE):
+        before = model(**inputs).logits
+        inputs["input_ids"][:, 400:] = (inputs["input_ids"][:, 400:] + 7) % 60
+        after = model(**inputs).logits
+    assert torch.equal(before[:, :400], after[:, :400])
+    assert not torch.equal(before[:, 400:], after[:, 400:])
+
+
+@pytest.mark.parametrize("cache", ["dynamic", "static"])
+@every_model
+def test_generation_goes_on_right_after_a_sparse_prompt(make: Callable[..., Any], cache: str) -> None:
+    model, inputs = make(), prompt(TOKENS)
+    options: dict[str, Any] = {"max_new_tokens": 4, "do_sample": False, "cache_implementation": cache}
+    if cache == "static":
+        options["disable_compile"] = True
+    dense = model.generate(**inputs, **options)
+    with patched(model) as handle:
+        assert torch.equal(model.generate(**inputs, **options), dense)
+        assert handle.report.sparse_count == LAYERS
+        assert handle.report.dense_reasons == {"decoding": 3 * LAYERS}
+        model.generate(**inputs, **options)
+    # A report for each prompt.
+    assert handle.report.sparse_count == LAYERS
+
+
+@every_model
+def test_prompts_read_in_chunks(make: Callable[..., Any]) -> None:
+    model, inputs = make(), prompt(320)
+
+    def read() -> torch.Tensor:
+        ids, mask = inputs["input_ids"], inputs["attention_mask"]
+        first = model(ids[:, :100], attention_mask=mask[:, :100], use_cache=True)
+        rest = model(ids[:, 100:], attention_mask=mask, past_key_values=first.past_key_values)
+        return torch.cat([first.logits, rest.logits], 1)
+
+    dense = read()
+    with patched(model) as handle:
+        assert relative_error(read(), dense) < 1e-4
+    assert [(call.step, call.layer) for call in handle.report.sparse_calls()] == [(0, 0), (0, 1), (1, 0), (1, 1)]
+    assert handle.report.dense_count == 0
+
+
+@pytest.mark.parametrize("implementation", ["sdpa", "eager"])
+@every_model
+def test_padding_is_cut_away_row_by_row(make: Callable[..., Any], implementation: str) -> None:
+    starts, stops = [0, 70, 0, 70], [TOKENS, TOKENS, 130, TOKENS]
+    model, inputs = make(attn_implementation=implementation), padded(starts, stops)
+    dense = model(**inputs).logits
+    with patched(model) as handle:
+        sparse = model(**inputs).logits
+    for row, (start, stop) in enumerate(zip(starts, stops, strict=True)):
+        assert relative_error(sparse[row, start:stop], dense[row, start:stop]) < 1e-4
+    assert torch.isfinite(sparse).all()
+    assert (handle.report.sparse_count, handle.report.dense_count) == (3 * LAYERS, 0)
+
+
+def test_short_rows_of_a_batch_stay_dense() -> None:
+    model, inputs = qwen3(), padded([0, 120], [TOKENS, TOKENS])
+    dense = model(**inputs).logits
+    with patched(model, SPARSE.replace(min_tokens=100)) as handle:
+        sparse = model(**inputs).logits
+    assert relative_error(sparse[1, 120:], dense[1, 120:]) < 1e-4
+    assert handle.report.dense_reasons == {"80 tokens are fewer than min_tokens = 100": LAYERS}
+    assert handle.report.sparse_count == LAYERS
+
+
+def test_padded_batches_generate_what_they_would_alone() -> None:
+    model, inputs = qwen2_5_vl(), padded([0, 70], [TOKENS, TOKENS])
+    dense = model.generate(**inputs, max_new_tokens=3, do_sample=False)
+    with patched(model):
+        assert torch.equal(model.generate(**inputs, max_new_tokens=3, do_sample=False), dense)
+
+
+def test_padding_within_a_prompt_stays_dense() -> None:
+    model, inputs = qwen3(), prompt(TOKENS)
+    inputs["attention_mask"][0, 50:60] = 0
+    dense = model(**inputs).logits
+    with patched(model, SPARSE) as handle:
+        assert torch.equal(model(**inputs).logits, dense)
+    assert handle.report.dense_reasons == {"padding within prompts": LAYERS}
+
+
+def test_a_mask_of_the_callers_own_stays_dense() -> None:
+    model, inputs = qwen3(), prompt(TOKENS)
+    inputs["attention_mask"] = torch.ones(1, 1, TOKENS, TOKENS, dtype=torch.bool).tril().tril(-1).logical_or(
+        torch.eye(TOKENS, dtype=torch.bool)
+    )  # fmt: skip
+    dense = model(**inputs).logits
+    with patched(model, SPARSE) as handle:
+        assert torch.equal(model(**inputs).logits, dense)
+    assert handle.report.dense_reasons == {"attention mask": LAYERS}
+
+
+def test_sliding_windows_stay_dense() -> None:
+    model, inputs = qwen3(), prompt(TOKENS)
+    for layer in model.model.layers:
+        layer.self_attn.sliding_window = 64
+    with patched(model, SPARSE) as handle:
+        model(**inputs)
+    assert handle.report.dense_reasons == {"sliding window": LAYERS}
+
+
+def test_short_prompts_and_dense_layers_stay_dense() -> None:
+    model, inputs = qwen3(), prompt(TOKENS)
+    dense = model(**inputs).logits
+    with patched(model, SPARSE.replace(min_tokens=TOKENS + 1)) as handle:
+        assert torch.equal(model(**inputs).logits, dense)
+    assert handle.report.dense_reasons == {f"{TOKENS} tokens are fewer than min_tokens = {TOKENS + 1}": LAYERS}
+    with patched(model, SPARSE.replace(schedule=Schedule(dense_layers=[0], warmup="25%"))) as handle:
+        model(**inputs)
+    assert (handle.report.sparse_count, handle.report.dense_reasons) == (1, {"dense layer": 1})
+
+
+def test_gradients_stay_dense() -> None:
+    model, inputs = qwen3(), prompt(TOKENS)
+    with torch.enable_grad(), patched(model, SPARSE) as handle:
+        model(**inputs).logits.sum().backward()
+    assert sum(handle.report.dense_reasons.values()) == LAYERS
+    assert model.model.layers[0].self_attn.q_proj.weight.grad is not None
+
+
+@every_model
+def test_one_of_two_models_is_patched_and_restored(make: Callable[..., Any]) -> None:
+    model, before = make(), registered()
+    # With the very same settings.
+    other = type(model)(model.config).eval()
+    inputs, config = prompt(TOKENS), copy.deepcopy(model.config.to_dict())
+    dense, of_other = model(**inputs).logits, other(**inputs).logits
+    handle = patched(model, SPARSE)
+    sparse = model(**inputs).logits
+    assert torch.equal(other(**inputs).logits, of_other)
+    assert handle.report.sparse_count == LAYERS
+    handle.restore()
+    handle.restore()
+    assert not torch.equal(sparse, dense)
+    assert torch.equal(model(**inputs).logits, dense)
+    assert registered() == before
+    assert model.config.to_dict() == config
+    assert model.config.get_text_config()._attn_implementation == "sdpa"
+    assert not [x for x in model.modules() if "_psa_layer" in vars(x) or "_psa_patch" in vars(x)]
+
+
+def test_patching_again_replaces() -> None:
+    model, inputs = qwen3(), prompt(TOKENS)
+    first = patched(model, SPARSE)
+    with patched(model) as second:
+        first.restore()
+        model(**inputs)
+    assert first.report.sparse_count == 0
+    assert second.report.density() == 1
+    assert model.config._attn_implementation == "sdpa"
+
+
+def test_copies_are_not_patched() -> None:
+    model, inputs, before = qwen3(), prompt(TOKENS), registered()
+    dense = model(**inputs).logits
+    with patched(model, SPARSE) as handle:
+        copied = copy.deepcopy(model)
+        assert torch.equal(copied(**inputs).logits, dense)
+        assert handle.report.sparse_count == 0
+    assert torch.equal(copied(**inputs).logits, dense)
+    host.implementation.Registration._kept = False
+    for interface, names in zip((AttentionInterface, AttentionMaskInterface), before, strict=True):
+        interface._global_mapping = names
+
+
+def test_models_loaded_by_name(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    for interface in (AttentionInterface, AttentionMaskInterface):
+        monkeypatch.setattr(interface, "_global_mapping", dict(interface._global_mapping))
+    model, inputs = qwen2_5_vl(), prompt(TOKENS, video=(1, 16, 16))
+    dense = model(**inputs).logits
+    model.save_pretrained(tmp_path)
+    host.register(FULL)
+    named = type(model).from_pretrained(tmp_path, attn_implementation="psa").eval()
+    assert relative_error(named(**inputs).logits, dense) < 1e-4
+    report = host.report(named)
+    assert (report.sparse_count, report.dense_count) in ((LAYERS, 0), (0, LAYERS))
+
+
+def test_compiled_decoding_and_a_mask_that_is_looked_at() -> None:
+    model, inputs = qwen3(), prompt(TOKENS)
+    dense = model(**inputs).logits
+    read = []
+
+    def look(layer: Any, args: Any, kwargs: Any) -> None:
+        read.append(kwargs["attention_mask"][..., :5, :5].sum().item())
+
+    hook = model.model.layers[1].register_forward_pre_hook(look, with_kwargs=True)
+    with patched(model):
+        assert relative_error(model(**inputs).logits, dense) < 1e-4
+        hook.remove()
+        cache = StaticCache(model.config, max_cache_len=TOKENS + 8)
+        model(**inputs, past_key_values=cache)
+        after = torch.compile(model, backend="eager")(torch.tensor([[5]]), past_key_values=cache).logits
+    assert read == [15]
+    ids = torch.cat([inputs["input_ids"], torch.tensor([[5]])], 1)
+    assert relative_error(after[:, -1], model(ids).logits[:, -1]) < 1e-4
+
+
+def test_settings_that_need_a_denoising_or_a_grid() -> None:
+    with pytest.raises(ConfigError, match="radial"):
+        patched(qwen3(), FULL.replace(radial=RadialMask()))
+    with pytest.raises(ConfigError, match="timestep"):
+        patched(qwen3(), FULL.replace(mask_mode="timestep"))
+    with pytest.raises(TypeError, match="only a model of transformers"):
+        patched(torch.nn.Linear(2, 2))
+
+
+def test_default_presets() -> None:
+    assert [host.family_of(make().config.get_text_config()) for make in MODELS] == [
+        "Qwen2.5-VL",
+        "Qwen3-VL",
+        "Language",
+    ]
+    with host.patch(qwen3()) as handle:
+        qwen = handle._prompt.run.config
+    assert (qwen.mask_mode, qwen.min_tokens) == ("topk", 8192)
+
+
+def test_errors_are_measured() -> None:
+    model = qwen3()
+    with patched(model, SPARSE, measure_errors=True) as handle:
+        model(**prompt(512))
+    assert all(0 < error.error < 1 for error in handle.report.attention_errors())
+
+
+def test_calibrated() -> None:
+    model, inputs = qwen3(), prompt(512)
+    config = FULL.replace(mask_mode="calibrated", target_density=0.5)
+    with patched(model, config) as handle:
+        first = model(**inputs).logits
+        chosen = handle.calibration("tiny")
+    with patched(model, config, calibration=chosen) as handle:
+        assert torch.equal(model(**inputs).logits, first)
+    assert len(chosen.recipes) == LAYERS
