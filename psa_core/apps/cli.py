@@ -14,6 +14,7 @@ from .. import __version__
 from ..ops.backends import BackendError
 from ..settings.errors import ConfigError
 from ..settings.words import one_line
+from .ask.command import add_options as add_ask_options
 from .bench.checks import WrongResultError
 from .bench.command import add_options as add_bench_options
 from .compare.command import add_options as add_compare_options
@@ -59,6 +60,9 @@ def _parser() -> argparse.ArgumentParser:
 
     compare = commands.add_parser("compare", help="the same videos dense and with several presets, and how they differ")
     add_compare_options(compare)
+
+    ask = commands.add_parser("ask", help="a question about a video, with dense attention and with PSA")
+    add_ask_options(ask)
 
     bench = commands.add_parser("bench", help="PSA against dense attention on this GPU")
     add_bench_options(bench)
