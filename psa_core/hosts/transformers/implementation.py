@@ -15,6 +15,7 @@ from transformers import AttentionInterface
 from transformers.masking_utils import AttentionMaskInterface
 
 from ...settings.config import PSAConfig
+from ...settings.errors import ConfigError
 from ..run import Run
 from .attention import attend, dense_attention
 from .masks import deferred_or_made
@@ -160,6 +161,9 @@ def _attention(
     # Copies of patched layers, layers that share their settings with patched ones, and vision towers.
     if layer is None or Switched.find(config) is not None or not getattr(module, "is_causal", True):
         return dense_attention(_base(config), *call)
+    if arguments.get("s_aux") is not None:
+        allowed = f"stands on {DEFAULT_BASE}, which leaves out the sinks that this model has learned: use patch(model)"
+        raise ConfigError("attn_implementation", NAME, allowed)
     return attend(Unpatched.prompt(config), getattr(module, "layer_idx", None) or 0, *call)
 
 

@@ -56,7 +56,7 @@ class Deferred(torch.Tensor):
     ) -> Any:
         kwargs = kwargs or {}
         # As accelerate moves what one GPU hands on to the next.
-        if func is torch.ops.aten._to_copy.default and set(kwargs) <= {"device", "non_blocking"}:
+        if func is torch.ops.aten._to_copy.default and kwargs.get("dtype") in (None, torch.bool):
             return args[0].on(kwargs.get("device", args[0].device))
         args, kwargs = tree_map(lambda x: x._read if isinstance(x, Deferred) else x, (args, kwargs))
         return func(*args, **kwargs)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from transformers import AttentionInterface, StaticCache
-from transformers.masking_utils import AttentionMaskInterface
+from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, AttentionMaskInterface
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from psa_core import ConfigError, PSAConfig, RadialMask, Schedule
 from psa_core.hosts import transformers as host
@@ -251,14 +253,15 @@ def test_copies_are_not_patched() -> None:
         interface._global_mapping = names
 
 
-def test_models_loaded_by_name(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("names", ["psa", {"text_config": "psa"}])
+def test_models_loaded_by_name(names: Any, tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     for interface in (AttentionInterface, AttentionMaskInterface):
         monkeypatch.setattr(interface, "_global_mapping", dict(interface._global_mapping))
     model, inputs = qwen2_5_vl(), prompt(TOKENS, video=(1, 16, 16))
     dense = model(**inputs).logits
     model.save_pretrained(tmp_path)
     host.register(FULL)
-    named = type(model).from_pretrained(tmp_path, attn_implementation="psa").eval()
+    named = type(model).from_pretrained(tmp_path, attn_implementation=names).eval()
     assert relative_error(named(**inputs).logits, dense) < 1e-4
     report = host.report(named)
     assert (report.sparse_count, report.dense_count) in ((LAYERS, 0), (0, LAYERS))
@@ -282,6 +285,35 @@ def test_compiled_decoding_and_a_mask_that_is_looked_at() -> None:
     assert read == [15]
     ids = torch.cat([inputs["input_ids"], torch.tensor([[5]])], 1)
     assert relative_error(after[:, -1], model(ids).logits[:, -1]) < 1e-4
+
+
+def test_dense_calls_are_the_very_calls_that_the_model_would_have_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    name, calls = "flash_of_a_test", []
+
+    def flash(module: Any, q: Any, k: Any, v: Any, mask: Any, **arguments: Any) -> Any:
+        calls.append((module.config._attn_implementation, mask, sorted(arguments)))
+        return ALL_ATTENTION_FUNCTIONS["sdpa"](module, q, k, v, None, **arguments)
+
+    for interface in (AttentionInterface, AttentionMaskInterface):
+        monkeypatch.setattr(interface, "_global_mapping", dict(interface._global_mapping))
+    AttentionInterface.register(name, flash)
+    AttentionMaskInterface.register(name, ALL_MASK_ATTENTION_FUNCTIONS["flash_attention_2"])
+    model, inputs = qwen3(), padded([0, 70], [TOKENS, TOKENS])
+    # Chosen in the usual way, it would be looked for among packages.
+    model.config._attn_implementation_internal = name
+    model(**inputs)
+    with patched(model, SPARSE.replace(min_tokens=TOKENS + 1)):
+        model(**inputs)
+    for (own, mask, names), (own_patched, mask_patched, names_patched) in zip(calls[:2], calls[2:], strict=True):
+        assert (own, names) == (own_patched, names_patched) == (name, names)
+        assert torch.equal(mask, mask_patched)
+
+
+def test_a_model_that_sdpa_does_not_fit_is_refused_by_the_name() -> None:
+    q = torch.zeros(1, 1, 1, 64)
+    module = SimpleNamespace(config=object(), is_causal=True)
+    with pytest.raises(ConfigError, match="sinks"):
+        host.implementation._attention(module, q, q, q, None, s_aux=torch.zeros(1))
 
 
 def test_settings_that_need_a_denoising_or_a_grid() -> None:
