@@ -6,10 +6,12 @@ import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from inspect import signature
 from typing import Any, NamedTuple
 
 import torch
 
+from ..attention.call import pyramid_sparse_attention
 from ..ops.backends import choose_backend_for, triton_refusal
 from ..settings.at_step import DensePlaces, dense_places, is_full_resolution
 from ..settings.config import PSAConfig
@@ -209,6 +211,10 @@ PLACES = (
 )
 
 
+# Until attention takes it, models that ask for it stay dense.
+COMPUTES_CAUSAL = "causal" in signature(pyramid_sparse_attention).parameters
+
+
 def _not_the_grid(call: Call) -> str:
     assert call.place.grid is not None
     size = " x ".join(map(str, call.place.grid))
@@ -224,6 +230,7 @@ def _needs_grid(call: Call) -> bool:
 
 RUN = (
     Reason(CROSS_ATTENTION, lambda call: call.q_tokens != call.k_tokens and not call.place.causal),
+    Reason("causal attention", lambda call: call.place.causal and not COMPUTES_CAUSAL),
     Reason("the preset is dense", lambda call: call.config.type == "dense", expected=True),
     Reason("video grid unknown", lambda call: call.place.grid is None and not call.place.grid_optional),
     Reason("a mask, and the video's grid is unknown", _needs_grid),

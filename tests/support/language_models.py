@@ -5,9 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 import torch
 import transformers
 
+from psa_core.hosts.reasons import COMPUTES_CAUSAL
+
+needs_causal = pytest.mark.skipif(not COMPUTES_CAUSAL, reason="attention takes no causal calls")
 LAYERS, VOCABULARY = 2, 64
 _IMAGE, _VIDEO, _START, _END = 60, 61, 62, 63
 _TEXT: dict[str, Any] = {
