@@ -40,6 +40,6 @@ def for_prompts(config: PSAConfig) -> PSAConfig:
         raise ConfigError("mask_mode", "timestep", "needs the steps of a denoising, which a language model has not")
     dense_layers = config.schedule.dense_layers if config.schedule else ()
     schedule = Schedule(dense_layers=dense_layers) if dense_layers else None
-    return config.replace(
-        warmup_steps=0, map_steps=1, schedule=schedule, use_rearrange=False, candidate_orders=(RASTER,), text_length=0
-    )
+    steps = {"warmup_steps": 0, "map_steps": 1, "early_density": 1.0, "schedule": schedule}
+    orders = {"use_rearrange": False, "candidate_orders": (RASTER,), "text_length": 0}
+    return config.replace(**steps, **orders)

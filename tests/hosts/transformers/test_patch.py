@@ -13,8 +13,10 @@ from transformers import AttentionInterface, StaticCache
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, AttentionMaskInterface
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from psa_core import ConfigError, PSAConfig, RadialMask, Schedule
+from psa_core import ConfigError, PSAConfig, RadialMask, Schedule, load_preset, load_presets
 from psa_core.hosts import transformers as host
+from psa_core.hosts.transformers.settings import for_prompts
+from psa_core.settings.at_step import config_at, needs_steps
 
 from ...support.language_models import LAYERS, MODELS, needs_causal, prompt, qwen2_5_vl, qwen3, qwen3_vl
 from ...support.tensors import relative_error
@@ -334,6 +336,13 @@ def test_settings_that_need_a_denoising_or_a_grid() -> None:
         patched(qwen3(), FULL.replace(mask_mode="timestep"))
     with pytest.raises(TypeError, match="only a model of transformers"):
         patched(torch.nn.Linear(2, 2))
+
+
+@pytest.mark.parametrize("preset", load_presets()["Qwen2.5-VL"])
+def test_no_preset_wants_the_steps_of_a_denoising(preset: str) -> None:
+    config = for_prompts(load_preset("Qwen2.5-VL", preset))
+    assert not needs_steps(config)
+    assert config_at(config, 0, None) == config_at(config, 9, None)
 
 
 def test_default_presets() -> None:
