@@ -16,7 +16,7 @@ from ..graphs import Graph
 from ..psa import PRESET_NUMBERS, listed
 
 MODEL = "Wan2.1_1.3b"
-BUNDLED = load_families(bundled_dir())
+BUNDLED = {name: x for name, x in load_families(bundled_dir()).items() if not x.host}
 FILE = """
 Wan2.1_1.3b:
   attention_configs:
