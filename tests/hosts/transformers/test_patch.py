@@ -374,3 +374,19 @@ def test_calibrated() -> None:
     with patched(model, config, calibration=chosen) as handle:
         assert torch.equal(model(**inputs).logits, first)
     assert len(chosen.recipes) == LAYERS
+
+
+@pytest.mark.gpu
+@needs_causal
+@every_model
+def test_kernels_read_a_long_prompt(make: Callable[..., Any]) -> None:
+    model = make().to("cuda", torch.bfloat16)
+    inputs = {name: x.cuda() for name, x in prompt(9000).items()}
+    dense = model(**inputs).logits
+    with host.patch(model, PSAConfig(mask_ratios={1: (0, 1)}), backend="triton") as handle:
+        assert relative_error(model(**inputs).logits, dense) < 0.03
+        assert handle.report.sparse_count == LAYERS
+    with host.patch(model, backend="triton") as handle:
+        model.generate(**inputs, max_new_tokens=4, do_sample=False)
+        assert handle.report.density() < 0.3
+    assert handle.report.dense_reasons == {"decoding": 3 * LAYERS}
