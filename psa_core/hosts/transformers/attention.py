@@ -64,28 +64,38 @@ def attend(
     if None not in reasons:
         prompt.stay_dense(Counter(filter(None, reasons)).most_common(1)[0][0], layer)
         return dense()
-    parts: list[torch.Tensor | None] = []
-    for rows, why in zip(groups, reasons, strict=True):
-        own = _of(q, rows.entries, rows.queries), _of(k, rows.entries, rows.keys), _of(v, rows.entries, rows.keys)
-        if why is None:
-            place = prompt.place(layer, (rows.keys.start, rows.keys.stop))
-            parts.append(prompt.run.attend(*own, place).transpose(1, 2))
-        elif rows.queries.start < rows.queries.stop:
-            prompt.stay_dense(why, layer)
-            # Positions are for what finds several sequences in a row; here is one.
-            alone = arguments | {"position_ids": None}
-            parts.append(dense_attention(prompt.base, module, *own, mask.of(rows), alone)[0])
-        else:
-            parts.append(None)
-    whole = parts[0] if len(groups) == 1 else None
-    if whole is not None and whole.shape[1] == q.shape[2]:
-        return whole.contiguous(), None
+    if reasons == [None] and groups[0].queries == slice(0, q.shape[2]):
+        return _attend_rows(prompt, layer, None, module, q, k, v, mask, arguments, groups[0]).contiguous(), None
     # What stands at padding is seen by nobody, and must be no NaN.
     out = q.new_zeros(q.shape[0], q.shape[2], q.shape[1], v.shape[3])
-    for rows, part in zip(groups, parts, strict=True):
-        if part is not None:
+    for rows, why in zip(groups, reasons, strict=True):
+        if rows.queries.start < rows.queries.stop:
+            part = _attend_rows(prompt, layer, why, module, q, k, v, mask, arguments, rows)
             out[rows.entries, rows.queries] = part
     return out, None
+
+
+def _attend_rows(
+    prompt: Prompt,
+    layer: int,
+    reason: str | None,
+    module: torch.nn.Module,
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    mask: Any,
+    arguments: dict[str, Any],
+    rows: Rows,
+) -> torch.Tensor:
+    """Run some rows of a call: dense for a reason, else sparse. Arguments and result as of :func:`attend`."""
+    own = _of(q, rows.entries, rows.queries), _of(k, rows.entries, rows.keys), _of(v, rows.entries, rows.keys)
+    if reason is None:
+        place = prompt.place(layer, (rows.keys.start, rows.keys.stop))
+        return prompt.run.attend(*own, place).transpose(1, 2)
+    prompt.stay_dense(reason, layer)
+    # Positions are for what finds several sequences in a row; here is one.
+    alone = arguments | {"position_ids": None}
+    return dense_attention(prompt.base, module, *own, mask.of(rows), alone)[0]
 
 
 def dense_attention(
