@@ -74,6 +74,7 @@ def fixed_recipes(density: float) -> list[Recipe]:
 
 
 FIXED = tuple(recipe_name(recipe) for recipe in fixed_recipes(1.0))
+FIXED_BY_CONTENT = tuple(recipe_name(recipe) for recipe in fixed_recipes(1.0) if recipe.order in ORDERS_BY_CONTENT)
 
 
 def map_name(age: int, attention: str = CALIBRATED) -> str:

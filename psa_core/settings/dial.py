@@ -14,6 +14,7 @@ _COMMON: Mapping[str, Any] = {
     "block_n": 128,
     "map_steps": 4,
     "precision": "auto",
+    "early_density": 1.33,
 }
 _DIAL: Mapping[str, Mapping[str, Any]] = {
     "fast": {"target_density": 0.08, "warmup_steps": "20%"},
