@@ -38,6 +38,7 @@ SELECT = "(type) => { window.psaNode = app.graph.nodes.find((n) => n.type === ty
 SET = "([name, value]) => app.extensionManager.setting.set(name, value)"
 # The graph that the front end begins with is in: what is added now stays.
 LOADED = "window.app.extensionManager?.workflow?.activeWorkflow?.changeTracker"
+EMPTY = {"version": 0.4, "nodes": [], "links": [], "groups": [], "last_node_id": 0, "last_link_id": 0}
 FORGET = "() => { localStorage.clear(); sessionStorage.clear(); }"
 EXPORT = "async () => (await app.graphToPrompt()).output"
 
@@ -57,18 +58,23 @@ def launched(driver: Any, browser_path: str) -> Iterator[Any]:
         browser.close()
 
 
-@contextmanager
-def opened(browser: Any, address: str) -> Iterator[Any]:
-    """A page that shows the front end of a server, with nothing stored by another."""
-    # All in one context, whose cache has the front end's scripts.
-    page = (browser.contexts[0] if browser.contexts else browser.new_context()).new_page()
-    try:
-        page.goto(f"http://{address}")
-        page.wait_for_function(READY, timeout=60_000)
-        yield page
-    finally:
-        page.evaluate(FORGET)
-        page.close()
+def opened(browser: Any, address: str) -> Any:
+    """A page that shows the front end of a server."""
+    page = browser.new_page()
+    page.goto(f"http://{address}")
+    wait_until_loaded(page)
+    return page
+
+
+def reload_page(page: Any) -> None:
+    """Begin anew: the front end asks the server again for everything that it knows of nodes."""
+    page.evaluate(FORGET)
+    page.reload()
+    wait_until_loaded(page)
+
+
+def wait_until_loaded(page: Any) -> None:
+    page.wait_for_function(f"{READY} && {LOADED}", timeout=60_000)
 
 
 def reload_graph(page: Any, graph: dict[str, Any], node_type: str) -> None:
@@ -81,11 +87,14 @@ def reload_graph(page: Any, graph: dict[str, Any], node_type: str) -> None:
 
 @contextmanager
 def in_language(page: Any, language: str) -> Iterator[Any]:
-    """The page, begun anew in a language. It goes on in it afterwards, until it is loaded again."""
+    """The page, begun anew in a language where that is not English, and in English again afterwards."""
+    if language == "en":
+        yield page
+        return
     page.evaluate(SET, ["Comfy.Locale", language])
-    page.reload()
-    page.wait_for_function(f"{READY} && {LOADED}", timeout=60_000)
+    reload_page(page)
     try:
         yield page
     finally:
         page.evaluate(SET, ["Comfy.Locale", "en"])
+        reload_page(page)

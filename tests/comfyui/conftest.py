@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from .browser import find_browser, launched, opened
+from .browser import EMPTY, LOAD, find_browser, launched, opened
 from .client import ComfyClient
 from .level_bar import LISTED, RENDERERS, rendered, show
 from .server import ComfyServer, ComfyUINotFoundError, Installation
@@ -22,6 +22,8 @@ collect_ignore = ["test_nodes"]
 
 HERE = Path(__file__).parent
 BROWSER = pytest.StashKey[Any]()
+PAGE = pytest.StashKey[Any]()
+VIEWPORT = {"width": 1280, "height": 720}
 
 
 @dataclass(frozen=True)
@@ -110,7 +112,7 @@ def presets_folder(comfyui: ComfyUI) -> Iterator[Path]:
 @pytest.fixture(scope="module")
 def browser(request: pytest.FixtureRequest) -> Any:
     """Chromium, until the last test of this folder: as long as playwright runs, nothing else may run an event loop."""
-    folder = next(node for node in request.node.listchain() if node.path == HERE)
+    folder = _folder(request)
     if BROWSER not in folder.stash:
         playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
         path = find_browser()
@@ -124,10 +126,20 @@ def browser(request: pytest.FixtureRequest) -> Any:
 
 
 @pytest.fixture(scope="module")
-def page(comfyui: ComfyUI, browser: Any) -> Iterator[Any]:
-    """ComfyUI's front end in a browser."""
-    with opened(browser, comfyui.server.address) as page:
-        yield page
+def page(comfyui: ComfyUI, browser: Any, request: pytest.FixtureRequest) -> Any:
+    """ComfyUI's front end in a browser, without a node; all files share it, as each load takes seconds."""
+    stash = _folder(request).stash
+    if PAGE not in stash:
+        stash[PAGE] = opened(browser, comfyui.server.address)
+    shared = stash[PAGE]
+    shared.set_viewport_size(VIEWPORT)
+    shared.evaluate(LOAD, EMPTY)
+    return shared
+
+
+def _folder(request: pytest.FixtureRequest) -> pytest.Collector:
+    """This folder among the tests."""
+    return next(node for node in request.node.listchain() if node.path == HERE)
 
 
 @pytest.fixture(scope="module", params=RENDERERS)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from .browser import ADD, LOADED, READY, SET, VALUES
+from .browser import ADD, EMPTY, LOAD, SET, VALUES
 
 RENDERERS = {"classic": False, "vue": True}
 # The presets have arrived, and those of other models have gone.
@@ -22,14 +22,20 @@ FRAME = "() => new Promise((done) => requestAnimationFrame(() => requestAnimatio
 
 @contextmanager
 def rendered(page: Any, renderer: str) -> Iterator[Any]:
-    """The page in one of the renderers; pages open in the classic one."""
+    """The page, without a node, in one of the renderers; in the classic one again afterwards."""
     page.set_viewport_size({"width": 1200, "height": 1000})
-    if page.evaluate("!!LiteGraph.vueNodesMode") != RENDERERS[renderer]:
-        page.evaluate(SET, ["Comfy.VueNodes.Enabled", RENDERERS[renderer]])
-        page.reload()
-    page.wait_for_function(f"{READY} && {LOADED}", timeout=60_000)
-    yield page
-    page.evaluate(SET, ["Comfy.VueNodes.Enabled", False])
+    page.evaluate(LOAD, EMPTY)
+    _render(page, renderer)
+    try:
+        yield page
+    finally:
+        page.evaluate(LOAD, EMPTY)
+        _render(page, "classic")
+
+
+def _render(page: Any, renderer: str) -> None:
+    page.evaluate(SET, ["Comfy.VueNodes.Enabled", RENDERERS[renderer]])
+    page.wait_for_function("(vue) => !!LiteGraph.vueNodesMode === vue", arg=RENDERERS[renderer], timeout=10_000)
 
 
 def show(page: Any, node_type: str, scale: float = 1.25) -> None:

@@ -6,9 +6,8 @@ from typing import Any
 
 import pytest
 
-from ..browser import ADD, CHOOSE, EXPORT, SAVE, SET, VALUES, in_language, reload_graph
+from ..browser import ADD, CHOOSE, EXPORT, SAVE, SET, VALUES, reload_graph
 from ..level_bar import FRAME, PLACE
-from ..pack_texts import CHINESE
 from ..psa import ADDED_SCHEDULE_WIDGETS, MASK_WIDGETS, SCHEDULE_WIDGETS
 
 WIDGETS = {"PSARadialMask": MASK_WIDGETS, "PSASparsitySchedule": SCHEDULE_WIDGETS | ADDED_SCHEDULE_WIDGETS}
@@ -224,11 +223,3 @@ def test_letters_stand_out_in_both_themes(canvas: Any, theme: str, dark: bool) -
         assert (red < 100) == dark
     finally:
         canvas.evaluate(SET, ["Comfy.ColorPalette", "dark"])
-
-
-def test_pictures_speak_chinese(canvas: Any) -> None:
-    with in_language(canvas, "zh"):
-        for node_type in WIDGETS:
-            texts = show(canvas, node_type).evaluate(TEXTS)
-            words = [text for text in texts if not text.replace(".", "").removesuffix("x").isdigit()]
-            assert all(CHINESE.search(text) for text in words), words

@@ -9,6 +9,7 @@ import pytest
 from tools.workflows import WORKFLOWS
 
 from .. import pictures
+from ..browser import reload_page
 from ..conftest import ComfyUI
 from ..stand_ins import write_stand_ins
 
@@ -31,5 +32,6 @@ def stand_ins(comfyui: ComfyUI, presets: Presets) -> None:
 @pytest.fixture(scope="module")
 def front_end(stand_ins: None, page: Any) -> Any:
     """The front end, opened when the files are there."""
+    reload_page(page)
     pictures.prepare(page)
     return page
