@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import itertools
 import json
 from collections.abc import Iterable
 from pathlib import Path
@@ -30,14 +31,18 @@ def _write_published(path: Path) -> None:
 # Built by a test node from their configs, which model detection would not take at such sizes.
 _MINIMAX_H3 = Host("minimax_h3", write=Path.touch, latent=(5, 16, 24))
 _HUNYUAN_VIDEO_15 = Host("hunyuan_video_15", write=Path.touch, channels=32, latent=(5, 8, 12))
-_FROM_CONFIG = (_MINIMAX_H3, _HUNYUAN_VIDEO_15)
+_LTX = Host("ltxav", write=Path.touch, channels=128, latent=(5, 8, 12))
+_FROM_CONFIG = (_MINIMAX_H3, _HUNYUAN_VIDEO_15, _LTX)
 _H3_STREAMS = [[1, 24, 5, 16, 24], [1, 32, 2, 20]]
+_LTX_SOUND = [[1, 8, 10, 16]]
+_LTX_TEXT_DIM = 128
 # As the published one it has learned positions, and with them one size.
 _COGVIDEOX_5B_I2V = dataclasses.replace(HOSTS["cogvideox_i2v"], write=_write_published, latent=(2, 60, 90))
 MODELS: dict[ModelFile, Host] = {
     files.WAN21_1_3B: HOSTS["wan_t2v"],
     files.WAN21_14B_T2V: HOSTS["wan_t2v"],
     files.WAN21_14B_I2V: HOSTS["wan_i2v"],
+    files.WAN21_VACE_14B: HOSTS["wan_vace"],
     files.WAN22_5B: HOSTS["wan22_ti2v"],
     files.WAN22_T2V[0]: HOSTS["wan_t2v"],
     files.WAN22_T2V[1]: HOSTS["wan_t2v_low_noise"],
@@ -45,6 +50,8 @@ MODELS: dict[ModelFile, Host] = {
     files.WAN22_I2V[1]: HOSTS["wan22_i2v_low_noise"],
     files.MINIMAX_H3: _MINIMAX_H3,
     files.HUNYUAN_VIDEO_15: _HUNYUAN_VIDEO_15,
+    files.LTX23: _LTX,
+    files.LTX25: _LTX,
     files.COGVIDEOX_5B_T2V: HOSTS["cogvideox"],
     files.COGVIDEOX_5B_I2V: _COGVIDEOX_5B_I2V,
     files.COGVIDEOX15_5B_T2V: HOSTS["cogvideox15"],
@@ -58,11 +65,17 @@ _LORA_KEYS = {
 }
 _REMOVED = {
     *("CLIPLoader", "DualCLIPLoader", "CLIPVisionLoader", "CLIPVisionEncode", "VAELoader", "LoadImage", "ImageScale"),
-    *("LatentCut", "VAEDecode", "VAEDecodeAudio", "CreateVideo", "SaveVideo", "PSACompare"),
+    *("LatentCut", "VAEDecode", "VAEDecodeAudio", "CreateVideo", "SaveVideo", "PSACompare", "TrimVideoLatent"),
+    *("LTXAVTextEncoderLoader", "LTXVAudioVAELoader", "LatentUpscaleModelLoader", "LTXVPreprocess"),
+    *("VAEDecodeTiled", "LTXVAudioVAEDecode"),
 }
+_nonces = itertools.count()
+_LOADERS = ("UNETLoader", "PSACogVideoXLoader", "CheckpointLoaderSimple")
+# What gives back the latent that it gets where there is neither image nor upscaler.
+_PASSED = {"LTXVImgToVideoInplace": "latent", "LTXVLatentUpsampler": "samples"}
 # Two more than the longest warm-up.
 _MOST_STEPS = 17
-_SAMPLERS = ("KSampler", "KSamplerAdvanced", "SamplerCustomAdvanced")
+SAMPLERS = ("KSampler", "KSamplerAdvanced", "SamplerCustomAdvanced")
 
 
 def write_stand_ins(wanted: Iterable[ModelFile], base_directory: Path) -> None:
@@ -86,7 +99,8 @@ def write_stand_ins(wanted: Iterable[ModelFile], base_directory: Path) -> None:
 def host_of(graph: dict[str, Any]) -> Host:
     """The tiny model that stands in for the first model of a graph."""
     names = {file.widget: host for file, host in MODELS.items()}
-    return next(names[node["inputs"]["unet_name"]] for node in graph.values() if "unet_name" in node["inputs"])
+    inputs = (node["inputs"] for node in graph.values() if node["class_type"] in _LOADERS)
+    return next(names[widgets.get("unet_name") or widgets["ckpt_name"]] for widgets in inputs)
 
 
 def cut_down(graph: dict[str, Any]) -> Graph:
@@ -94,13 +108,16 @@ def cut_down(graph: dict[str, Any]) -> Graph:
     host, small = host_of(graph), Graph(copy.deepcopy(graph))
     frames, height, width = host.latent
     size = {"frames": frames, "height": height, "width": width}
-    latent = {"channels": host.channels, "batch_size": 1, "first_frame": False, "nonce": 0, **size}
+    # Workflows that are the same when they are cut down run all the same.
+    nonce = next(_nonces)
+    kinds = {node["class_type"] for node in small.values()}
+    latent = {"channels": host.channels, "batch_size": 1, "first_frame": False, "nonce": nonce, **size}
     for key, node in list(small.items()):
         kind, inputs = node["class_type"], node["inputs"]
         if kind in _REMOVED:
             del small[key]
         elif kind == "CLIPTextEncode" and host in _FROM_CONFIG:
-            small[key] = _prompt(int(key))
+            small[key] = _prompt(int(key), _LTX_TEXT_DIM if host is _LTX else TEXT_DIM)
         elif kind == "CLIPTextEncode":
             small[key] = _node("PSATestText", tokens=host.text_tokens, dim=TEXT_DIM, seed=int(key))
         elif kind in ("EmptyHunyuanLatentVideo", "EmptyHunyuanVideo15Latent", "Wan22ImageToVideoLatent"):
@@ -113,11 +130,22 @@ def cut_down(graph: dict[str, Any]) -> Graph:
             for slot, name in enumerate(("positive", "negative")):
                 _redirect(small, [key, slot], inputs[name])
             del small[key]
-        elif kind == "UNETLoader" and host in _FROM_CONFIG:
+        elif kind in _PASSED:
+            _redirect(small, [key, 0], inputs[_PASSED[kind]])
+            del small[key]
+        elif kind == "EmptyLTXVLatentVideo":
+            small[key] = _node("PSATestLatent", **latent | {"first_frame": "LTXVImgToVideoInplace" in kinds})
+        elif kind == "LTXVEmptyLatentAudio":
+            small[key] = _node("PSATestStreams", shapes=json.dumps(_LTX_SOUND), nonce=nonce)
+        elif kind == "WanVaceToVideo":
+            pair = {name: inputs[name] for name in ("positive", "negative")}
+            small[key] = _node("PSATestVace", strength=1.0, references=1, seed=4, **pair, **size)
+            _redirect(small, [key, 2], _append(small, "PSATestLatent", **latent))
+        elif kind in ("UNETLoader", "CheckpointLoaderSimple") and host in _FROM_CONFIG:
             small[key] = _node("PSATestFamily", family=host.name, more="{}")
         elif kind == "MiniMaxH3ImageToVideo":
             small[key] = _prompt(3)
-            streams = _append(small, "PSATestStreams", shapes=json.dumps(_H3_STREAMS), nonce=0)
+            streams = _append(small, "PSATestStreams", shapes=json.dumps(_H3_STREAMS), nonce=nonce)
             _redirect(small, [key, 1], streams)
         elif kind in ("KSampler", "BasicScheduler"):
             inputs["steps"] = min(inputs["steps"], _MOST_STEPS)
@@ -126,7 +154,7 @@ def cut_down(graph: dict[str, Any]) -> Graph:
             inputs["dense_layers"] = 0
         elif kind == "PSAAttentionPatch":
             inputs |= {"min_tokens": 1, "backend": "torch"}
-    last = max((key for key, node in small.items() if node["class_type"] in _SAMPLERS), key=int)
+    last = max((key for key, node in small.items() if node["class_type"] in SAMPLERS), key=int)
     video = _append(small, "PSATestVideoStream", samples=[last, 0])
     _append(small, "SaveLatent", samples=video, filename_prefix="psa_test/workflow")
     return small
@@ -146,8 +174,8 @@ def _write_parts(host: Host, target: Path, parts: int) -> None:
         save_file(dict(weights[part::parts]), target.with_name(name))
 
 
-def _prompt(seed: int) -> dict[str, Any]:
-    return _node("PSATestPrompt", tokens=16, dim=TEXT_DIM, seed=seed, mask="none", entries="{}")
+def _prompt(seed: int, dim: int = TEXT_DIM) -> dict[str, Any]:
+    return _node("PSATestPrompt", tokens=16, dim=dim, seed=seed, mask="none", entries="{}")
 
 
 def _node(class_type: str, **inputs: Any) -> dict[str, Any]:

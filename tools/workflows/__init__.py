@@ -7,11 +7,12 @@ tests.
 from .canvas import Workflow
 from .cogvideox import COGVIDEOX
 from .hunyuan_video import HUNYUAN_VIDEO
+from .ltx2 import LTX2
 from .minimax_h3 import MINIMAX
 from .tiny import TINY
 from .wan21 import WAN21
 from .wan22 import WAN22
 
 WORKFLOWS: dict[str, Workflow] = {
-    workflow.name: workflow for workflow in (*TINY, *WAN21, *WAN22, *MINIMAX, *HUNYUAN_VIDEO, *COGVIDEOX)
+    workflow.name: workflow for workflow in (*TINY, *WAN21, *WAN22, *LTX2, *MINIMAX, *HUNYUAN_VIDEO, *COGVIDEOX)
 }

@@ -17,6 +17,7 @@ CHINESE: dict[str, str] = {
     "Wan 2.1 1.3B, text to video": "Wan 2.1 1.3B，文生视频",
     "Wan 2.1 14B, text to video": "Wan 2.1 14B，文生视频",
     "Wan 2.1 14B, image to video": "Wan 2.1 14B，图生视频",
+    "Wan 2.1 VACE 14B, a reference image to video": "Wan 2.1 VACE 14B，参考图像生视频",
     "Radial Mask: a long clip with Wan 2.1 1.3B": "径向掩码：用 Wan 2.1 1.3B 生成长片段",
     "Dense beside PSA": "稠密与 PSA 对比",
     "Wan 2.2 5B, text or image to video": "Wan 2.2 5B，文生视频或图生视频",
@@ -24,7 +25,13 @@ CHINESE: dict[str, str] = {
     "Wan 2.2 A14B, text to video in 4 steps": "Wan 2.2 A14B，4 步文生视频",
     "Wan 2.2 A14B, image to video": "Wan 2.2 A14B，图生视频",
     "Wan 2.2 A14B, image to video in 4 steps": "Wan 2.2 A14B，4 步图生视频",
+    "LTX-2.3, text to video with sound": "LTX-2.3，文生有声视频",
+    "LTX-2.3, image to video with sound": "LTX-2.3，图生有声视频",
+    "LTX-2.5, text to video with sound": "LTX-2.5，文生有声视频",
+    "LTX-2.5, image to video with sound": "LTX-2.5，图生有声视频",
     "MiniMax H3, text to video with sound": "MiniMax H3，文生有声视频",
+    "MiniMax H3, image to video with sound": "MiniMax H3，图生有声视频",
+    "MiniMax H3, image to video with sound in 8 steps": "MiniMax H3，8 步图生有声视频",
     "HunyuanVideo 1.5, text to video": "HunyuanVideo 1.5，文生视频",
     "CogVideoX-5B, text to video": "CogVideoX-5B，文生视频",
     "CogVideoX-5B, image to video": "CogVideoX-5B，图生视频",
@@ -52,8 +59,39 @@ CHINESE: dict[str, str] = {
     "A start image and a prompt; 832 x 480, 81 frames. Choose an image of your own in Load Image.": (
         "一张起始图像和一段提示词；832 x 480，81 帧。请在“加载图像”中选择自己的图像。"
     ),
+    "8 steps at 640 x 352, then 3 at 1280 x 704 (14,080 tokens of video), 121 frames at 24 a second. The small steps stay "
+    "dense: they are short.": (
+        "先在 640 x 352 下走 8 步，再在 1280 x 704 下走 3 步（视频 14,080 个 token），121 帧，每秒 24 帧。小尺寸的步保持稠密，因为序列短。"
+    ),
+    "A start image and a prompt; 8 steps at 640 x 352, then 3 at 1280 x 704 (14,080 tokens of video), 121 frames at 24 a "
+    "second. The small steps stay dense: they are short.": (
+        "一张起始图像和一段提示词；先在 640 x 352 下走 8 步，再在 1280 x 704 下走 3 步（视频 14,080 个 token），121 帧，每秒 24 帧。"
+        "小尺寸的步保持稠密，因为序列短。"
+    ),
+    "Longer: `length` and `frames_number` to 8 times a number, plus 1; most of the time is then attention.": (
+        "更长的视频：把 `length` 和 `frames_number` 设为 8 的倍数加 1；这时大部分时间都花在注意力上。"
+    ),
+    "The subject of the image in a new scene; 832 x 480, 81 frames, 30 steps. The control branch runs sparse too.": (
+        "图像中的主体出现在新的场景中；832 x 480，81 帧，30 步。控制分支也稀疏运行。"
+    ),
+    "A control video, such as a pose or depth: connect its frames to `control_video`.": (
+        "控制视频（例如姿态或深度）：把它的帧接到 `control_video`。"
+    ),
     "1344 x 768, 124 frames at 24 a second (37,296 tokens of video), 20 steps. Text and sound stay exact for every token of "
     "the video.": "1344 x 768，124 帧，每秒 24 帧（视频 37,296 个 token），20 步。对视频的每个 token，文本和声音都保持精确。",
+    "A start image and a prompt; 1344 x 768, 124 frames at 24 a second, 20 steps. Text, image and sound stay exact for "
+    "every token of the video.": (
+        "一张起始图像和一段提示词；1344 x 768，124 帧，每秒 24 帧，20 步。对视频的每个 token，文本、图像和声音都保持精确。"
+    ),
+    "With the turbo LoRA, before the patch; a start image, 1344 x 768, 124 frames at 24 a second.": (
+        "使用 turbo LoRA，放在补丁之前；一张起始图像，1344 x 768，124 帧，每秒 24 帧。"
+    ),
+    "Give `MiniMaxH3ImageToVideo` the proportions of your image.": (
+        "让 `MiniMaxH3ImageToVideo` 的宽高比与你的图像一致。"
+    ),
+    "A last image too: connect a second Load Image to `last_frame`.": (
+        "还可以给出末尾图像：把第二个“加载图像”接到 `last_frame`。"
+    ),
     "1280 x 720, 121 frames at 24 a second (111,600 tokens of video), 20 steps. The text stays exact for every token of the "
     "video.": "1280 x 720，121 帧，每秒 24 帧（视频 111,600 个 token），20 步。对视频的每个 token，文本都保持精确。",
     "Out of memory in VAE Decode: take VAE Decode (Tiled) in its place.": (

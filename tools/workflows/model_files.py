@@ -54,6 +54,7 @@ CLIP_VISION = _wan21("clip_vision", "clip_vision_h.safetensors")
 WAN21_VAE = _wan21("vae", "wan_2.1_vae.safetensors")
 WAN21_1_3B = _wan21("diffusion_models", "wan2.1_t2v_1.3B_fp16.safetensors")
 WAN21_14B_T2V = _wan21("diffusion_models", "wan2.1_t2v_14B_fp8_scaled.safetensors")
+WAN21_VACE_14B = _wan21("diffusion_models", "wan2.1_vace_14B_fp16.safetensors")
 WAN21_14B_I2V = _wan21("diffusion_models", "wan2.1_i2v_480p_14B_fp8_scaled.safetensors")
 
 WAN22_VAE = _wan22("vae", "wan2.2_vae.safetensors")
@@ -84,6 +85,31 @@ MINIMAX_H3 = _minimax("diffusion_models", "minimax_h3_fl2va_pruned_int8_convrot.
 MINIMAX_H3_TEXT = _minimax("text_encoders", "qwen3vl_32b_minimax_h3_nvfp4_awq.safetensors")
 MINIMAX_H3_VAE = _minimax("vae", "minimax_h3_video_vae_fp16.safetensors")
 MINIMAX_H3_AUDIO_VAE = _minimax("vae", "minimax_h3_audio_vae_fp32.safetensors")
+MINIMAX_H3_TURBO = ModelFile(
+    "lightx2v/Minimax-h3-Turbo", "minimax_h3_fl2v_turbo_8step_v1.0_comfyui_bf16.safetensors", "loras"
+)
+
+LTX23 = ModelFile("Lightricks/LTX-2.3-fp8", "ltx-2.3-22b-dev-fp8.safetensors", "checkpoints")
+LTX23_DISTILLED = ModelFile(
+    "Comfy-Org/ltx-2.3",
+    "split_files/loras/ltx_2.3_22b_distilled_1.1_lora_dynamic_fro09_avg_rank_111_bf16.safetensors",
+    "loras",
+)
+LTX23_TEXT = ModelFile(
+    "Comfy-Org/ltx-2", "split_files/text_encoders/gemma_3_12B_it_fp4_mixed.safetensors", "text_encoders"
+)
+LTX23_UPSCALER = ModelFile("Lightricks/LTX-2.3", "ltx-2.3-spatial-upscaler-x2-1.1.safetensors", "latent_upscale_models")
+
+
+def _ltx25(folder: str, name: str) -> ModelFile:
+    return ModelFile("Lightricks/LTX-2.5", f"{folder}/{name}", folder)
+
+
+LTX25 = _ltx25("diffusion_models", "ltx-2.5-22b-distilled-transformer-comfy-int8-convrot.safetensors")
+LTX25_TEXT = _ltx25("text_encoders", "gemma4-12b-with-proj-ltx-2.5-comfy-int8-convrot.safetensors")
+LTX25_VAE = _ltx25("vae", "ltx-2.5-video-vae-bf16.safetensors")
+LTX25_AUDIO_VAE = _ltx25("vae", "ltx-2.5-audio-vae-bf16.safetensors")
+LTX25_UPSCALER = _ltx25("latent_upscale_models", "ltx-2.5-latent-spatial-upscaler-x2-bf16-1.0.safetensors")
 
 
 def _hunyuan_video_15(folder: str, name: str) -> ModelFile:

@@ -80,8 +80,8 @@ def report(canvas: Canvas, samples: Output, model: Output, model_2: Output | Non
     canvas.add("PSAReport", size=(560, 560), model=model, samples=samples, **second)
 
 
-def start_image(canvas: Canvas) -> Output:
-    return canvas.add("LoadImage", "Start image", size=IMAGE_SIZE, image=EXAMPLE_IMAGE)
+def start_image(canvas: Canvas, title: str = "Start image") -> Output:
+    return canvas.add("LoadImage", title, size=IMAGE_SIZE, image=EXAMPLE_IMAGE)
 
 
 def sample(

@@ -9,7 +9,7 @@ from .wan21 import compare
 FPS = 8
 SIZE = (384, 320, 33)
 HOW = {"seed": 2, "steps": 6, "cfg": 4.0, "sampler": "euler"}
-TEXT = "a red circle moving left over gray stripes"
+TEXT, OTHER_TEXT = "a red circle moving left over gray stripes", "a blue star turning over navy stripes"
 WORDS = "Prompts are words that it knows: Tiny Video Prompt lists them in its help, and refuses others."
 
 
@@ -25,17 +25,17 @@ def _psa(canvas: Canvas, model: Output, **inputs: Output) -> Output:
     return patch(canvas, model, backend="torch", min_tokens=1, **inputs)
 
 
-def _prompts(canvas: Canvas) -> tuple[Output, Output]:
+def _prompts(canvas: Canvas, text: str = TEXT) -> tuple[Output, Output]:
     canvas.group("Prompt and size")
     return (
-        canvas.add("PSATinyVideoPrompt", "Prompt", text=TEXT),
+        canvas.add("PSATinyVideoPrompt", "Prompt", text=text),
         canvas.add("PSATinyVideoPrompt", "Negative prompt (empty)", text=""),
     )
 
 
 def _tiny(canvas: Canvas) -> None:
     model, vae = _load(canvas)
-    _sample_and_show(canvas, _psa(canvas, model), vae, "psa_tiny")
+    _sample_and_show(canvas, _psa(canvas, model), vae, "psa_tiny", TEXT)
 
 
 def _tiny_calibration(canvas: Canvas) -> None:
@@ -43,12 +43,12 @@ def _tiny_calibration(canvas: Canvas) -> None:
     # On the first run there is nothing to load.
     loaded = canvas.add("PSALoadCalibration", calibration="mine", otherwise="measure anew")
     patched = _psa(canvas, model, calibration=loaded)
-    samples = _sample_and_show(canvas, patched, vae, "psa_tiny_calibration")
+    samples = _sample_and_show(canvas, patched, vae, "psa_tiny_calibration", OTHER_TEXT)
     canvas.add("PSASaveCalibration", model=patched, samples=samples, name="mine", overwrite=False)
 
 
-def _sample_and_show(canvas: Canvas, patched: Output, vae: Output, prefix: str) -> Output:
-    conditioning = _prompts(canvas)
+def _sample_and_show(canvas: Canvas, patched: Output, vae: Output, prefix: str, text: str) -> Output:
+    conditioning = _prompts(canvas, text)
     latent = empty_video(canvas, *SIZE)
     canvas.group("Sample and save")
     samples = sample(canvas, patched, conditioning, latent, **HOW)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .canvas import Canvas, Output, Workflow
-from .model_files import CLIP_VISION, UMT5, WAN21_1_3B, WAN21_14B_I2V, WAN21_14B_T2V, WAN21_VAE
+from .model_files import CLIP_VISION, UMT5, WAN21_1_3B, WAN21_14B_I2V, WAN21_14B_T2V, WAN21_VACE_14B, WAN21_VAE
 from .parts import (
     BASELINE,
     DIAL,
@@ -103,6 +103,32 @@ def _image_to_video(canvas: Canvas) -> None:
     report(canvas, samples, patched)
 
 
+def _reference_to_video(canvas: Canvas) -> None:
+    model, clip, vae = load(canvas, WAN21_VACE_14B, UMT5, WAN21_VAE, "wan", SHIFT)
+    (patched,) = psa(canvas, model)
+    positive, negative = prompts(canvas, clip, PROMPT, WAN_NEGATIVE)
+    width, height, length = SIZE
+    conditioned = canvas.add(
+        "WanVaceToVideo",
+        positive=positive,
+        negative=negative,
+        vae=vae,
+        reference_image=start_image(canvas, "Reference image"),
+        width=width,
+        height=height,
+        length=length,
+        batch_size=1,
+        strength=1.0,
+    )
+    canvas.group("Sample and save")
+    conditioning = conditioned, Output(conditioned.node, 1)
+    samples = sample(canvas, patched, conditioning, Output(conditioned.node, 2), **SAMPLE)
+    # The reference is the first latent frame.
+    video = canvas.add("TrimVideoLatent", samples=samples, trim_amount=Output(conditioned.node, 3))
+    save_video(canvas, video, vae, FPS, "psa_wan21_vace")
+    report(canvas, samples, patched)
+
+
 def _compare(canvas: Canvas) -> None:
     model, clip, vae = load(canvas, WAN21_1_3B, UMT5, WAN21_VAE, "wan", SHIFT)
     (patched,) = psa(canvas, model)
@@ -161,6 +187,13 @@ WAN21 = (
         "A start image and a prompt; 832 x 480, 81 frames. Choose an image of your own in Load Image.",
         (BASELINE, DIAL, "Give `WanImageToVideo` the proportions of your image.", LORA),
         _image_to_video,
+    ),
+    Workflow(
+        "wan21_vace_14b",
+        "Wan 2.1 VACE 14B, a reference image to video",
+        "The subject of the image in a new scene; 832 x 480, 81 frames, 30 steps. The control branch runs sparse too.",
+        (BASELINE, DIAL, "A control video, such as a pose or depth: connect its frames to `control_video`."),
+        _reference_to_video,
     ),
     Workflow(
         "radial_mask_wan21",
