@@ -9,9 +9,10 @@ from comfy_api.latest import io
 
 from .. import psa_core as core
 from ..psa_core.hosts.comfyui import AnyModel, LoadedCalibration, Patch, model_of, patch_model
+from ..psa_core.hosts.comfyui.dense_backend import check_dense_backend
 from ..psa_core.hosts.comfyui.models import OFF, UNKNOWN_MODELS, VIDEO
 from ..psa_core.ops.backends import BACKENDS
-from ..psa_core.settings.config import PRECISIONS
+from ..psa_core.settings.config import DENSE_BACKENDS, PRECISIONS
 from ..psa_core.settings.dial import QUALITIES, preset_of
 from ..psa_core.settings.errors import errors_at
 from ..psa_core.settings.presets import bundled_dir, load_preset
@@ -26,6 +27,7 @@ log = logging.getLogger(__name__)
 PRESET = "preset"
 _QUALITIES = (*QUALITIES, PRESET)
 _PRECISIONS = (PRESET, "auto", *(name for name in PRECISIONS if name != "auto"))
+_DENSE_BACKENDS = (PRESET, *DENSE_BACKENDS)
 AS_THEY_LIE = "not a model that the pack knows: tokens in the order they have, no static masks"
 
 
@@ -115,6 +117,18 @@ class PSAAttentionPatch(io.ComfyNode):
                     optional=True,
                     advanced=True,
                 ),
+                io.Combo.Input(
+                    "dense_backend",
+                    options=list(_DENSE_BACKENDS),
+                    default=PRESET,
+                    tooltip=(
+                        "What runs self-attention that stays dense, as in warm-up. preset: what the preset says. "
+                        "model: the model's own. cudnn: exact, often faster. comfy_kitchen and sage, if installed, "
+                        "are faster still, but INT8 is an approximation. PSA Doctor says which is the fastest here."
+                    ),
+                    optional=True,
+                    advanced=True,
+                ),
             ],
             outputs=[io.Model.Output(tooltip="The patched model.")],
             hidden=[io.Hidden.unique_id],
@@ -136,12 +150,14 @@ class PSAAttentionPatch(io.ComfyNode):
         quality: str = PRESET,
         unknown_models: str = OFF,
         precision: str = PRESET,
+        dense_backend: str = PRESET,
     ) -> io.NodeOutput:
         if not enabled:
             say(cls.hidden.unique_id, "PSA: off")
             return io.NodeOutput(model)
         check_choice("unknown_models", unknown_models, UNKNOWN_MODELS)
         check_choice("precision", precision, _PRECISIONS)
+        check_choice("dense_backend", dense_backend, _DENSE_BACKENDS)
         video_model = model_of(model.model, unknown_models)
         if video_model is None:
             log.warning("PSA: %s is not a Wan or CogVideoX model and stays dense", type(model.model).__name__)
@@ -156,10 +172,14 @@ class PSAAttentionPatch(io.ComfyNode):
             "radial": mask,
             "schedule": schedule,
             "precision": None if precision == PRESET else precision,
+            "dense_backend": None if dense_backend == PRESET else dense_backend,
         }
         config = preset.replace(**{key: value for key, value in given.items() if value is not None})
         if config.radial is not None and config.radial.model_type == "auto" and video_model is not None:
             config = config.replace(radial=config.radial.replace(model_type=video_model.mask_rule))
+        if video_model is not None:
+            with errors_at("PSA Attention Patch"):
+                check_dense_backend(config.dense_backend, model.model, video_model.head_dim)
         announce = functools.partial(_announce, cls.hidden.unique_id, preset)
         recipes = None
         remarks: tuple[str, ...] = (AS_THEY_LIE,) if isinstance(video_model, AnyModel) else ()

@@ -5,7 +5,7 @@ import { chain } from "./element.js";
 import { widget } from "./presets.js";
 
 const NODE = "PSAAttentionPatch";
-const BEFORE = { quality: "preset", unknown_models: "off", precision: "preset" };
+const BEFORE = { quality: "preset", unknown_models: "off", precision: "preset", dense_backend: "preset" };
 
 // The value that a graph holds for a widget; undefined where it is from before the widget. Newer front ends save names.
 function savedValue(node, name, { widgets_values: values, widgets_values_named: named }) {

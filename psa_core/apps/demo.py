@@ -49,6 +49,7 @@ _GIVEN = {
     "backend": "torch",
     "min_tokens": None,
     "precision": None,
+    "dense_backend": None,
 }
 _REPORTED = ("steps", "frames", "width", "height", "seed")
 # Take about two minutes of one core; the 33 frames that the model was trained for would take five.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -11,6 +12,7 @@ import torch
 
 from ..attention.call import pyramid_sparse_attention
 from ..attention.steps import Attended
+from ..ops.dense_backends import DenseCalls, RefusalError
 from ..report.calibrated import Given
 from ..report.report import Report
 from ..settings.at_step import config_at, dense_places
@@ -21,7 +23,9 @@ from ..settings.sizes import HEAD_SIZES
 from . import rehearsal
 from .kept import MAP_MEMORY, Kept, Result
 from .place import Place
-from .reasons import RUN, Call, check_frames, first_reason
+from .reasons import EXPECTED, RUN, Call, check_frames, first_reason
+
+log = logging.getLogger(__name__)
 
 _DENSE = PSAConfig(type="dense")
 # What kernels are before there are settings to know them by.
@@ -51,8 +55,11 @@ class Run:
     map_memory: float = MAP_MEMORY
     calibrations: Mapping[int, Calibration] = field(default_factory=dict)
     _kept: Kept = field(init=False, repr=False)
+    _dense: DenseCalls | None = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
+        name = self.config.dense_backend
+        self._dense = None if name == "model" else DenseCalls(name)
         self.let_go()
 
     def let_go(self) -> None:
@@ -143,6 +150,28 @@ class Run:
             # They are there now, and nothing is to say that they are compiled.
             _begun.add(_key_of(q, _TRIAL))
         return False
+
+    def attend_dense(
+        self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, reason: str, set_aside: str = ""
+    ) -> torch.Tensor | None:
+        """Run a call that stays dense in the settings' ``dense_backend``; None where the model's own attention is to.
+
+        Args:
+            q, k, v: ``[B, H, L, D]`` of unmasked self-attention.
+            reason: why it stays dense; only where the settings ask for it they choose what runs it.
+            set_aside: name of the attention that another node has set; "" for none.
+        """
+        if self._dense is None or reason not in EXPECTED:
+            return None
+        name = self.config.dense_backend
+        try:
+            out = self._dense.attend(q, k, v)
+        except RefusalError as refused:
+            if self.report.add_dense_refusal(name, str(refused)):
+                log.warning("PSA: dense_backend %s leaves calls to the model's own attention: %s", name, refused)
+            return None
+        self.report.add_dense_backend(name, set_aside)
+        return out
 
     def _before_kernels(self, q: torch.Tensor, kernels: Hashable) -> None:
         if self.on_compile is None or self.backend == "torch" or not _on_gpu(q):

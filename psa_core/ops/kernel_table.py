@@ -107,3 +107,40 @@ QUANTISED = Kernels(
     fails="Triton cannot run them here",
     warning="The INT8 attention kernels do not run here; attention stays in the model's precision",
 )
+
+# Dense attention in place of a model's own (``PSAConfig.dense_backend``).
+CUDNN = Kernels(
+    name="cudnn",
+    backend="dense",
+    what="cuDNN's attention",
+    vendors=("NVIDIA",),
+    dtypes=_HALF,
+    head_sizes=HEAD_SIZES,
+    capability=((8, 0), None),
+    no_gpu="the model runs on {device}, not on an NVIDIA GPU",
+    other_gpu="{gpu} is older than cuDNN's attention needs (Ampere, compute capability 8.0)",
+    fails="cuDNN's attention does not run here",
+    warning="cuDNN's attention does not run on {device}",
+)
+COMFY_KITCHEN = Kernels(
+    name="comfy_kitchen",
+    backend="dense",
+    what="comfy-kitchen's INT8 attention",
+    vendors=("NVIDIA", "AMD"),
+    dtypes=_HALF,
+    head_sizes=HEAD_SIZES,
+    no_gpu="the model runs on {device}, not on an NVIDIA or AMD GPU",
+    fails="comfy-kitchen's INT8 attention does not run here",
+    warning="comfy-kitchen's INT8 attention does not run on {device}",
+)
+SAGE = Kernels(
+    name="sage",
+    backend="dense",
+    what="SageAttention",
+    vendors=("NVIDIA", "AMD"),
+    dtypes=_HALF,
+    head_sizes=HEAD_SIZES,
+    no_gpu="the model runs on {device}, not on an NVIDIA or AMD GPU",
+    fails="SageAttention does not run here",
+    warning="SageAttention does not run on {device}",
+)

@@ -89,6 +89,9 @@ class Report:
         steps, layers: those that self-attention was seen in, sparse or dense.
         calibrated: what calibration did.
         precisions: how many sparse calls ran in which, ``"bf16"`` for that of the model.
+        dense_backends: how many dense calls ran in which, where that is not the model's own attention.
+        dense_refusals: how many calls the chosen one left to the model's own, by its name and the reason.
+        set_aside: names of attention of other nodes that it took the place of.
     """
 
     def __init__(self, keep_levels: bool = False) -> None:
@@ -98,6 +101,9 @@ class Report:
         self.layers: set[int] = set()
         self.calibrated = Calibrated()
         self.precisions: Counter[str] = Counter()
+        self.dense_backends: Counter[str] = Counter()
+        self.dense_refusals: Counter[str] = Counter()
+        self.set_aside: set[str] = set()
         self._clock = Clock()
         self._keep_levels = keep_levels
         self._unread: list[_Call] = []
@@ -114,6 +120,9 @@ class Report:
             whole.steps |= report.steps
             whole.layers |= report.layers
             whole.precisions += report.precisions
+            whole.dense_backends += report.dense_backends
+            whole.dense_refusals += report.dense_refusals
+            whole.set_aside |= report.set_aside
             whole._read += report._calls()
             whole._clock.take_over(report._clock)
         whole.calibrated = Calibrated.of(report.calibrated for report in reports)
@@ -174,6 +183,22 @@ class Report:
         self.add_dense(reason, step, layer)
         return self._clock.measure((_DENSE, reason), device)
 
+    def add_dense_backend(self, name: str, set_aside: str = "") -> None:
+        """Say of a counted dense call that another attention than the model's own ran it.
+
+        Args:
+            set_aside: name of the attention that another node has set; "" for none.
+        """
+        with self._lock:
+            self.dense_backends[name] += 1
+            self.set_aside |= {set_aside} - {""}
+
+    def add_dense_refusal(self, name: str, reason: str) -> bool:
+        """Say that the chosen attention left a counted dense call to the model's own; whether that is news."""
+        with self._lock:
+            self.dense_refusals[f"{name}: {reason}"] += 1
+            return self.dense_refusals[f"{name}: {reason}"] == 1
+
     def shares_since(self, start: int) -> list[torch.Tensor]:
         """Shares of block pairs of the sparse calls from the given one on, where they lie. Does not wait."""
         with self._lock:
@@ -223,14 +248,23 @@ class Report:
 
     def line(self) -> str:
         """One line for people: of calibrated attention the error measured and asked for, density reached, precision
-        where it was not the model's, calls sparse and dense, each reason for dense with its count."""
+        where it was not the model's, calls sparse and dense, each reason for dense with its count, and what ran dense
+        calls where it was not the model's own attention."""
         density, reached = self.density(), "no call ran sparse"
         if density is not None:
             coarser = [name for name in sorted(self.precisions) if name != _MODELS_OWN]
             reached = ", ".join(filter(None, [self.calibrated.error_words(), f"density {density:.3f}", *coarser]))
         reasons = ", ".join(f"{reason} {count}" for reason, count in self.dense_reasons.most_common())
         dense = f"{self.dense_count} dense" + (f" ({reasons})" if reasons else "")
-        return f"PSA: {reached} | {self.sparse_count} sparse, {dense}"
+        return f"PSA: {reached} | {self.sparse_count} sparse, {dense}{self._dense_words()}"
+
+    def _dense_words(self) -> str:
+        """What ran dense calls, where it was not the model's own attention throughout."""
+        words = [f"{count} by {name}" for name, count in self.dense_backends.most_common()]
+        if self.set_aside:
+            words.append(f"in place of {' and '.join(sorted(self.set_aside))}")
+        words += [f"{count} left to the model's own by {reason}" for reason, count in self.dense_refusals.most_common()]
+        return f"; {', '.join(words)}" if words else ""
 
     def as_dict(self) -> dict[str, Any]:
         """The report as plain data, for JSON.
@@ -240,8 +274,8 @@ class Report:
         the model's forward passes, in attention, in sparse calls and in dense calls by reason, null where they were
         not measured; ``attention_errors`` where they were; ``map_ages``, counts of sparse calls by the age of their
         level map, where maps were kept; ``precisions``, counts of them by precision, where it was not always the
-        model's; ``calibrated``, its ``seconds`` and :meth:`Calibrated.as_dict`, where heads
-        were.
+        model's; ``dense_backends``, ``dense_refusals`` and ``set_aside`` where there are any; ``calibrated``, its
+        ``seconds`` and :meth:`Calibrated.as_dict`, where heads were.
         """
         seconds = self.seconds()
         steps = sorted({call.step for call in self._calls()})
@@ -261,6 +295,11 @@ class Report:
             document["map_ages"] = {str(age): count for age, count in ages.items()}
         if self.precisions.keys() - {_MODELS_OWN}:
             document["precisions"] = dict(self.precisions)
+        for key in ("dense_backends", "dense_refusals"):
+            if getattr(self, key):
+                document[key] = dict(getattr(self, key))
+        if self.set_aside:
+            document["set_aside"] = sorted(self.set_aside)
         if self.calibrated:
             document["calibrated"] = {"seconds": seconds.calibration, **self.calibrated.as_dict()}
         return document

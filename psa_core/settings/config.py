@@ -31,6 +31,7 @@ from .validation import (
 MASK_MODES = ("thresholdbound", "topk", "timestep", "calibrated")
 IMPORTANCE_ESTIMATORS = ("sampled_max", "sampled_sum", "mean", "sub_block_mass")
 PRECISIONS = ("bf16", "int8", "int8+fp8", "auto")
+DENSE_BACKENDS = ("model", "cudnn", "comfy_kitchen", "sage")
 ATTN_IMPLS = ("new_mask_type", "old_mask_type")
 SIM_LEVELS = {"x2": 2, "x4": 4, "x8": 8}
 
@@ -92,6 +93,9 @@ class PSAConfig:
             and keys in INT8; ``"int8+fp8"``, values in FP8, too; ``"auto"``, the coarsest that the GPU has matrix
             instructions for, with heads left out to whose output it adds more than 2 % of error. What a GPU has not
             gives way to what it has.
+        dense_backend: what runs calls that these settings leave dense, as in warm-up and dense layers: ``"model"``, the
+            model's own attention; ``"cudnn"``; or in INT8, which is an approximation, ``"comfy_kitchen"`` or
+            ``"sage"`` where they are installed. Hosts apply it.
         verbose: log each run's settings.
         description: shown to people.
 
@@ -128,6 +132,7 @@ class PSAConfig:
     radial: RadialMask | None = None
     map_steps: int = 1
     precision: str = "bf16"
+    dense_backend: str = "model"
     verbose: bool = False
     description: str = ""
     # The settings as a Python dictionary, for compiled graphs, which carry texts and no objects. Each object has its
@@ -143,6 +148,7 @@ class PSAConfig:
         check_choice("rearrange_method", self.rearrange_method, REORDER_METHODS)
         check_choice("attn_impl", self.attn_impl, ATTN_IMPLS)
         check_choice("precision", self.precision, PRECISIONS)
+        check_choice("dense_backend", self.dense_backend, DENSE_BACKENDS)
         for key in ("use_sim_mask", "use_rearrange", "verbose"):
             check_choice(key, getattr(self, key), (True, False))
         for key in ("tile_n", "map_steps"):

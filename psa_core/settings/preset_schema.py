@@ -47,6 +47,7 @@ _PRESET_KEYS = tuple(
 _UNSAID = {
     "map_steps": 1,
     "precision": "bf16",
+    "dense_backend": "model",
     "early_density": 1.0,
     "candidate_orders": plain(DEFAULT_CANDIDATE_ORDERS),
 }

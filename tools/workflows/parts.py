@@ -48,6 +48,7 @@ def patch(canvas: Canvas, model: Output, title: str | None = None, **inputs: Any
         "quality": "balanced",
         "unknown_models": "video",
         "precision": "preset",
+        "dense_backend": "preset",
     } | inputs
     return canvas.add("PSAAttentionPatch", title, size=PATCH_SIZE, model=model, **widgets)
 

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import functools
-import importlib
 import math
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
-from typing import Any
 
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ...ops.backends import BackendError
+from ...ops.dense_backends import Attention, RefusalError, installed, kitchen_attention, sage_attention
 from .cases import Case
 from .checks import error_from_dense
 from .inputs import Inputs
@@ -25,13 +24,6 @@ _NAMES = {SDPBackend.CUDNN_ATTENTION: CUDNN, SDPBackend.FLASH_ATTENTION: FLASH, 
 
 # INT8 and FP8 round keys, queries and weights; Sol-Attn leaves most of the exact result out by design.
 _INT8_BOUND, _SOL_BOUND = 0.2, math.inf
-_KITCHEN = "comfy-kitchen"
-
-Attention = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
-
-
-class RefusalError(RuntimeError):
-    """A rival cannot take part; the message says why in a few words."""
 
 
 def sdpa_contender(
@@ -70,18 +62,14 @@ def host_contender(part: str, case: Case, inputs: Inputs, name: str, attention: 
 
 def sage_contender(part: str, case: Case, inputs: Inputs) -> Contender:
     """Dense attention in INT8 and FP8 or FP16, as the package picks for the GPU."""
-    sage = _package("sageattention", SAGE, "sageattn")
-    call = functools.partial(sage.sageattn, *inputs, tensor_layout="HND", is_causal=False)
+    call = functools.partial(sage_attention(inputs.q.device), *inputs)
     row = Row.of(part, case, SAGE)
     return Contender(row, call, error=lambda: error_from_dense(call(), inputs), bound=_INT8_BOUND, rival=True)
 
 
 def int8_contender(part: str, case: Case, inputs: Inputs) -> Contender:
     """Dense attention in INT8."""
-    kitchen = _package("comfy_kitchen", _KITCHEN, "int8_attention")
-    if not kitchen.int8_attention_is_available(inputs.q.device):
-        raise RefusalError("its INT8 kernels do not run on this GPU")
-    call = functools.partial(kitchen.int8_attention, *inputs)
+    call = functools.partial(kitchen_attention(inputs.q.device), *inputs)
     row = Row.of(part, case, INT8)
     return Contender(row, call, error=lambda: error_from_dense(call(), inputs), bound=_INT8_BOUND, rival=True)
 
@@ -100,7 +88,7 @@ def sol_attention(device: torch.device, head_dim: int = 128) -> Callable[..., to
     Raises:
         RefusalError: it cannot take part.
     """
-    kitchen = _package("comfy_kitchen", _KITCHEN, "sol_attn")
+    kitchen = installed("comfy_kitchen", "comfy-kitchen", "sol_attn")
     if head_dim != 128:
         raise RefusalError(f"head size {head_dim} (Sol-Attn takes 128)")
     # Without this it would quietly compute in plain torch.
@@ -133,21 +121,3 @@ def taking_part(row: Row, make: Callable[[], Contender]) -> Contender | Row:
         return make()
     except RefusalError as refusal:
         return row.replace(refusal=str(refusal))
-
-
-def _package(module: str, name: str, function: str) -> Any:
-    """A package that has a function.
-
-    Raises:
-        RefusalError: there is none.
-    """
-    try:
-        package = importlib.import_module(module)
-    except ModuleNotFoundError as error:
-        raise RefusalError(f"{name} is not installed" if error.name == module else str(error)) from None
-    # A build for another torch or GPU fails in many ways.
-    except Exception as error:
-        raise RefusalError(f"{name} does not import: {error}") from None
-    if not hasattr(package, function):
-        raise RefusalError(f"this {name} has no {function}")
-    return package

@@ -12,7 +12,7 @@ import torch
 
 from ...settings.errors import ConfigError
 from ..bench.results import PSA, Machine, Results, Row
-from ..bench.rivals import TORCH
+from ..bench.rivals import CUDNN, INT8, SAGE, TORCH
 from ..bench.table import attention_name, markdown, time_and_ratio
 from .clip import Clip
 from .findings import Finding, as_lines, findings
@@ -22,6 +22,11 @@ _WHAT = (
     "One call of self-attention in bfloat16, median; speed-up over {dense}. error: relative, to float32; of PSA to the "
     "same blocks. A run gains less: warm-up steps stay dense, and attention is a part of a model's time."
 )
+
+# What ``dense_backend`` calls them, and whether they are exact.
+_DENSE_BACKENDS = {CUDNN: ("cudnn", True), INT8: ("comfy_kitchen", False), SAGE: ("sage", False)}
+# Less than this is not worth a setting.
+_FASTER = 1.05
 
 
 @dataclass(frozen=True)
@@ -62,7 +67,9 @@ class Diagnosis:
     def text(self) -> str:
         """All of it, for people and for reports."""
         what = _WHAT.format(dense=self.results.dense)
-        measured = self.caption() if self.reason else f"{self.caption()}\n\n{self.table()}\n\n{what}"
+        measured = (
+            self.caption() if self.reason else f"{self.caption()}\n\n{self.table()}\n\n{self.dense_advice()}\n{what}"
+        )
         return "\n".join([*as_lines(self.findings), "", measured])
 
     def caption(self) -> str:
@@ -87,6 +94,17 @@ class Diagnosis:
         padded = [[text.ljust(width) for text, width in zip(line, widths, strict=True)] for line in lines]
         return "\n\n".join(part for part in (markdown(padded[0], padded[1:]), "\n".join(self._notes())) if part)
 
+    def dense_advice(self) -> str:
+        """Which ``dense_backend`` to choose, in a sentence."""
+        faster = sorted(((row.ratio, row.attention) for row in self.results.rows if _is_faster(row)), reverse=True)
+        exact = next((each for each in faster if _DENSE_BACKENDS[each[1]][1]), None)
+        if not faster:
+            return f"For dense steps: dense_backend model, as no other is faster than {self.results.dense} here."
+        said = [] if exact is None else [_choice(*exact, self.results.dense)]
+        if faster[0] != exact:
+            said.append(f"{_choice(*faster[0], self.results.dense)}, in INT8, which is an approximation")
+        return f"For dense steps: {'; or '.join(said)}."
+
     def _notes(self) -> list[str]:
         """Why an attention has no numbers."""
         return [f"- {attention_name(row)}: {row.refusal}" for row in self.results.rows if row.ms is None]
@@ -102,7 +120,8 @@ class Diagnosis:
             for row in self.results.rows
             if row.ms is not None
         ]
-        return speed_picture(title, self.caption(), bars, self._notes(), self.findings)
+        notes = [*self._notes(), *([] if self.reason else [self.dense_advice()])]
+        return speed_picture(title, self.caption(), bars, notes, self.findings)
 
     def as_json(self) -> str:
         """All of it, to be posted."""
@@ -110,9 +129,18 @@ class Diagnosis:
             **self.results.as_document(),
             "clip": self.clip.text(),
             "not_measured": self.reason,
+            "dense_advice": None if self.reason else self.dense_advice(),
             "findings": as_lines(self.findings),
         }
         return json.dumps(document, indent=1, allow_nan=False)
+
+
+def _is_faster(row: Row) -> bool:
+    return row.attention in _DENSE_BACKENDS and row.ratio is not None and row.ratio >= _FASTER
+
+
+def _choice(ratio: float, attention: str, dense: str) -> str:
+    return f"dense_backend {_DENSE_BACKENDS[attention][0]}, {ratio:.2f}x as fast as {dense}"
 
 
 _CELLS: tuple[Callable[[Row], str], ...] = (

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ...ops.backends import BACKENDS
-from ...settings.config import PRECISIONS, PSAConfig
+from ...settings.config import DENSE_BACKENDS, PRECISIONS, PSAConfig
 from ...settings.dial import QUALITIES, preset_of
 from ...settings.errors import ConfigError
 from ...settings.preset_schema import ModelFamily
@@ -59,6 +59,9 @@ def add_attention_options(group: Any, parser: argparse.ArgumentParser) -> None:
     group.add_argument("--presets-file", type=Path, help="a preset file, or a folder of them")
     group.add_argument("--backend", default="auto", help=f"{', '.join(BACKENDS)}; default: auto")
     group.add_argument("--precision", help=f"{', '.join(PRECISIONS)}; default: the preset's")
+    group.add_argument(
+        "--dense-backend", help=f"for dense steps and layers: {', '.join(DENSE_BACKENDS)}; default: the preset's"
+    )
     group.add_argument("--min-tokens", type=int, help="clips with fewer tokens stay dense; default: the preset's")
     add_sparsity_options(parser)
 
@@ -119,7 +122,7 @@ def read_config(parsed: argparse.Namespace, family: ModelFamily, preset: str, op
     changes = {key: value for key, value in read_sparsity_options(parsed).items() if value is not None}
     if changes and config.type == "dense":
         raise ConfigError(option, preset, f"is dense, so that --{' and --'.join(changes)} would do nothing")
-    for key in ("min_tokens", "precision"):
+    for key in ("min_tokens", "precision", "dense_backend"):
         if getattr(parsed, key) is not None:
             changes[key] = getattr(parsed, key)
     return config.replace(**changes)

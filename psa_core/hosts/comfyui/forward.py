@@ -17,6 +17,7 @@ from ..place import Place
 from ..prompts import Prompts
 from ..reasons import COMFYUI, EXPECTED, UNKNOWN_MODEL, UNREADABLE, Request, first_reason
 from ..run import Run
+from .attention_name import attention_name
 from .model_sparse_attention import LEFT_TO_IT, beneath, is_model_sparse_attention
 from .models import Inputs, Layout, VideoModel
 
@@ -84,11 +85,12 @@ class Forward:
         is_video = is_self and not other
         place = self._place(call, layout, self.model, is_video)
         request = call.request._replace(prompts=self.model.prompts(self.inputs), other=other)
-        reason = first_reason(COMFYUI, request) or self.run.dense_reason(call.q, call.k, place)
+        other_kind = first_reason(COMFYUI, request)
+        reason = other_kind or self.run.dense_reason(call.q, call.k, place)
         if reason is not None:
-            return self._dense(reason, is_self, place.layer if is_video else None, func, args, kwargs)
-        out = self.run.attend(call.q, call.k, call.v, place)
-        return out if call.keep_heads else out.transpose(1, 2).flatten(2)
+            layer = place.layer if is_video else None
+            return self._dense(reason, is_self, layer, func, args, kwargs, None if other_kind else call)
+        return _as_asked(self.run.attend(call.q, call.k, call.v, place), call)
 
     def _dense(
         self,
@@ -98,7 +100,9 @@ class Forward:
         func: Override,
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
+        call: _Call | None = None,
     ) -> torch.Tensor:
+        """Run a call that stays dense; ``call`` is it where it is one that PSA computes."""
         previous = self.previous
         # It takes no call of another kind.
         if is_model_sparse_attention(previous) and is_self:
@@ -108,6 +112,11 @@ class Forward:
             else:
                 reason += LEFT_TO_IT
         with self.run.report.dense_call(reason, self.device, self.step, layer):
+            if call is not None:
+                set_aside = "" if self.previous is None else attention_name(self.previous)
+                out = self.run.attend_dense(call.q, call.k, call.v, reason, set_aside)
+                if out is not None:
+                    return _as_asked(out, call)
             return func(*args, **kwargs) if previous is None else previous(func, *args, **kwargs)
 
     def _place(self, call: _Call, layout: Layout, model: VideoModel, is_video: bool) -> Place:
@@ -128,6 +137,11 @@ class Forward:
         """The frames of a context window; None outside of one."""
         frames = getattr(self.options.get("context_window"), "index_list", None)
         return None if frames is None else tuple(frames)
+
+
+def _as_asked(out: torch.Tensor, call: _Call) -> torch.Tensor:
+    """``[B, H, L, D]`` in the shape that a call wants."""
+    return out if call.keep_heads else out.transpose(1, 2).flatten(2)
 
 
 # ComfyUI runs the forwards of several GPUs in threads.

@@ -10,9 +10,9 @@ import comfy.ldm.modules.attention as attention
 import comfy.model_management
 import torch
 
+from .attention_name import attention_name
 from .reach import OVERRIDE_KEY
 
-_PREFIX = "attention_"
 Attention = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 
 
@@ -39,7 +39,7 @@ def own_attention(model: Any = None) -> tuple[str, Attention]:
     """
     options = {} if model is None else model.model_options.get("transformer_options", {})
     override = options.get(OVERRIDE_KEY)
-    name = _name(attention.optimized_attention if override is None else override)
+    name = attention_name(attention.optimized_attention if override is None else override)
 
     def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
         heads = q.shape[1]
@@ -50,14 +50,6 @@ def own_attention(model: Any = None) -> tuple[str, Attention]:
         return out.unflatten(2, (heads, -1)).transpose(1, 2)
 
     return f"ComfyUI's own ({name})", attend
-
-
-def _name(function: Callable[..., Any]) -> str:
-    """Of an attention function of ComfyUI's, or of an override, which may have one of these within it."""
-    inner = [cell.cell_contents for cell in getattr(function, "__closure__", None) or ()]
-    names = [getattr(each, "__name__", "") for each in (*inner, function)]
-    known = [name.removeprefix(_PREFIX) for name in names if name.startswith(_PREFIX)]
-    return known[0] if known else f"override {names[-1] or type(function).__name__}"
 
 
 def make_room(size: int) -> None:

@@ -87,7 +87,8 @@ class Layer:
         if reason is None:
             return self._denoising.run.attend(q, k, v, place)
         with self._denoising.dense_call(reason, q.device, self._index):
-            return _dense(backend, query=q, key=k, value=v, scale=scale)
+            out = self._denoising.run.attend_dense(q, k, v, reason)
+            return out if out is not None else _dense(backend, query=q, key=k, value=v, scale=scale)
 
     def _caught(self, backend: str | None, call: dict[str, Any]) -> torch.Tensor:
         """Run a caught call, or put it into the graph under way; ``backend`` is what the model would have called."""

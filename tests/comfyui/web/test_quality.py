@@ -12,7 +12,7 @@ NODE = "PSAAttentionPatch"
 GRAPHS = PACK_ROOT / "tests" / "graphs" / "0.1.0"
 OPEN_PROMPT = "async (prompt) => { await app.loadApiJson(prompt, 'old.json'); }"
 
-BEFORE = {"quality": "preset", "unknown_models": "off", "precision": "preset"}
+BEFORE = {"quality": "preset", "unknown_models": "off", "precision": "preset", "dense_backend": "preset"}
 CLONED = "() => window.psaNode.clone().widgets.find((widget) => widget.name === 'quality').value"
 
 
@@ -30,8 +30,8 @@ def added(page: Any) -> tuple[str, str]:
 def test_new_nodes_are_balanced_and_what_is_chosen_is_kept(canvas: Any) -> None:
     canvas.evaluate(ADD, NODE)
     values = canvas.evaluate(VALUES)
-    last = [("quality", "balanced"), ("unknown_models", "video"), ("precision", "preset")]
-    assert list(values.items())[-3:] == last
+    last = [("quality", "balanced"), ("unknown_models", "video"), ("precision", "preset"), ("dense_backend", "preset")]
+    assert list(values.items())[-4:] == last
 
     canvas.evaluate(CHOOSE, ["quality", "near_dense"])
     reload_graph(canvas, canvas.evaluate(SAVE), NODE)
