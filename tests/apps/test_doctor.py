@@ -110,6 +110,7 @@ def test_everything_is_checked_and_measured_against_the_host_s_own() -> None:
         assert rows[name].error < 1e-4
     assert 0 < (rows["psa_balanced"].reached_density or 0) <= 1
     assert (rows[OWN.name].tokens, rows[OWN.name].heads, rows[OWN.name].head_dim) == (640, 2, 64)
+    assert f"dense_backend model, as no other is faster than {OWN.name} here" in diagnosis.text()
     # No kernel of cuDNN's runs here.
     assert "cuDNN's attention does not run here" in (rows[CUDNN].refusal or "")
     assert rows[SAGE].refusal == "SageAttention is not installed"
@@ -129,6 +130,23 @@ def test_where_a_gpu_has_it_int8_is_measured_too(monkeypatch: pytest.MonkeyPatch
     assert row.ms
     assert "n = 128, mean, int8" in diagnosis.text()
     assert max(done for done, _ in steps) <= steps[-1][1]
+
+
+def test_it_says_which_dense_backend_to_choose() -> None:
+    def advice(**ratios: float) -> str:
+        names = {"cudnn": CUDNN, "kitchen": INT8, "sage": SAGE, "flash": FLASH}
+        rows = [replace(Row.of("doctor", WAN_480P, names[key]), ms=1.0, ratio=ratio) for key, ratio in ratios.items()]
+        return Diagnosis([("psa", "1")], SMALL, Results(Machine.here(), OWN.name, rows)).dense_advice()
+
+    own = OWN.name
+    assert advice(cudnn=1.38, flash=2) == f"For dense steps: dense_backend cudnn, 1.38x as fast as {own}."
+    assert (
+        advice(cudnn=1.03, flash=2) == f"For dense steps: dense_backend model, as no other is faster than {own} here."
+    )
+    assert advice(cudnn=1.2, kitchen=1.9, sage=1.1) == (
+        f"For dense steps: dense_backend cudnn, 1.20x as fast as {own}; "
+        f"or dense_backend comfy_kitchen, 1.90x as fast as {own}, in INT8, which is an approximation."
+    )
 
 
 @pytest.mark.usefixtures("pretended")

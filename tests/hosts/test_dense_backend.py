@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -27,14 +26,14 @@ def qkv() -> tuple[torch.Tensor, ...]:
 
 
 @pytest.fixture
-def sage(monkeypatch: pytest.MonkeyPatch) -> Iterator[SimpleNamespace]:
+def sage(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     """A package in the place of SageAttention, which runs anywhere."""
     package = SimpleNamespace(
         sageattn=lambda q, k, v, tensor_layout, is_causal: scaled_dot_product_attention(q, k, v) + 1
     )
     monkeypatch.setitem(sys.modules, "sageattention", package)  # type: ignore[arg-type]
     monkeypatch.setattr(dense_backends, "refusal", lambda *_: None)
-    yield package
+    return package
 
 
 def test_by_default_the_model_s_own_attention_is_asked_for(qkv: Any) -> None:

@@ -7,7 +7,7 @@ import dataclasses
 import hypothesis.strategies as st
 
 from psa_core import Calibration, PSAConfig, RadialMask, Recipe, Schedule
-from psa_core.settings.config import IMPORTANCE_ESTIMATORS, MASK_MODES, PRECISIONS
+from psa_core.settings.config import DENSE_BACKENDS, IMPORTANCE_ESTIMATORS, MASK_MODES, PRECISIONS
 from psa_core.settings.mask_ratios import allowed_levels
 from psa_core.settings.orders import ORDERS, REORDER_METHODS
 from psa_core.settings.recipe import MIXES
@@ -146,6 +146,7 @@ def configs(draw: st.DrawFn) -> PSAConfig:
         radial=draw(st.none() | radial_masks()),
         map_steps=draw(st.integers(1, 60)),
         precision=draw(st.sampled_from(PRECISIONS)),
+        dense_backend=draw(st.sampled_from(DENSE_BACKENDS)),
         verbose=draw(st.booleans()),
         description=draw(WRITTEN_TEXT),
     )

@@ -96,7 +96,8 @@ class Diagnosis:
 
     def dense_advice(self) -> str:
         """Which ``dense_backend`` to choose, in a sentence."""
-        faster = sorted(((row.ratio, row.attention) for row in self.results.rows if _is_faster(row)), reverse=True)
+        rows = [(row.ratio or 0.0, row.attention) for row in self.results.rows if row.attention in _DENSE_BACKENDS]
+        faster = sorted((each for each in rows if each[0] >= _FASTER), reverse=True)
         exact = next((each for each in faster if _DENSE_BACKENDS[each[1]][1]), None)
         if not faster:
             return f"For dense steps: dense_backend model, as no other is faster than {self.results.dense} here."
@@ -133,10 +134,6 @@ class Diagnosis:
             "findings": as_lines(self.findings),
         }
         return json.dumps(document, indent=1, allow_nan=False)
-
-
-def _is_faster(row: Row) -> bool:
-    return row.attention in _DENSE_BACKENDS and row.ratio is not None and row.ratio >= _FASTER
 
 
 def _choice(ratio: float, attention: str, dense: str) -> str:

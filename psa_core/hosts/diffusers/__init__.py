@@ -32,6 +32,7 @@ from typing import Any
 import torch
 
 from ...ops.backends import check_backend
+from ...ops.dense_backends import RefusalError, dense_attention
 from ...report.report import Report
 from ...settings.at_step import needs_steps
 from ...settings.calibration import Calibration
@@ -86,9 +87,11 @@ def patch(
     Raises:
         TypeError: nothing here can be patched; the message says what can.
         ConfigError: no such backend, also in the environment variable ``PSA_BACKEND``, settings that need the number of
-            steps where nobody knows it, or a calibration that does not fit.
+            steps where nobody knows it, a calibration that does not fit, or a ``dense_backend`` that is not
+            installed; one that cannot take the model's calls leaves them to its own attention, as the report says.
     """
     check_backend(backend)
+    _check_dense_backend(config.dense_backend)
     transformers = transformers_of(target)
     if config.verbose:
         log.info("PSA on %s: %s", ", ".join(type(x).__name__ for x in transformers.values()), config)
@@ -103,6 +106,16 @@ def patch(
     run = Run(config, backend, report, measure_errors, map_memory=map_memory, calibrations=calibrations)
     denoising = Denoising(run, keep_levels, counter)
     return Handle(denoising, {name: _Patch(x, i, denoising) for i, (name, x) in enumerate(transformers.items())})
+
+
+def _check_dense_backend(name: str) -> None:
+    if name == "model":
+        return
+    try:
+        # Offloaded models are elsewhere until they run.
+        dense_attention(name, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    except RefusalError as error:
+        raise ConfigError("dense_backend", name, f"cannot run here: {error}") from None
 
 
 class Handle:

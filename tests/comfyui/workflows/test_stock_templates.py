@@ -24,6 +24,7 @@ WIDGETS = {
     "quality": "balanced",
     "unknown_models": "video",
     "precision": "preset",
+    "dense_backend": "preset",
 }
 # Drawn by the front end, or resolved by it before a prompt is sent.
 FRONT_END_ONLY = {"Note", "MarkdownNote", "Reroute", "PrimitiveNode"}
