@@ -89,10 +89,11 @@ def _rehearse(clip: _Clip, config: PSAConfig, backend: str) -> None:
 
 @contextmanager
 def _stream_of_its_own(device: torch.device) -> Iterator[None]:
+    # Of high priority: beside the model's own calls, which fill the GPU, the short ones would wait for their ends.
     if device.type != "cuda":
         yield
         return
-    with torch.cuda.device(device), torch.cuda.stream(torch.cuda.Stream(device)):
+    with torch.cuda.device(device), torch.cuda.stream(torch.cuda.Stream(device, priority=-1)):
         yield
 
 

@@ -21,7 +21,12 @@ ORDER_BLOCK = 2048
 
 # A stride that Triton knew to be 1 would spread a run over the lanes, and every prefix sum would cross them. Sizes
 # change from video to video, and nothing is gained by compiling for each.
-@triton.jit(do_not_specialize=["levels_stride_k", "heads", "q_blocks", "k_blocks", "k_tokens"])
+@triton.jit(
+    do_not_specialize=[
+        "levels_stride_b", "levels_stride_h", "levels_stride_q", "levels_stride_k",
+        "heads", "q_blocks", "k_blocks", "k_tokens",
+    ]
+)  # fmt: skip
 def _list_blocks(
     levels_ptr, blocks_ptr, spans_ptr, sizes_ptr,
     levels_stride_b, levels_stride_h, levels_stride_q, levels_stride_k,
