@@ -80,7 +80,6 @@ class Call:
     """One call within a run; attributes as of :class:`~psa_core.hosts.run.Run`, of its queries and of its place.
 
     Attributes:
-        rehearsing: whether kernels are being compiled meanwhile, and cannot be asked for.
         before_trial: called before the kernels are asked for, which may have to be tried out.
     """
 
@@ -92,7 +91,6 @@ class Call:
     head_dim: int
     dtype: torch.dtype
     device: torch.device
-    rehearsing: bool = False
     before_trial: Callable[[], None] = _nothing
 
     @cached_property
@@ -102,8 +100,6 @@ class Call:
     @cached_property
     def refusal(self) -> str | None:
         """Why the kernels cannot take the call where they are left the choice; where they are not, it is an error."""
-        if self.rehearsing:
-            return None
         self.before_trial()
         if self.backend == "auto":
             return triton_refusal(self.device, self.dtype, self.head_dim)

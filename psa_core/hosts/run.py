@@ -19,8 +19,6 @@ from ..settings.at_step import config_at, dense_places
 from ..settings.calibration import Calibration
 from ..settings.config import PSAConfig
 from ..settings.sinks import video_start
-from ..settings.sizes import HEAD_SIZES
-from . import rehearsal
 from .kept import MAP_MEMORY, Kept, Result
 from .place import Place
 from .reasons import EXPECTED, RUN, Call, check_frames, first_reason
@@ -28,8 +26,6 @@ from .reasons import EXPECTED, RUN, Call, check_frames, first_reason
 log = logging.getLogger(__name__)
 
 _DENSE = PSAConfig(type="dense")
-# What kernels are before there are settings to know them by.
-_TRIAL = "trial"
 _TINY = torch.finfo(torch.float32).tiny
 
 
@@ -78,8 +74,7 @@ class Run:
         """
         tokens, head_dim = q.shape[2:]
         facts = (tokens, k.shape[2], head_dim, q.dtype, q.device)
-        rehearsing = self._rehearse(q, k, place)
-        call = Call(self.config, self.backend, place, *facts, rehearsing, lambda: self._before_kernels(q, _TRIAL))
+        call = Call(self.config, self.backend, place, *facts, lambda: self._before_kernels(q, "trial"))
         return first_reason(RUN, call)
 
     def check_frames(self, frames: int, frames_per_token: int) -> None:
@@ -130,27 +125,6 @@ class Run:
         out, info = pyramid_sparse_attention(q, k, v, config, backend=self.backend, **options)
         return Result(Attended(out, lambda: info, None), chosen=info.choice)
 
-    def _rehearse(self, q: torch.Tensor, k: torch.Tensor, place: Place) -> bool:
-        """Have kernels compiled beside the warm-up; whether they are being. The first sparse call waits for them."""
-        config = self.config
-        if self.backend != "auto" or not _on_gpu(q) or config.type == "dense" or place.causal:
-            return False
-        if k.shape[2] < config.min_tokens or q.shape[2] != k.shape[2] or q.shape[-1] not in HEAD_SIZES:
-            return False
-        places = dense_places(config, place.steps)
-        references = place.reference_frames or (0, 0)
-        sparse = _config_of_call(config, places.start, place.steps, place.frames_per_token, references)
-        key = _key_of(q, _kernels_of(sparse))
-        if place.step < places.start < places.stop:
-            rehearsal.begin(key, q, sparse)
-            return rehearsal.is_under_way(key)
-        if rehearsal.is_under_way(key):
-            self._before_kernels(q, _kernels_of(sparse))
-            rehearsal.wait(key)
-            # They are there now, and nothing is to say that they are compiled.
-            _begun.add(_key_of(q, _TRIAL))
-        return False
-
     def attend_dense(
         self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, reason: str, set_aside: str = ""
     ) -> torch.Tensor | None:
@@ -174,24 +148,16 @@ class Run:
         return out
 
     def _before_kernels(self, q: torch.Tensor, kernels: Hashable) -> None:
-        if self.on_compile is None or self.backend == "torch" or not _on_gpu(q):
+        if self.on_compile is None or self.backend == "torch" or q.device.type != "cuda":
             return
-        key = _key_of(q, kernels)
+        key = (q.device, q.dtype, q.shape[-1], kernels)
         if key not in _begun:
             _begun.add(key)
             self.on_compile()
 
 
-def _on_gpu(q: torch.Tensor) -> bool:
-    return q.device.type == "cuda"
-
-
 # Kernels that have been called in this process, by what they are compiled for.
 _begun: set[Hashable] = set()
-
-
-def _key_of(q: torch.Tensor, kernels: Hashable) -> Hashable:
-    return q.device, q.dtype, q.shape[-1], kernels
 
 
 def _kernels_of(config: PSAConfig) -> Hashable:

@@ -10,7 +10,7 @@ import torch
 
 from psa_core import PSAConfig
 from psa_core.attention.steps import Attended, AttentionInfo
-from psa_core.hosts import reasons, rehearsal
+from psa_core.hosts import reasons
 from psa_core.hosts import run as runs
 from psa_core.hosts.kept import Kept, Result
 from psa_core.hosts.place import Place
@@ -69,7 +69,6 @@ def began(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
     """How often a run of these settings says that it compiles, on a GPU that is not there."""
     monkeypatch.setattr(runs, "_begun", set())
     monkeypatch.setattr(reasons, "triton_refusal", lambda device, dtype, head_dim: None)
-    monkeypatch.setattr(rehearsal, "begin", lambda key, q, config: None)
 
     def call(backend: str = "auto", device: str = "cuda", step: int = 0, **settings: object) -> int:
         config = PSAConfig(min_tokens=0).replace(**settings)
