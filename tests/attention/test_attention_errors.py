@@ -55,7 +55,7 @@ def test_it_is_measured_only_where_it_is_asked_for(monkeypatch: pytest.MonkeyPat
     def never(*_):
         raise AssertionError
 
-    monkeypatch.setattr("psa_core.hosts.run.scaled_dot_product_attention", never)
+    monkeypatch.setattr("psa_core.hosts.run.pyramid_sparse_attention", never)
     run = Run(LITTLE, "torch")
     run.attend(*random_qkv(Shape()), Place(0, 0, GRID))
     assert run.report.attention_errors() == []
