@@ -81,11 +81,10 @@ def _errors_of_all(trial: Trial, recipes: Sequence[Recipe]) -> Errors:
     measured = []
     groups = [(order, list(group)) for order, group in groupby(recipes, lambda recipe: recipe.order)]
     trials = trial.in_orders([trial.one_order(order) for order, _ in groups])
-    for here, (_, group) in zip(trials, groups, strict=True):
-        maps = []
-        for estimator, mixes in groupby(group, lambda recipe: recipe.estimator):
-            importance = here.importance(estimator)
-            maps += [here.levels(importance, recipe.config(trial.config)) for recipe in mixes]
+    estimators = dict.fromkeys(recipe.estimator for recipe in recipes)
+    importance = {estimator: trial.importance(trials, estimator) for estimator in estimators}
+    for i, (here, (_, group)) in enumerate(zip(trials, groups, strict=True)):
+        maps = [here.levels(importance[recipe.estimator][i], recipe.config(trial.config)) for recipe in group]
         measured.append(here.errors(maps))
     return Errors.cat(measured)
 

@@ -183,6 +183,16 @@ class Trial:
         exact = scaled_dot_product_attention(torch.cat(rows, 2), self.k, self.v).chunk(len(rows), 2)
         return [self._in_order(*each) for each in zip(orders, rows, exact, strict=True)]
 
+    def importance(self, trials: Sequence[TrialInOrder], estimator: str) -> list[torch.Tensor]:
+        """Importance in each of several orders, by one estimator: as each of the trials has it."""
+        if self.backend != "triton" or len(self.q) > 1 or len(trials) == 1:
+            return [here.importance(estimator) for here in trials]
+        # Orders side by side, as if they were batch entries: a few query blocks at a time leave most of a GPU idle.
+        q, k = (x.expand(len(trials), -1, -1, -1) for x in (self.q, self.k))
+        orders = Orders.cat([here.orders for here in trials if here.orders is not None])
+        sizes = self.config.block_m, self.config.block_n
+        return list(ESTIMATORS[estimator](q, k, *sizes, self.backend, orders, self.blocks).split(1))
+
     def _in_order(self, orders: Orders | None, rows: torch.Tensor, exact: torch.Tensor) -> TrialInOrder:
         q, k, v = self.q, self.k, self.v
         if orders is not None and self.backend == "torch":

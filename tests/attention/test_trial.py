@@ -135,6 +135,20 @@ def test_errors_in_triton_are_those_of_calls(name: str, recipe: Recipe) -> None:
     torch.testing.assert_close(errors.relative()[0].double(), expected, rtol=0, atol=2e-3)
 
 
+@needs_triton
+@pytest.mark.parametrize("estimator", ["sampled_max", "sub_block_mass"])
+@pytest.mark.parametrize("batch", [1, 2])
+@pytest.mark.usefixtures("poisoned_memory")
+def test_orders_side_by_side_are_each_as_alone(estimator: str, batch: int) -> None:
+    case = CASES["few blocks"]
+    q, k, v = tensors(case.shape._replace(batch=batch), torch.float16)
+    trial = trial_of(q, k, v, case.config, case.grid, text_in_front(case.text), None, "triton")
+    trials = trial.in_orders([trial.one_order(order) for order in ("Gilbert", "Semantic", "Raster")])
+    together = trial.importance(trials, estimator)
+    for importance, here in zip(together, trials, strict=True):
+        torch.testing.assert_close(importance, here.importance(estimator), rtol=0, atol=0)
+
+
 @pytest.mark.parametrize("backend", ["torch", pytest.param("triton", marks=needs_triton)])
 @pytest.mark.parametrize("name", ["few blocks", "a ragged block"])
 def test_measured_again_are_two_of_its_blocks(name: str, backend: str) -> None:
@@ -146,7 +160,7 @@ def test_measured_again_are_two_of_its_blocks(name: str, backend: str) -> None:
     again = measure_again(trial, trial.one_order("Gilbert"), out)
     wrong_and_right = errors_of_call(case, qkv, recipe, out)[..., :2].sum(-1)
     torch.testing.assert_close(again.double(), wrong_and_right, rtol=1e-4 if backend == "torch" else 1e-2, atol=0)
-    first_map = torch.zeros(again.shape[1:], dtype=torch.int64)
+    first_map = torch.zeros(again.shape[1:], dtype=torch.int64, device=again.device)
     torch.testing.assert_close(errors.spot(first_map), again, rtol=1e-4 if backend == "torch" else 1e-2, atol=0)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import accumulate
 from typing import NamedTuple
 
 import torch
@@ -42,6 +44,16 @@ class Orders(NamedTuple):
         """The same orders for so many batches that follow one another."""
         of_queries = None if self.of_queries is None else self.of_queries.repeated(times)
         return Orders(self.index, self.of_head.repeat(times, 1), of_queries)
+
+    @staticmethod
+    def cat(orders: Sequence[Orders]) -> Orders:
+        """Those of some batches for one that has all of their entries, one after another."""
+        of_queries = None
+        if any(each.of_queries is not None for each in orders):
+            of_queries = Orders.cat([each.of_queries or each for each in orders])
+        starts = accumulate((len(each.index) for each in orders[:-1]), initial=0)
+        of_head = [each.of_head + start for each, start in zip(orders, starts, strict=True)]
+        return Orders(torch.cat([each.index for each in orders]), torch.cat(of_head), of_queries)
 
     @property
     def nbytes(self) -> int:
