@@ -13,13 +13,14 @@ from typing import Any, NamedTuple
 import torch
 
 from ...ops.modes import wants_gradients
+from ..layout import Layout
 from ..place import Place
 from ..prompts import Prompts
 from ..reasons import COMFYUI, EXPECTED, UNKNOWN_MODEL, UNREADABLE, Request, first_reason
 from ..run import Run
 from .attention_name import attention_name
 from .model_sparse_attention import LEFT_TO_IT, beneath, is_model_sparse_attention
-from .models import Inputs, Layout, VideoModel
+from .models import Inputs, VideoModel
 
 Override = Callable[..., torch.Tensor]
 

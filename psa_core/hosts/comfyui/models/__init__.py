@@ -13,10 +13,10 @@ from .kandinsky5 import Kandinsky5
 from .ltx import LTX
 from .minimax_h3 import MiniMaxH3
 from .mochi import Mochi
-from .video_model import Inputs, Layout, VideoModel
+from .video_model import Inputs, VideoModel
 from .wan import Wan
 
-__all__ = ["OFF", "UNKNOWN_MODELS", "AnyModel", "CogVideoX", "Inputs", "Layout", "VideoModel", "model_of", "recognise"]
+__all__ = ["OFF", "UNKNOWN_MODELS", "AnyModel", "CogVideoX", "Inputs", "VideoModel", "model_of", "recognise"]
 
 # Those that the first release knew, and the others.
 FIRST = (Wan, CogVideoX)

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from ...layout import Layout
 from ...reasons import Request
-from .video_model import Inputs, Layout, VideoModel
+from .video_model import Inputs, VideoModel
 
 FAMILY = "Any"
 

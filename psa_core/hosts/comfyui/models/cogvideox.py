@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from ....settings.sinks import text_in_front
+from ...layout import Layout
 from ...reasons import Request
-from .video_model import Inputs, Layout, VideoModel
+from .video_model import Inputs, VideoModel
 
 
 @dataclass(frozen=True)

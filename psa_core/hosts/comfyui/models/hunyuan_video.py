@@ -17,8 +17,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from ...layout import Layout, video_last
 from ...reasons import Request
-from .video_model import WITHIN_PROMPT, Inputs, Layout, VideoModel, video_last
+from .video_model import WITHIN_PROMPT, Inputs, VideoModel
 
 
 @dataclass(frozen=True)

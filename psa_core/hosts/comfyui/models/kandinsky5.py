@@ -9,8 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ...layout import Layout
 from ...reasons import Request
-from .video_model import WITHIN_PROMPT, Inputs, Layout, VideoModel
+from .video_model import WITHIN_PROMPT, Inputs, VideoModel
 
 
 @dataclass(frozen=True)

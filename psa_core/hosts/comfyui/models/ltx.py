@@ -16,8 +16,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from ...layout import Layout, video_first
 from ...reasons import Request
-from .video_model import Inputs, Layout, VideoModel, video_first
+from .video_model import Inputs, VideoModel
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,9 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from ....settings.sinks import Sink
+from ...layout import Layout, video_last
 from ...reasons import Request
-from .video_model import Inputs, Layout, VideoModel, video_last
+from .video_model import Inputs, VideoModel
 
 
 @dataclass(frozen=True)

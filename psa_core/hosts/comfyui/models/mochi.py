@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from ....settings.sinks import Sink
+from ...layout import Layout, video_first
 from ...reasons import Request
-from .video_model import Inputs, Layout, VideoModel
+from .video_model import Inputs, VideoModel
 
 
 @dataclass(frozen=True)
@@ -28,7 +27,4 @@ class Mochi(VideoModel):
         return cls("Mochi", (1, spatial, spatial), heads, unet["hidden_size_x"] // heads, unet.get("depth"))
 
     def layout(self, inputs: Inputs, request: Request, options: Mapping[str, Any]) -> Layout:
-        grid = self.grid(inputs.latent)
-        video = 0 if grid is None else math.prod(grid)
-        text = request.q_tokens - video
-        return Layout(grid, (Sink(video, request.q_tokens),) if grid is not None and text > 0 else ())
+        return video_first(self.grid(inputs.latent), request.q_tokens, text_behind=True)

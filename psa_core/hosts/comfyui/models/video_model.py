@@ -8,31 +8,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
-from ....settings.sinks import Sink, Sinks
 from ....settings.sizes import Grid
+from ...layout import Layout
 from ...reasons import Request
 
 # What calls are that refine a prompt before or beside the video.
 WITHIN_PROMPT = "attention within the prompt"
 AN_IMAGE = "an image: unknown_models = all takes images too"
-# Tokens behind a video that are as many as this share of its own are no sink but selected like others.
-_MANY = 0.25
-
-
-class Layout(NamedTuple):
-    """Where the video lies among the tokens of its self-attention.
-
-    Attributes:
-        grid: (frames, height, width) in tokens; None when unknown.
-        sinks: tokens beside the video that every query sees at full resolution.
-        others: tokens behind the video that are neither its own nor a sink's.
-        trailing: frames at the end of the grid that are pictures beside the clip.
-    """
-
-    grid: Grid | None
-    sinks: Sinks = ()
-    others: int = 0
-    trailing: int = 0
 
 
 class Inputs(NamedTuple):
@@ -122,23 +104,3 @@ class VideoModel:
         is_whole = layout.grid is not None and request.q_tokens >= math.prod(layout.grid)
         within = request.q_tokens == request.k_tokens and request.q_tokens in (inputs.text_tokens, inputs.image_tokens)
         return WITHIN_PROMPT if within and not is_whole else ""
-
-
-def video_last(grid: Grid | None, tokens: int) -> Layout:
-    """A video behind its text and whatever else it looks at, all of which is a sink with dense rows."""
-    front = 0 if grid is None else tokens - math.prod(grid)
-    return Layout(grid, (Sink(0, front),) if front > 0 else ())
-
-
-def video_first(grid: Grid | None, tokens: int, front: int = 0) -> Layout:
-    """A video, after ``front`` tokens of a sink, with others behind it: a sink too if they are few."""
-    if grid is None:
-        return Layout(None)
-    sinks: Sinks = (Sink(0, front),) if front > 0 else ()
-    video = math.prod(grid)
-    behind = tokens - front - video
-    if behind <= 0:
-        return Layout(grid, sinks)
-    if behind >= _MANY * video:
-        return Layout(grid, sinks, others=behind)
-    return Layout(grid, (*sinks, Sink(front + video, tokens)))

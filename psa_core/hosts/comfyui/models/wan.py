@@ -21,9 +21,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ....settings.sinks import text_in_front
 from ....settings.sizes import Grid
+from ...layout import Layout, video_first
 from ...reasons import Request
-from .video_model import Inputs, Layout, VideoModel, video_first
+from .video_model import Inputs, VideoModel
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,7 @@ class Wan(VideoModel):
             frames -= references
         elif reference is not None and self.takes_reference:
             front = height * width
-        return video_first((frames - subjects, height, width), request.q_tokens, front)
+        return video_first((frames - subjects, height, width), request.q_tokens, text_in_front(front))
 
     def other(self, inputs: Inputs, request: Request, layout: Layout, options: Mapping[str, Any]) -> str:
         is_pose = self.variant == "animate2" and layout.grid is not None and _is_pose(request, layout.grid)
