@@ -144,13 +144,14 @@ UNKNOWN_MODEL = "not a Wan or CogVideoX model"
 UNREADABLE = "a call in a form of the model's own"
 CONTEXT_PARALLELISM = "context parallelism"
 NO_TORCH_ATTENTION = "no call of torch's attention in the layer"
+OWN_SPARSE_ATTENTION = "sparse attention of the model's own"
+MASKED = "attention mask"
 
 CROSS_ATTENTION = "cross-attention"
 _CROSS = Reason(CROSS_ATTENTION, lambda call: call.q_tokens != call.k_tokens)
 # Of language models: a few tokens behind all that the cache holds.
 DECODING = "decoding"
-_MASKED = "attention mask"
-_MASK = Reason(_MASKED, lambda request: request.mask is not None and masks_something(request.mask))
+_MASK = Reason(MASKED, lambda request: request.mask is not None and masks_something(request.mask))
 _GRADIENTS = Reason("gradients are on (torch.no_grad turns them off)", lambda request: request.gradients)
 _MIXED = Reason(
     lambda request: f"q, k and v of different dtypes ({', '.join(map(str, request.dtypes))})",
@@ -177,7 +178,6 @@ COMFYUI = (
     _MASK,
 )
 DIFFUSERS = (
-    Reason(_MASKED, lambda request: request.mask is not None),
     Reason(
         "causal attention, dropout or grouped heads",
         lambda request: request.causal or request.dropout or request.grouped,
@@ -188,7 +188,7 @@ DIFFUSERS = (
 )
 TRANSFORMERS = (
     Reason(lambda request: request.other, lambda request: bool(request.other)),
-    Reason(_MASKED, lambda request: request.mask is not None),
+    Reason(MASKED, lambda request: request.mask is not None),
     Reason("dropout", lambda request: request.dropout),
     Reason("attention scale", lambda request: request.scale not in (None, request.head_dim**-0.5)),
     Reason("values of another size than keys", lambda request: request.odd_values),

@@ -1,4 +1,4 @@
-"""Diffusers: patch the video self-attention of a Wan or CogVideoX pipeline, or of its transformer alone::
+"""Diffusers: patch the video self-attention of a pipeline, or of its transformer alone::
 
     with patch(pipeline, config) as handle:
         video = pipeline(prompt).frames[0]
@@ -9,6 +9,9 @@ they always do. A hook goes around each self-attention layer and catches one cal
 ``scaled_dot_product_attention``. Cross-attention and every other model in the process stay as they are. Offloading,
 LoRAs, attention backends and ``torch.compile`` may come before or after patching. A deep copy or a pickle of a patched
 model is of the model without the patch.
+
+Models that :mod:`.families` knows have a grid and sinks. Any other's long self-attention runs sparse in the order that
+its tokens have. Masks that hide padding behind the tokens, as HunyuanVideo's do, leave calls sparse; others do not.
 
 ``transformer.compile_repeated_blocks(fullgraph=True)`` and ``torch.compile(transformer, fullgraph=True)`` keep the
 caught call as one operator, which decides when it runs: layers, steps and patches share their graphs. Blocks
@@ -45,7 +48,7 @@ from .attention import Layer
 from .calibrations import GivenCalibrations, by_expert
 from .denoising import Denoising
 from .families import family_of, transformers_of
-from .operators import enter
+from .operators import enter, flat
 from .steps import SchedulerSteps, TimestepSteps
 
 log = logging.getLogger(__name__)
@@ -70,8 +73,7 @@ def patch(
     with the attention backend chosen for it.
 
     Args:
-        target: a pipeline with a ``WanTransformer3DModel`` or ``CogVideoXTransformer3DModel`` (the two experts of
-            Wan 2.2 count their steps together), or such a transformer.
+        target: a pipeline of diffusers (the two experts of Wan 2.2 count their steps together), or its transformer.
         config: settings; ``min_tokens``, ``warmup_steps``, ``schedule`` and ``radial`` apply.
         backend: ``"auto"`` leaves calls dense that the kernels cannot take; ``"triton"`` and ``"torch"`` insist.
         steps: of the whole denoising, for a transformer that runs without its pipeline; a pipeline's scheduler knows,
@@ -100,7 +102,8 @@ def patch(
     scheduled = steps is None and getattr(target, "scheduler", None) is not None
     if needs_steps(config) and steps is None and not scheduled:
         raise ConfigError("steps", None, "must be given: the settings depend on it, and there is no scheduler to ask")
-    counter = SchedulerSteps(target) if scheduled else TimestepSteps(steps, schedule.start_step)
+    rising = any(family_of(x).rising for x in transformers.values())
+    counter = SchedulerSteps(target) if scheduled else TimestepSteps(steps, schedule.start_step, rising)
     report = Report(keep_levels)
     calibrations = by_expert(calibration, transformers, config)
     run = Run(config, backend, report, measure_errors, map_memory=map_memory, calibrations=calibrations)
@@ -185,8 +188,8 @@ class _Patch:
         self._pre_hook = transformer.register_forward_pre_hook(
             partial(_note_inputs, denoising, names), with_kwargs=True
         )
-        blocks = getattr(transformer, family_of(transformer).blocks)
-        self._layers = [Layer(denoising, expert, index, block.attn1) for index, block in enumerate(blocks)]
+        modules = family_of(transformer).modules(transformer)
+        self._layers = [Layer(denoising, expert, index, module) for index, module in enumerate(modules)]
         setattr(transformer, _PATCH, self)
 
     def __reduce__(self) -> tuple[type[None], tuple[()]]:
@@ -215,6 +218,6 @@ def _note_inputs(
         call[names[index]] = arg
     inputs = family_of(transformer).inputs(transformer, call)
     if torch.compiler.is_compiling():
-        enter(denoising.number, *inputs)
+        enter(denoising.number, *flat(inputs))
     else:
-        denoising.enter(*inputs)
+        denoising.enter(inputs)

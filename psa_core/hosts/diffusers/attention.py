@@ -12,7 +12,15 @@ from torch.nn.functional import scaled_dot_product_attention
 from torch.overrides import TorchFunctionMode
 
 from ...ops.modes import wants_gradients
-from ..reasons import CONTEXT_PARALLELISM, DIFFUSERS, NO_TORCH_ATTENTION, Request, first_reason
+from ..reasons import (
+    CONTEXT_PARALLELISM,
+    DIFFUSERS,
+    MASKED,
+    NO_TORCH_ATTENTION,
+    OWN_SPARSE_ATTENTION,
+    Request,
+    first_reason,
+)
 from .denoising import Denoising
 from .operators import attend, number_of, stay_dense
 
@@ -60,6 +68,10 @@ class Layer:
         if getattr(processor, "_parallel_config", None) is not None:
             self._stay_dense(CONTEXT_PARALLELISM)
             return call(*args, **kwargs)
+        if kwargs.get("sparse_params") is not None:
+            # Kandinsky's, whose mask is none of torch's attention and whose tokens have an order of their own.
+            self._stay_dense(OWN_SPARSE_ATTENTION)
+            return call(*args, **kwargs)
         # Processors that know no backends call torch's attention as it is. The others are made to, for a while.
         dispatches = hasattr(processor, "_attention_backend")
         chosen = processor._attention_backend if dispatches else None
@@ -79,16 +91,38 @@ class Layer:
         return out
 
     def attend(
-        self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, scale: float | None, backend: str | None
+        self,
+        q: torch.Tensor,
+        k: torch.Tensor,
+        v: torch.Tensor,
+        mask: torch.Tensor | None,
+        scale: float | None,
+        backend: str | None,
     ) -> torch.Tensor:
         """Run a call of nothing else than PSA computes, sparse or dense; ``backend`` is for dense."""
-        place = self._denoising.place(self._expert, self._index)
-        reason = self._denoising.run.dense_reason(q, k, place)
+        denoising = self._denoising
+        call: dict[str, Any] = {"query": q, "key": k, "value": v, "attn_mask": mask, "scale": scale}
+        tokens = denoising.unmasked(q.shape[2], mask)
+        if tokens is None:
+            with denoising.dense_call(MASKED, q.device, self._index):
+                return _dense(backend, **call)
+        padding = q[:, :, tokens:]
+        if padding.shape[2]:
+            q, k, v = (x[:, :, :tokens] for x in (q, k, v))
+        place = denoising.place(self._expert, self._index, tokens)
+        reason = denoising.run.dense_reason(q, k, place)
         if reason is None:
-            return self._denoising.run.attend(q, k, v, place)
-        with self._denoising.dense_call(reason, q.device, self._index):
-            out = self._denoising.run.attend_dense(q, k, v, reason)
-            return out if out is not None else _dense(backend, query=q, key=k, value=v, scale=scale)
+            out = denoising.run.attend(q, k, v, place)
+        else:
+            with denoising.dense_call(reason, q.device, self._index):
+                chosen = denoising.run.attend_dense(q, k, v, reason)
+                if chosen is None:
+                    return _dense(backend, **call)
+            out = chosen
+        if not padding.shape[2]:
+            return out
+        # Nobody sees what padding gives, but it has to be numbers.
+        return torch.cat([out, _dense(backend, query=padding, key=k, value=v, scale=scale)], dim=2)
 
     def _caught(self, backend: str | None, call: dict[str, Any]) -> torch.Tensor:
         """Run a caught call, or put it into the graph under way; ``backend`` is what the model would have called."""
@@ -96,10 +130,10 @@ class Layer:
         if reason is not None:
             self._stay_dense(reason)
             return _dense(backend, **call)
-        q, k, v, scale = call["query"], call["key"], call["value"], call["scale"]
+        given = call["query"], call["key"], call["value"], call["attn_mask"], call["scale"], backend
         if torch.compiler.is_compiling():
-            return attend(q, k, v, scale, backend, self._number, self._denoising.number)
-        return self.attend(q, k, v, scale, backend)
+            return attend(*given, self._number, self._denoising.number)
+        return self.attend(*given)
 
     def _stay_dense(self, reason: str) -> None:
         if torch.compiler.is_compiling():
@@ -185,7 +219,6 @@ def _request(call: dict[str, Any]) -> Request:
         q.shape[2],
         k.shape[2],
         q.shape[3],
-        mask=call["attn_mask"],
         causal=call["is_causal"],
         dropout=bool(call["dropout_p"]),
         grouped=call["enable_gqa"],

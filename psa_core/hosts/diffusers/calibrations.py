@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 
@@ -39,6 +40,10 @@ def by_expert(
         if name not in transformers:
             raise ConfigError("calibration", name, "there is no such transformer here, but " + ", ".join(names))
         with errors_at(name):
-            blocks = getattr(transformers[name], family_of(transformers[name]).blocks)
-            check_given(calibration, config, blocks[0].attn1.heads, len(blocks))
+            layers = family_of(transformers[name]).modules(transformers[name])
+            check_given(calibration, config, _heads(layers[0]), len(layers))
     return {names.index(name): calibration for name, calibration in (given or {}).items()}
+
+
+def _heads(module: Any) -> int:
+    return int(module.num_heads if hasattr(module, "num_heads") else module.heads)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 
@@ -11,11 +12,11 @@ import torch
 from ...report.report import Report
 from ...settings.at_step import in_window
 from ...settings.remarks import remarks
-from ...settings.sinks import text_in_front
-from ...settings.sizes import Grid
+from ..mask import masks_something
 from ..place import Place
 from ..reasons import EXPECTED
 from ..run import Run
+from .families import Inputs, Tokens
 from .operators import number_of
 from .steps import Position, SchedulerSteps, TimestepSteps
 
@@ -32,9 +33,9 @@ class Denoising:
         run: settings, and the report of this run.
         keep_levels: whether reports keep level maps.
         counter: knows where a forward pass stands.
-        position: of the latest forward pass, as are ``grid``, which is None before the first, ``text_length`` and
-            ``frames_per_token``.
-        conditions: as of :class:`~psa_core.hosts.place.Place`, of the run.
+        position: of the latest forward pass, as are ``tokens``, None before the first.
+        conditions: as of :class:`~psa_core.hosts.place.Place`, of the run; and ``clips``, how many videos have them.
+        leading: reference frames before the clip, of the run.
         number: by which operators know it.
     """
 
@@ -42,12 +43,15 @@ class Denoising:
     keep_levels: bool
     counter: SchedulerSteps | TimestepSteps
     position: Position = _NOWHERE
-    grid: Grid | None = None
-    text_length: int = 0
-    frames_per_token: int = 1
+    tokens: Tokens | None = None
     number: torch.Tensor = field(init=False)
     conditions: int = 1
+    clips: int = 1
+    leading: int = 0
     _told: set[str] = field(default_factory=set)
+    # Of the latest forward pass: calls by expert and layer, and tokens that are no padding, once somebody has asked.
+    _calls: Counter[tuple[int, int]] = field(default_factory=Counter)
+    _unpadded: set[int] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self.number = number_of(self)
@@ -56,20 +60,23 @@ class Denoising:
         """A run is not copied: in copies and pickles of what it is part of, None has its place."""
         return type(None), ()
 
-    def enter(
-        self, timestep: torch.Tensor, latents: torch.Tensor, grid: Grid, text_length: int, frames_per_token: int
-    ) -> None:
+    def enter(self, inputs: Inputs) -> None:
         """Take note of a forward pass that is about to run; the first of a run starts a new report.
 
         Raises:
             ConfigError: scenes that do not fit the clip.
         """
-        first = self.grid is None
-        self.position = self.counter.at(timestep, latents)
-        self.grid, self.text_length, self.frames_per_token = grid, text_length, frames_per_token
+        first = self.tokens is None
+        self.position = self.counter.at(inputs.timestep, inputs.latents)
+        self.tokens = tokens = inputs.tokens
+        self._calls.clear()
+        self._unpadded.clear()
         if self.position.anew:
-            self.conditions = _conditions(latents)
-            self.run.check_frames(grid[0], frames_per_token)
+            self.conditions = _conditions(inputs.latents)
+            self.clips = max(len(inputs.latents) // self.conditions, 1)
+            self.leading = 0 if tokens.leading is None else int(tokens.leading)
+            if tokens.grid is not None:
+                self.run.check_frames(tokens.grid[0] - self.leading, tokens.frames_per_token)
             self._remark()
             if not first:
                 self.run = replace(self.run, report=Report(self.keep_levels))
@@ -82,15 +89,37 @@ class Denoising:
                 self._told.add(remark)
                 log.warning("PSA: %s", remark)
 
-    def place(self, expert: int, layer: int) -> Place:
-        """Where the forward pass under way stands in a layer of one of the transformers."""
+    def place(self, expert: int, layer: int, tokens: int) -> Place:
+        """Where a call of so many tokens stands, in a layer of one of the models, in the forward pass under way."""
         step, steps, _, repeats = self.position
+        known = self.tokens or Tokens()
+        layout = known.layout(tokens)
+        nth = self._calls[expert, layer]
+        self._calls[expert, layer] += 1
         return Place(
-            step, layer, self.grid, text_in_front(self.text_length), steps, self.frames_per_token,
-            in_window=in_window(self.run.config, step, steps), expert=expert,
-            # Pipelines that call a model for each prompt call it twice for each window, too.
-            condition=repeats // 2, conditions=self.conditions,
+            step, layer, layout.grid, layout.sinks, steps, known.frames_per_token,
+            in_window=in_window(self.run.config, step, steps), reference_frames=(self.leading, 0), expert=expert,
+            # Pipelines that call a model for each prompt call it twice for each window, too. Models that call
+            # attention for each video of a batch have all videos with one prompt before those with the next.
+            condition=(repeats // 2, nth % self.clips), conditions=self.conditions,
+            others=layout.others, grid_optional=known.grid_optional,
         )  # fmt: skip
+
+    def unmasked(self, tokens: int, mask: torch.Tensor | None) -> int | None:
+        """How many tokens of a call see one another, those that a mask leaves; None where it is not as simple as that.
+
+        Args:
+            tokens: of the call.
+            mask: of the call; None leaves all.
+        """
+        if mask is None:
+            return tokens
+        unpadded = None if self.tokens is None else self.tokens.unpadded
+        if unpadded is None:
+            return None if masks_something(mask) else tokens
+        if not self._unpadded:
+            self._unpadded.update(unpadded.tolist())
+        return next(iter(self._unpadded)) if len(self._unpadded) == 1 else None
 
     def stay_dense(self, reason: str) -> None:
         """Count a dense call; a reason is logged when it is met for the first time."""

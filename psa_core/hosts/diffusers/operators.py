@@ -15,7 +15,9 @@ from weakref import WeakValueDictionary
 
 import torch
 
+from ...settings.sinks import Sink
 from ..operators import NAMESPACE, OPTIONS
+from .families import Inputs, Tokens
 
 _numbers = count()
 _objects: WeakValueDictionary[int, Any] = WeakValueDictionary()
@@ -39,13 +41,27 @@ def enter(
     timestep: torch.Tensor,
     latents: torch.Tensor,
     grid: Sequence[int],
-    text_length: int,
     frames_per_token: int,
+    front: Sequence[int],
+    text_behind: bool,
+    grid_optional: bool,
+    unpadded: Optional[torch.Tensor],  # noqa: UP045
+    leading: Optional[torch.Tensor],  # noqa: UP045
 ) -> None:
-    """``Denoising.enter``."""
+    """``Denoising.enter``, of inputs as :func:`flat` has them."""
     found = _objects.get(int(denoising))
     if found is not None:
-        found.enter(timestep, latents, (grid[0], grid[1], grid[2]), text_length, frames_per_token)
+        sinks = tuple(Sink(start, stop, bool(dense)) for start, stop, dense in zip(*[iter(front)] * 3, strict=True))
+        size = (grid[0], grid[1], grid[2]) if grid else None
+        tokens = Tokens(size, frames_per_token, sinks, text_behind, grid_optional, unpadded, leading)
+        found.enter(Inputs(timestep, latents, tokens))
+
+
+def flat(inputs: Inputs) -> tuple[Any, ...]:
+    """What ``enter`` takes of inputs, in what operators can take."""
+    grid, frames_per_token, front, *others = inputs.tokens
+    numbers = [int(x) for sink in front for x in sink]
+    return inputs.timestep, inputs.latents, list(grid or ()), frames_per_token, numbers, *others
 
 
 @torch.library.custom_op(f"{NAMESPACE}::diffusers_stay_dense", mutates_args=("denoising",), **OPTIONS)
@@ -61,13 +77,14 @@ def attend(
     q: torch.Tensor,
     k: torch.Tensor,
     v: torch.Tensor,
+    mask: Optional[torch.Tensor],  # noqa: UP045
     scale: Optional[float],  # noqa: UP045
     backend: Optional[str],  # noqa: UP045
     layer: torch.Tensor,
     denoising: torch.Tensor,
 ) -> torch.Tensor:
     """``Layer.attend``, with heads inside tokens in memory."""
-    out = _objects[int(layer)].attend(q, k, v, scale, backend)
+    out = _objects[int(layer)].attend(q, k, v, mask, scale, backend)
     return out.transpose(1, 2).contiguous().transpose(1, 2)
 
 
@@ -76,6 +93,7 @@ def _shape(
     q: torch.Tensor,
     k: torch.Tensor,
     v: torch.Tensor,
+    mask: torch.Tensor | None,
     scale: float | None,
     backend: str | None,
     layer: torch.Tensor,

@@ -8,6 +8,8 @@ import torch
 
 # Noise of two runs differs in nearly every number.
 _SAMPLES = 256
+# The same timestep in half precision, relative.
+_CLOSE = 0.01
 
 
 class Position(NamedTuple):
@@ -46,9 +48,11 @@ class SchedulerSteps:
     def at(self, timestep: torch.Tensor, latents: torch.Tensor) -> Position:
         """The position of a forward pass that is about to run with this timestep, whatever its latents."""
         scheduler = self._pipeline.scheduler
-        timesteps, index = scheduler.timesteps, _index(scheduler, timestep)
+        timesteps = scheduler.timesteps
         # Every run sets its timesteps, also after one that was broken off.
-        anew = timesteps is not self._timesteps or index < self._index
+        anew = timesteps is not self._timesteps
+        index = _index(scheduler, timestep, unknown=0 if anew else self._index)
+        anew = anew or index < self._index
         self._repeats = 0 if anew or index != self._index else self._repeats + 1
         self._timesteps, self._index = timesteps, index
         order = getattr(scheduler, "order", 1)
@@ -70,10 +74,11 @@ class TimestepSteps:
     Args:
         steps: of the whole denoising; None when unknown.
         start_step: how many of them come before a run's first.
+        rising: whether it is the timesteps above the one before that are steps.
     """
 
-    def __init__(self, steps: int | None, start_step: int = 0) -> None:
-        self._steps, self._start_step = steps, start_step
+    def __init__(self, steps: int | None, start_step: int = 0, rising: bool = False) -> None:
+        self._steps, self._start_step, self._rising = steps, start_step, rising
         self._step = start_step
         self._repeats = 0
         self._timestep: float | None = None
@@ -83,7 +88,7 @@ class TimestepSteps:
         """The position of a forward pass that is about to run with this timestep and these latents."""
         now, before = _noisiest(timestep), self._timestep
         self._timestep = now
-        anew = before is None or now > before
+        anew = before is None or (now < before if self._rising else now > before)
         if anew or (now == before and self._step == 0):
             noise = _sample(latents)
             anew = anew or noise != self._noise
@@ -96,8 +101,8 @@ class TimestepSteps:
         return Position(self._step, self._steps, anew, self._repeats)
 
 
-def _index(scheduler: Any, timestep: torch.Tensor) -> int:
-    """Of the scheduler's timesteps, that of the forward pass."""
+def _index(scheduler: Any, timestep: torch.Tensor, unknown: int) -> int:
+    """Of the scheduler's timesteps, that of the forward pass; ``unknown`` where nothing says which."""
     # Schedulers that may name a timestep twice count their calls, and learn at the first where they begin.
     index = getattr(scheduler, "step_index", None)
     if index is None:
@@ -107,7 +112,9 @@ def _index(scheduler: Any, timestep: torch.Tensor) -> int:
     # Pipelines may hand timesteps on in the model's precision. Of two that are the same, a run that begins part way
     # begins at the second.
     now, known = _noisiest(timestep), scheduler.timesteps.tolist()
-    return min(reversed(range(len(known))), key=lambda i: abs(known[i] - now))
+    nearest = min(reversed(range(len(known))), key=lambda i: abs(known[i] - now))
+    # Some pipelines hand a model something else than timesteps, such as Cosmos' noise levels.
+    return nearest if abs(known[nearest] - now) <= _CLOSE * abs(known[nearest]) else unknown
 
 
 def _sample(latents: torch.Tensor) -> list[float]:

@@ -15,6 +15,7 @@ pytest.importorskip("diffusers", minversion="0.35")
 from psa_core.hosts.diffusers import Handle, patch
 
 from ...support import diffusers_models
+from ...support.diffusers_families import hunyuan_video
 from ...support.diffusers_models import LAYERS, Model, cogvideox_1_5, wan_model
 from ...support.tensors import relative_error
 
@@ -136,6 +137,20 @@ def test_layers_share_a_graph_however_many_they_are(make: Callable[[], Model], m
     assert handle.report.sparse_count == 3 * layers
     # The first block of CogVideoX gets a tensor of other strides than its successors.
     assert graphs.count == (1 if make is wan_model else 2)
+
+
+def test_padding_is_read_when_a_graph_runs() -> None:
+    model, graphs = hunyuan_video(), Graphs("eager")
+    expected, expected_counts = uncompiled(model)
+    assert len(expected_counts[1]) == 3 * LAYERS
+    with patch(model.transformer, SPARSE, backend="torch") as handle:
+        compile_whole(model, graphs)
+        assert same(run(model), expected)
+        assert counts(handle) == expected_counts
+        compiled = graphs.count
+        model.inputs["encoder_attention_mask"].fill_(1)
+        assert not same(run(model), expected)
+    assert graphs.count == compiled
 
 
 def test_a_forward_pass_inside_a_graph_counts_its_step_before_its_layers() -> None:

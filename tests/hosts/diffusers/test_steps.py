@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import PIL.Image
@@ -17,6 +18,7 @@ pytest.importorskip("diffusers", minversion="0.35")
 import diffusers
 
 from psa_core.hosts.diffusers import Handle, patch
+from psa_core.hosts.diffusers.steps import SchedulerSteps
 
 from ...support.tiny_pipelines import LAYERS, cogvideox_pipeline, wan_pipeline
 
@@ -345,12 +347,27 @@ def test_another_scheduler_while_patched() -> None:
             check(handle, watched.seen, 6)
 
 
-def test_a_transformer_of_another_kind_is_refused() -> None:
+def test_vace_with_its_own_blocks() -> None:
     transformer = diffusers.WanVACETransformer3DModel(
-        num_attention_heads=1, attention_head_dim=16, text_dim=8, freq_dim=8, ffn_dim=8, num_layers=1, vace_layers=[0]
-    )
-    pipeline = diffusers.WanVACEPipeline(
-        **{k: v for k, v in wan_pipeline(transformer=transformer).components.items() if v is not None}
-    )
-    with pytest.raises(TypeError, match=r"WanTransformer3DModel.*not WanVACEPipeline with WanVACETransformer3DModel$"):
-        patch(pipeline, CONFIG)
+        num_attention_heads=1, attention_head_dim=16, in_channels=4, out_channels=4, text_dim=16, freq_dim=8, ffn_dim=8,
+        num_layers=LAYERS - 1, vace_layers=[0], vace_in_channels=2 * 4 + 64,
+    )  # fmt: skip
+    components = {k: v for k, v in wan_pipeline(transformer=transformer).components.items() if v is not None}
+    watched = Watched(diffusers.WanVACEPipeline(**components))
+    with patch(watched.pipeline, CONFIG, backend="torch") as handle:
+        watched.run(6)
+    check(handle, watched.seen, 6)
+
+
+def test_models_that_are_told_noise_levels_instead_of_timesteps() -> None:
+    """As Cosmos-Predict2's pipelines do it."""
+    scheduler = scheduler_of("FlowMatchEulerDiscreteScheduler")
+    counter, sample = SchedulerSteps(SimpleNamespace(scheduler=scheduler)), torch.randn(1, 4)
+    for _ in range(2):
+        scheduler.set_timesteps(4)
+        found = []
+        for sigma, timestep in zip(scheduler.sigmas, scheduler.timesteps, strict=False):
+            found += [counter.at(sigma / (sigma + 1), sample) for _ in range(2)]
+            scheduler.step(sample, timestep, sample)
+        assert [(x.step, x.repeats) for x in found] == [(i, j) for i in range(4) for j in range(2)]
+        assert [x.anew for x in found] == [True] + 7 * [False]
