@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from tools.workflows import model_files as files
 from tools.workflows.model_files import ModelFile
 from tools.workflows.parts import EXAMPLE_IMAGE
+from tools.workflows.wan_animate import DRIVING_VIDEO
 
 from .checkpoints import COG_DIM, TEXT_DIM, WAN_DIM
 from .cogvideox_variants import VARIANTS
@@ -32,7 +33,8 @@ def _write_published(path: Path) -> None:
 _MINIMAX_H3 = Host("minimax_h3", write=Path.touch, latent=(5, 16, 24))
 _HUNYUAN_VIDEO_15 = Host("hunyuan_video_15", write=Path.touch, channels=32, latent=(5, 8, 12))
 _LTX = Host("ltxav", write=Path.touch, channels=128, latent=(5, 8, 12))
-_FROM_CONFIG = (_MINIMAX_H3, _HUNYUAN_VIDEO_15, _LTX)
+_WAN_ANIMATE = Host("wan_animate", write=Path.touch, latent=(5, 16, 24))
+_FROM_CONFIG = (_MINIMAX_H3, _HUNYUAN_VIDEO_15, _LTX, _WAN_ANIMATE)
 _H3_STREAMS = [[1, 24, 5, 16, 24], [1, 32, 2, 20]]
 _LTX_SOUND = [[1, 8, 10, 16]]
 _LTX_TEXT_DIM = 128
@@ -48,6 +50,7 @@ MODELS: dict[ModelFile, Host] = {
     files.WAN22_T2V[1]: HOSTS["wan_t2v_low_noise"],
     files.WAN22_I2V[0]: HOSTS["wan22_i2v"],
     files.WAN22_I2V[1]: HOSTS["wan22_i2v_low_noise"],
+    files.WAN22_ANIMATE: _WAN_ANIMATE,
     files.MINIMAX_H3: _MINIMAX_H3,
     files.HUNYUAN_VIDEO_15: _HUNYUAN_VIDEO_15,
     files.LTX23: _LTX,
@@ -67,7 +70,8 @@ _REMOVED = {
     *("CLIPLoader", "DualCLIPLoader", "CLIPVisionLoader", "CLIPVisionEncode", "VAELoader", "LoadImage", "ImageScale"),
     *("LatentCut", "VAEDecode", "VAEDecodeAudio", "CreateVideo", "SaveVideo", "PSACompare", "TrimVideoLatent"),
     *("LTXAVTextEncoderLoader", "LTXVAudioVAELoader", "LatentUpscaleModelLoader", "LTXVPreprocess"),
-    *("VAEDecodeTiled", "LTXVAudioVAEDecode"),
+    *("VAEDecodeTiled", "LTXVAudioVAEDecode", "LoadVideo", "GetVideoComponents", "SDPoseKeypointExtractor"),
+    *("SDPoseDrawKeypoints", "SDPoseFaceBBoxes", "CropByBBoxes"),
 }
 _nonces = itertools.count()
 _LOADERS = ("UNETLoader", "PSACogVideoXLoader", "CheckpointLoaderSimple")
@@ -91,9 +95,10 @@ def write_stand_ins(wanted: Iterable[ModelFile], base_directory: Path) -> None:
             save_file({f"{key}.{half}.weight": x for half, x in halves.items()}, target)
         else:
             target.touch()
-    picture = base_directory / "input" / EXAMPLE_IMAGE
-    picture.parent.mkdir(parents=True, exist_ok=True)
-    Image.new("RGB", (64, 48), "teal").save(picture)
+    given = base_directory / "input"
+    given.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (64, 48), "teal").save(given / EXAMPLE_IMAGE)
+    (given / DRIVING_VIDEO).touch()
 
 
 def host_of(graph: dict[str, Any]) -> Host:
@@ -114,15 +119,15 @@ def cut_down(graph: dict[str, Any]) -> Graph:
     latent = {"channels": host.channels, "batch_size": 1, "first_frame": False, "nonce": nonce, **size}
     for key, node in list(small.items()):
         kind, inputs = node["class_type"], node["inputs"]
-        if kind in _REMOVED:
+        if kind in _REMOVED or inputs.get("ckpt_name") == files.SDPOSE.widget:
             del small[key]
         elif kind == "CLIPTextEncode" and host in _FROM_CONFIG:
-            small[key] = _prompt(int(key), _LTX_TEXT_DIM if host is _LTX else TEXT_DIM)
+            small[key] = _prompt(_number(key), _LTX_TEXT_DIM if host is _LTX else TEXT_DIM)
         elif kind == "CLIPTextEncode":
-            small[key] = _node("PSATestText", tokens=host.text_tokens, dim=TEXT_DIM, seed=int(key))
+            small[key] = _node("PSATestText", tokens=host.text_tokens, dim=TEXT_DIM, seed=_number(key))
         elif kind in ("EmptyHunyuanLatentVideo", "EmptyHunyuanVideo15Latent", "Wan22ImageToVideoLatent"):
             small[key] = _node("PSATestLatent", **latent)
-        elif kind == "WanImageToVideo":
+        elif kind in ("WanImageToVideo", "WanAnimateToVideo"):
             pair = {name: inputs[name] for name in ("positive", "negative")}
             small[key] = _node("PSATestImage", clip_vision=host.clip_vision, seed=3, **pair, **size)
             _redirect(small, [key, 2], _append(small, "PSATestLatent", **latent))
@@ -154,7 +159,7 @@ def cut_down(graph: dict[str, Any]) -> Graph:
             inputs["dense_layers"] = 0
         elif kind == "PSAAttentionPatch":
             inputs |= {"min_tokens": 1, "backend": "torch"}
-    last = max((key for key, node in small.items() if node["class_type"] in SAMPLERS), key=int)
+    last = max((key for key, node in small.items() if node["class_type"] in SAMPLERS), key=_number)
     video = _append(small, "PSATestVideoStream", samples=[last, 0])
     _append(small, "SaveLatent", samples=video, filename_prefix="psa_test/workflow")
     return small
@@ -184,9 +189,14 @@ def _node(class_type: str, **inputs: Any) -> dict[str, Any]:
 
 def _append(graph: Graph, class_type: str, **inputs: Any) -> Link:
     """Add a node to a graph whose ids have gaps."""
-    key = str(max(map(int, graph)) + 1)
+    key = str(max(map(_number, graph)) + 1)
     graph[key] = _node(class_type, **inputs)
     return [key, 0]
+
+
+def _number(key: str) -> int:
+    """Of a node, which has that of its subgraph before its own."""
+    return int(key.rsplit(":", 1)[-1])
 
 
 def _redirect(graph: Graph, old: Link, new: Link) -> None:

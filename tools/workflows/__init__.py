@@ -12,7 +12,9 @@ from .minimax_h3 import MINIMAX
 from .tiny import TINY
 from .wan21 import WAN21
 from .wan22 import WAN22
+from .wan_animate import WAN_ANIMATE
 
 WORKFLOWS: dict[str, Workflow] = {
-    workflow.name: workflow for workflow in (*TINY, *WAN21, *WAN22, *LTX2, *MINIMAX, *HUNYUAN_VIDEO, *COGVIDEOX)
+    workflow.name: workflow
+    for workflow in (*TINY, *WAN21, *WAN22, *WAN_ANIMATE, *LTX2, *MINIMAX, *HUNYUAN_VIDEO, *COGVIDEOX)
 }

@@ -1,9 +1,10 @@
-"""A workflow in the making: nodes in columns, connected as in API JSON, with a note and titled groups."""
+"""A workflow in the making: nodes in columns, connected as in API JSON, with a note, titled groups and a subgraph."""
 
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,11 +25,42 @@ class Output:
 
 
 @dataclass
+class Subgraph:
+    """Nodes that are one node from outside.
+
+    Attributes:
+        title: of that node.
+        column: that it stands in.
+        groups: titles of the columns inside, from left to right.
+        promoted: widgets of nodes inside that it shows, each with the node, its widget, and the name shown.
+        files: the same, of model files, which come last and are all shown.
+    """
+
+    title: str
+    column: int
+    groups: list[str] = field(default_factory=list)
+    promoted: list[dict[str, Any]] = field(default_factory=list)
+    files: list[dict[str, Any]] = field(default_factory=list)
+
+    def add_file(self, node: int, widget: str) -> None:
+        """Show a model file, under a name that the front end itself would give where its widget's is taken."""
+        taken = sum(each["widget"] == widget for each in self.files)
+        self.files.append({"id": node, "widget": widget, "name": f"{widget}_{taken}" if taken else widget})
+
+    def specification(self) -> dict[str, Any]:
+        """It, for the script that folds it."""
+        promoted = [*self.promoted, *self.files]
+        return {"title": self.title, "column": self.column, "groups": _headings(self.groups), "promoted": promoted}
+
+
+@dataclass
 class Canvas:
     """What a workflow's builder fills. Column 0 holds the note, the others are groups from left to right.
 
     Attributes:
         presets: numbers of every preset by model and name, as the server tells them.
+        subgraph: the one of the workflow, if it has one.
+        inside: whether that is being filled.
     """
 
     presets: Presets
@@ -36,10 +68,34 @@ class Canvas:
     links: list[dict[str, Any]] = field(default_factory=list)
     groups: list[str] = field(default_factory=list)
     files: list[ModelFile] = field(default_factory=list)
+    subgraph: Subgraph | None = None
+    inside: bool = False
 
     def group(self, title: str) -> None:
         """Begin a column; nodes added from here on stand in it."""
-        self.groups.append(f"{len(self.groups) + 1} {title}")
+        if self.inside:
+            self._columns.append(title)
+        else:
+            self.groups.append(f"{len(self.groups) + 1} {title}")
+
+    @contextmanager
+    def within(self, title: str) -> Iterator[None]:
+        """Put what is added in its ``with`` into a subgraph, which stands in the column begun last."""
+        self.subgraph, self.inside = Subgraph(title, len(self.groups)), True
+        yield
+        self.inside = False
+
+    def promote(self, output: Output, **widgets: str) -> None:
+        """Show widgets of a node inside the subgraph on it; ``widgets``: each with its name there."""
+        assert self.subgraph is not None
+        self.subgraph.promoted += [
+            {"id": output.node, "widget": widget, "name": name} for widget, name in widgets.items()
+        ]
+
+    @property
+    def _columns(self) -> list[str]:
+        """Those that are being filled."""
+        return self.subgraph.groups if self.subgraph is not None and self.inside else self.groups
 
     def add(
         self,
@@ -64,6 +120,8 @@ class Canvas:
             elif isinstance(value, ModelFile):
                 files.append(value)
                 widgets[name] = value.widget
+                if self.subgraph is not None and self.inside:
+                    self.subgraph.add_file(number, name)
             else:
                 widgets[name] = value
         self.files += [file for file in files if file not in self.files]
@@ -74,7 +132,8 @@ class Canvas:
                 "id": number,
                 "type": node_type,
                 "title": title,
-                "column": len(self.groups),
+                "column": len(self._columns),
+                "inside": self.inside,
                 "size": size,
                 "last": last,
                 "widgets": widgets,
@@ -127,7 +186,8 @@ class Workflow:
             "id": str(uuid.uuid5(_NAMESPACE, self.name)),
             "nodes": canvas.nodes,
             "links": canvas.links,
-            "groups": [{"title": title, "colour": _colour(title)} for title in canvas.groups],
+            "groups": _headings(canvas.groups),
+            "subgraph": None if canvas.subgraph is None else canvas.subgraph.specification(),
             "notes": [
                 {"title": "Read me", "text": self._note(canvas.files)},
                 {"title": NOTE_TITLE, "text": self._chinese_note(canvas.files)},
@@ -161,6 +221,10 @@ def _files(heading: str, parts: str, source: str, files: Sequence[ModelFile]) ->
 
 def _text(title: str, summary: str, files: str, to_try: str, advice: Sequence[str]) -> str:
     return "\n\n".join([f"## {title}", summary, files, f"{to_try}\n\n" + "\n".join(f"- {line}" for line in advice)])
+
+
+def _headings(titles: Sequence[str]) -> list[dict[str, str]]:
+    return [{"title": title, "colour": _colour(title)} for title in titles]
 
 
 def _colour(title: str) -> str:

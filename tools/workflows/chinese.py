@@ -25,6 +25,19 @@ CHINESE: dict[str, str] = {
     "Wan 2.2 A14B, text to video in 4 steps": "Wan 2.2 A14B，4 步文生视频",
     "Wan 2.2 A14B, image to video": "Wan 2.2 A14B，图生视频",
     "Wan 2.2 A14B, image to video in 4 steps": "Wan 2.2 A14B，4 步图生视频",
+    "Wan 2.2 Animate 14B, motion to a character": "Wan 2.2 Animate 14B，把动作迁移到角色",
+    "The character of the reference image moves as the person in the driving video; 832 x 480, 77 frames (32,760 "
+    "tokens), 6 steps with a LoRA. Pose and face are taken from the video by SDPose.": (
+        "参考图像中的角色按驱动视频里的人物动作；832 x 480，77 帧（32,760 个 token），用 LoRA 采样 6 步。姿态和面部由 SDPose 从视频中提取。"
+    ),
+    "A driving video to try: [street_dance_drive.mp4](https://raw.githubusercontent.com/Comfy-Org/"
+    "workflow_templates/refs/heads/main/input/street_dance_drive.mp4), into `ComfyUI/input`.": (
+        "可以试用的驱动视频：[street_dance_drive.mp4](https://raw.githubusercontent.com/Comfy-Org/"
+        "workflow_templates/refs/heads/main/input/street_dance_drive.mp4)，放入 `ComfyUI/input`。"
+    ),
+    "Wan Animate 2 looks at its pose video in calls that stay dense: with it little is gained.": (
+        "Wan Animate 2 在保持稠密的调用中查看姿态视频：用它几乎得不到加速。"
+    ),
     "LTX-2.3, text to video with sound": "LTX-2.3，文生有声视频",
     "LTX-2.3, image to video with sound": "LTX-2.3，图生有声视频",
     "LTX-2.5, text to video with sound": "LTX-2.5，文生有声视频",
@@ -68,14 +81,14 @@ CHINESE: dict[str, str] = {
         "一张起始图像和一段提示词；先在 640 x 352 下走 8 步，再在 1280 x 704 下走 3 步（视频 14,080 个 token），121 帧，每秒 24 帧。"
         "小尺寸的步保持稠密，因为序列短。"
     ),
-    "Longer: `length` and `frames_number` to 8 times a number, plus 1; most of the time is then attention.": (
-        "更长的视频：把 `length` 和 `frames_number` 设为 8 的倍数加 1；这时大部分时间都花在注意力上。"
+    "Longer: `length` to 8 times a number, plus 1; most of the time is then attention.": (
+        "更长的视频：把 `length` 设为 8 的倍数加 1；这时大部分时间都花在注意力上。"
     ),
     "The subject of the image in a new scene; 832 x 480, 81 frames, 30 steps. The control branch runs sparse too.": (
         "图像中的主体出现在新的场景中；832 x 480，81 帧，30 步。控制分支也稀疏运行。"
     ),
-    "A control video, such as a pose or depth: connect its frames to `control_video`.": (
-        "控制视频（例如姿态或深度）：把它的帧接到 `control_video`。"
+    "A control video, such as a pose or depth: open the subgraph and connect its frames to `control_video`.": (
+        "控制视频（例如姿态或深度）：打开子图，把它的帧接到 `control_video`。"
     ),
     "1344 x 768, 124 frames at 24 a second (37,296 tokens of video), 20 steps. Text and sound stay exact for every token of "
     "the video.": "1344 x 768，124 帧，每秒 24 帧（视频 37,296 个 token），20 步。对视频的每个 token，文本和声音都保持精确。",
@@ -86,18 +99,15 @@ CHINESE: dict[str, str] = {
     "With the turbo LoRA, before the patch; a start image, 1344 x 768, 124 frames at 24 a second.": (
         "使用 turbo LoRA，放在补丁之前；一张起始图像，1344 x 768，124 帧，每秒 24 帧。"
     ),
-    "Give `MiniMaxH3ImageToVideo` the proportions of your image.": (
-        "让 `MiniMaxH3ImageToVideo` 的宽高比与你的图像一致。"
-    ),
-    "A last image too: connect a second Load Image to `last_frame`.": (
-        "还可以给出末尾图像：把第二个“加载图像”接到 `last_frame`。"
+    "Give `width` and `height` the proportions of your image.": ("让 `width` 和 `height` 的宽高比与你的图像一致。"),
+    "A last image too: open the subgraph and connect its input to `last_frame` of `MiniMaxH3ImageToVideo`.": (
+        "还可以给出末尾图像：打开子图，把它的输入接到 `MiniMaxH3ImageToVideo` 的 `last_frame`。"
     ),
     "1280 x 720, 121 frames at 24 a second (111,600 tokens of video), 20 steps. The text stays exact for every token of the "
     "video.": "1280 x 720，121 帧，每秒 24 帧（视频 111,600 个 token），20 步。对视频的每个 token，文本都保持精确。",
     "Out of memory in VAE Decode: take VAE Decode (Tiled) in its place.": (
         "“VAE 解码”显存不足时，换用“VAE 解码（分块）”。"
     ),
-    "A start image: connect a Load Image to `first_frame`.": "起始图像：把“加载图像”接到 `first_frame`。",
     "With the turbo LoRA put its loader before the patch, and take its 8 steps: `quality` fits them.": (
         "使用 turbo LoRA 时，把它的加载器放在补丁之前，并采用它的 8 步：`quality` 与之相适。"
     ),

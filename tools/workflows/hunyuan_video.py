@@ -4,23 +4,43 @@ from __future__ import annotations
 
 from .canvas import Canvas, Workflow
 from .model_files import HUNYUAN_VIDEO_15, HUNYUAN_VIDEO_15_GLYPHS, HUNYUAN_VIDEO_15_TEXT, HUNYUAN_VIDEO_15_VAE
-from .parts import BASELINE, DIAL, PROMPT, load_unet, prompts, psa, report, sample, save_video
+from .parts import (
+    BASELINE,
+    DIAL,
+    PROMPT,
+    decoded,
+    load_unet,
+    promote_size,
+    prompts,
+    psa,
+    report,
+    sample,
+    save,
+)
 
 FPS, SHIFT = 24, 7.0
 
 
 def _text_to_video(canvas: Canvas) -> None:
-    canvas.group("Models")
+    canvas.group("Model")
     model = load_unet(canvas, HUNYUAN_VIDEO_15, SHIFT)
-    encoders = {"clip_name1": HUNYUAN_VIDEO_15_TEXT, "clip_name2": HUNYUAN_VIDEO_15_GLYPHS}
-    clip = canvas.add("DualCLIPLoader", **encoders, type="hunyuan_video_15", device="default")
-    vae = canvas.add("VAELoader", vae_name=HUNYUAN_VIDEO_15_VAE)
     (patched,) = psa(canvas, model)
-    conditioning = prompts(canvas, clip, PROMPT)
-    latent = canvas.add("EmptyHunyuanVideo15Latent", width=1280, height=720, length=121, batch_size=1)
-    canvas.group("Sample and save")
-    samples = sample(canvas, patched, conditioning, latent, steps=20, cfg=6.0, sampler="euler")
-    save_video(canvas, samples, vae, FPS, "psa_hunyuan_video_15")
+    canvas.group("Video")
+    with canvas.within("Text to video (HunyuanVideo 1.5)"):
+        canvas.group("Encoders")
+        encoders = {"clip_name1": HUNYUAN_VIDEO_15_TEXT, "clip_name2": HUNYUAN_VIDEO_15_GLYPHS}
+        clip = canvas.add("DualCLIPLoader", **encoders, type="hunyuan_video_15", device="default")
+        vae = canvas.add("VAELoader", vae_name=HUNYUAN_VIDEO_15_VAE)
+        conditioning = prompts(canvas, clip, PROMPT)
+        latent = canvas.add("EmptyHunyuanVideo15Latent", width=1280, height=720, length=121, batch_size=1)
+        canvas.group("Sample and decode")
+        samples = sample(canvas, patched, conditioning, latent, steps=20, cfg=6.0, sampler="euler")
+        _, video = decoded(canvas, samples, vae, FPS)
+        canvas.promote(conditioning[0], text="prompt")
+        promote_size(canvas, latent)
+        canvas.promote(samples, seed="seed", steps="steps")
+    canvas.group("Save")
+    save(canvas, video, "psa_hunyuan_video_15")
     report(canvas, samples, patched)
 
 

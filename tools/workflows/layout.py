@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import re
+import uuid
 from collections.abc import Mapping
 from typing import Any
 
 # Sizes come from the nodes themselves, so columns are laid out once all have been made.
 PUT = """async ([spec, heights]) => {
-    const GAP = 40, TITLE = 34, HEADING = 50, NOTE_WIDTH = 430, LEAST = 300;
+    const GAP = 40, TITLE = 34, HEADING = 50, NOTE_WIDTH = 430, LEAST = 300, FOLDED = [400, 560];
     await app.loadGraphData({ version: 0.4, nodes: [], links: [], groups: [], last_node_id: 0, last_link_id: 0 });
     const graph = app.graph, nodes = {};
     for (const each of spec.nodes) {
@@ -35,6 +38,47 @@ PUT = """async ([spec, heights]) => {
     }
     // Room for a node in both renderers: as high as in the one that needs more.
     const room = (node) => Math.max(node.size[1], heights[node.id] ?? 0) + TITLE + GAP / 2;
+    const putColumns = (graph, headings, members, x) => {
+        headings.forEach((heading, column) => {
+            const own = members.filter((each) => each.column === column + 1).sort((a, b) => a.last - b.last);
+            const sizes = own.map(({ node, size }) => node.computeSize().map((least, i) => Math.max(least, size[i])));
+            const width = Math.max(LEAST, ...sizes.map((size) => size[0]));
+            let y = HEADING + TITLE;
+            own.forEach(({ node }, i) => {
+                node.pos = [x, y];
+                node.setSize([width, sizes[i][1]]);
+                y += room(node);
+            });
+            const group = new LiteGraph.LGraphGroup(heading.title);
+            group.color = heading.colour;
+            graph.add(group);
+            group.pos = [x - GAP / 2, 0];
+            group.size = [width + GAP, y - TITLE + GAP / 4];
+            x += width + 2 * GAP;
+        });
+        return x;
+    };
+    const members = (inside) => spec.nodes.filter((each) => each.inside === inside)
+        .map(({ id, ...each }) => ({ node: nodes[id], ...each }));
+    const outside = members(false);
+    if (spec.subgraph) {
+        const { title, column, groups, promoted } = spec.subgraph;
+        const { subgraph, node } = graph.convertToSubgraph(new Set(members(true).map((each) => each.node)));
+        for (const each of spec.nodes) if (each.inside) nodes[each.id] = subgraph.getNodeById(each.id);
+        subgraph.name = node.title = title;
+        // Front ends promote what they think best.
+        const unasked = node.inputs.flatMap((input, i) => (input.link == null ? [subgraph.inputs[i]] : []));
+        for (const input of unasked) subgraph.removeInput(input);
+        for (const each of promoted) {
+            const slot = nodes[each.id].inputs.find((input) => input.widget?.name === each.widget);
+            if (!slot) throw new Error(`${nodes[each.id].type} has no widget ${each.widget}`);
+            subgraph.addInput(each.name, slot.type).connect(slot, nodes[each.id]);
+        }
+        const right = putColumns(subgraph, groups, members(true), 0);
+        subgraph.inputNode.pos = [-6 * GAP, HEADING];
+        subgraph.outputNode.pos = [right, HEADING];
+        outside.push({ node, column, size: FOLDED, last: true });
+    }
     let below = HEADING;
     for (const each of spec.notes) {
         const note = LiteGraph.createNode("MarkdownNote");
@@ -50,25 +94,7 @@ PUT = """async ([spec, heights]) => {
         note.size = [NOTE_WIDTH, 70 + 17 * lines];
         below += room(note);
     }
-    let x = NOTE_WIDTH + 2 * GAP;
-    spec.groups.forEach((heading, column) => {
-        const members = spec.nodes.filter((each) => each.column === column + 1).sort((a, b) => a.last - b.last);
-        const sizes = members.map(({ id, size }) => nodes[id].computeSize().map((own, i) => Math.max(own, size[i])));
-        const width = Math.max(LEAST, ...sizes.map((size) => size[0]));
-        let y = HEADING + TITLE;
-        members.forEach(({ id }, i) => {
-            const node = nodes[id];
-            node.pos = [x, y];
-            node.setSize([width, sizes[i][1]]);
-            y += room(node);
-        });
-        const group = new LiteGraph.LGraphGroup(heading.title);
-        group.color = heading.colour;
-        graph.add(group);
-        group.pos = [x - GAP / 2, 0];
-        group.size = [width + GAP, y - TITLE + GAP / 4];
-        x += width + 2 * GAP;
-    });
+    putColumns(graph, spec.groups, outside, NOTE_WIDTH + 2 * GAP);
     await new Promise((done) => setTimeout(done, 200));
     // As it would stand in a file: what is undefined goes.
     const saved = JSON.parse(JSON.stringify(graph.serialize()));
@@ -88,6 +114,7 @@ HEIGHTS = """async () => {
     return Object.fromEntries(app.graph.nodes.map((node) => [node.id, titled(node) - LiteGraph.NODE_TITLE_HEIGHT]));
 }"""
 RENDER = "(vue) => app.extensionManager.setting.set('Comfy.VueNodes.Enabled', vue)"
+_IDENTITY = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 def put(page: Any, specification: dict[str, Any], heights: Mapping[str, float] | None = None) -> dict[str, Any]:
@@ -99,13 +126,37 @@ def put(page: Any, specification: dict[str, Any], heights: Mapping[str, float] |
         heights: room that nodes need at least, by id.
     """
     saved: dict[str, Any] = page.evaluate(PUT, [specification, heights or {}])
-    return saved
+    return _with_lasting_ids(saved)
 
 
 def put_for_both(page: Any, specification: dict[str, Any]) -> dict[str, Any]:
     """As :func:`put`, with room for every node in Vue nodes too, where most are higher."""
+    heights: dict[str, float] = {}
+    if specification["subgraph"]:
+        # All that lies in it is seen before it is folded.
+        unfolded = {
+            "subgraph": None,
+            "groups": [],
+            "nodes": [{**node, "inside": False} for node in specification["nodes"]],
+        }
+        heights |= _heights(page, {**specification, **unfolded})
+    heights |= _heights(page, specification)
+    return put(page, specification, heights)
+
+
+def _heights(page: Any, specification: dict[str, Any]) -> dict[str, float]:
     put(page, specification)
     page.evaluate(RENDER, True)
-    heights = page.evaluate(HEIGHTS)
+    heights: dict[str, float] = page.evaluate(HEIGHTS)
     page.evaluate(RENDER, False)
-    return put(page, specification, heights)
+    return heights
+
+
+def _with_lasting_ids(saved: dict[str, Any]) -> dict[str, Any]:
+    """The same with other random ids, of subgraphs and their slots: those that it gets every time."""
+    text = json.dumps(saved)
+    for number, found in enumerate(dict.fromkeys(_IDENTITY.findall(text))):
+        if found != saved["id"]:
+            text = text.replace(found, str(uuid.uuid5(uuid.UUID(saved["id"]), str(number))))
+    lasting: dict[str, Any] = json.loads(text)
+    return lasting

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .canvas import Build, Canvas, Output, Workflow
 from .model_files import MINIMAX_H3, MINIMAX_H3_AUDIO_VAE, MINIMAX_H3_TEXT, MINIMAX_H3_TURBO, MINIMAX_H3_VAE
-from .parts import BASELINE, DIAL, VIDEO_SIZE, load_unet, psa, report, start_image
+from .parts import BASELINE, DIAL, load_unet, promote_size, psa, report, save, start_image
 
 SIZE = {"width": 1344, "height": 768, "length": 124}
 FPS, STEPS, TURBO_STEPS = 24, 20, 8
@@ -17,40 +17,48 @@ IMAGE_PROMPT = (
     "The subject of <Picture 1> turns its head slowly and looks into the camera, a light wind moves the background. "
     "Audio: wind, rustling leaves."
 )
-SAME_PROPORTIONS = "Give `MiniMaxH3ImageToVideo` the proportions of your image."
-LAST_FRAME = "A last image too: connect a second Load Image to `last_frame`."
+SAME_PROPORTIONS = "Give `width` and `height` the proportions of your image."
+LAST_FRAME = "A last image too: open the subgraph and connect its input to `last_frame` of `MiniMaxH3ImageToVideo`."
 
 
 def _video(prefix: str, from_image: bool = False, turbo: bool = False) -> Build:
     def build(canvas: Canvas) -> None:
-        canvas.group("Models")
+        canvas.group("Model")
         model = load_unet(canvas, MINIMAX_H3, lora=MINIMAX_H3_TURBO if turbo else None)
-        clip = canvas.add("CLIPLoader", clip_name=MINIMAX_H3_TEXT, type="minimax", device="default")
-        vae = canvas.add("VAELoader", vae_name=MINIMAX_H3_VAE)
-        audio_vae = canvas.add("VAELoader", vae_name=MINIMAX_H3_AUDIO_VAE)
         (patched,) = psa(canvas, model)
-        canvas.group("Image, prompt and size" if from_image else "Prompt and size")
+        canvas.group("Video")
         frame = {"first_frame": start_image(canvas)} if from_image else {}
-        text = IMAGE_PROMPT if from_image else SOUND_PROMPT
-        conditioned = canvas.add(
-            "MiniMaxH3ImageToVideo", size=(400, 420), clip=clip, vae=vae, prompt=text, **frame, **SIZE
-        )
-        canvas.group("Sample and save")
-        samples = _sample(canvas, patched, conditioned, TURBO_STEPS if turbo else STEPS)
-        frames = canvas.add("VAEDecode", samples=samples, vae=vae)
-        sound = canvas.add("VAEDecodeAudio", samples=samples, vae=audio_vae)
-        video = canvas.add("CreateVideo", images=frames, audio=sound, fps=float(FPS))
-        canvas.add("SaveVideo", size=VIDEO_SIZE, video=video, filename_prefix=f"video/{prefix}")
+        with canvas.within(f"{'Image' if from_image else 'Text'} to video with sound (MiniMax H3)"):
+            canvas.group("Encoders")
+            clip = canvas.add("CLIPLoader", clip_name=MINIMAX_H3_TEXT, type="minimax", device="default")
+            vae = canvas.add("VAELoader", vae_name=MINIMAX_H3_VAE)
+            audio_vae = canvas.add("VAELoader", vae_name=MINIMAX_H3_AUDIO_VAE)
+            canvas.group("Prompt and size")
+            text = IMAGE_PROMPT if from_image else SOUND_PROMPT
+            conditioned = canvas.add(
+                "MiniMaxH3ImageToVideo", size=(400, 420), clip=clip, vae=vae, prompt=text, **frame, **SIZE
+            )
+            canvas.promote(conditioned, prompt="prompt")
+            promote_size(canvas, conditioned)
+            samples = _sample(canvas, patched, conditioned, TURBO_STEPS if turbo else STEPS)
+            frames = canvas.add("VAEDecode", samples=samples, vae=vae)
+            sound = canvas.add("VAEDecodeAudio", samples=samples, vae=audio_vae)
+            video = canvas.add("CreateVideo", images=frames, audio=sound, fps=float(FPS))
+        canvas.group("Save")
+        save(canvas, video, prefix)
         report(canvas, samples, patched)
 
     return build
 
 
 def _sample(canvas: Canvas, model: Output, conditioned: Output, steps: int) -> Output:
+    canvas.group("Sample and decode")
     noise = canvas.sampler("RandomNoise", noise_seed=0)
     guider = canvas.add("BasicGuider", model=model, conditioning=conditioned)
     sampler = canvas.add("KSamplerSelect", sampler_name="res_multistep")
     sigmas = canvas.add("BasicScheduler", model=model, scheduler="simple", steps=steps, denoise=1.0)
+    canvas.promote(noise, noise_seed="seed")
+    canvas.promote(sigmas, steps="steps")
     return canvas.add(
         "SamplerCustomAdvanced",
         noise=noise,
@@ -70,7 +78,6 @@ MINIMAX = (
         (
             BASELINE,
             DIAL,
-            "A start image: connect a Load Image to `first_frame`.",
             "With the turbo LoRA put its loader before the patch, and take its 8 steps: `quality` fits them.",
         ),
         _video("psa_minimax_h3"),

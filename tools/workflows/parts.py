@@ -118,7 +118,21 @@ def sample(
 
 def save_video(canvas: Canvas, samples: Output, vae: Output, fps: int, prefix: str, title: str | None = None) -> Output:
     """Decode and save; the frames go on."""
-    frames = canvas.add("VAEDecode", samples=samples, vae=vae)
-    video = canvas.add("CreateVideo", images=frames, fps=float(fps))
-    canvas.add("SaveVideo", title, size=VIDEO_SIZE, video=video, filename_prefix=f"video/{prefix}")
+    frames, video = decoded(canvas, samples, vae, fps)
+    save(canvas, video, prefix, title)
     return frames
+
+
+def decoded(canvas: Canvas, samples: Output, vae: Output, fps: int) -> tuple[Output, Output]:
+    """Frames, and the video that they make."""
+    frames = canvas.add("VAEDecode", samples=samples, vae=vae)
+    return frames, canvas.add("CreateVideo", images=frames, fps=float(fps))
+
+
+def save(canvas: Canvas, video: Output, prefix: str, title: str | None = None) -> None:
+    canvas.add("SaveVideo", title, size=VIDEO_SIZE, video=video, filename_prefix=f"video/{prefix}")
+
+
+def promote_size(canvas: Canvas, node: Output) -> None:
+    """Show the size of a clip on the subgraph."""
+    canvas.promote(node, width="width", height="height", length="length")

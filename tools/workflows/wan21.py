@@ -9,13 +9,17 @@ from .parts import (
     DIAL,
     IMAGE_PROMPT,
     PROMPT,
+    decoded,
     empty_video,
     load,
+    load_unet,
     patch,
+    promote_size,
     prompts,
     psa,
     report,
     sample,
+    save,
     save_video,
     start_image,
 )
@@ -104,28 +108,40 @@ def _image_to_video(canvas: Canvas) -> None:
 
 
 def _reference_to_video(canvas: Canvas) -> None:
-    model, clip, vae = load(canvas, WAN21_VACE_14B, UMT5, WAN21_VAE, "wan", SHIFT)
+    canvas.group("Model")
+    model = load_unet(canvas, WAN21_VACE_14B, SHIFT)
     (patched,) = psa(canvas, model)
-    positive, negative = prompts(canvas, clip, PROMPT, WAN_NEGATIVE)
-    width, height, length = SIZE
-    conditioned = canvas.add(
-        "WanVaceToVideo",
-        positive=positive,
-        negative=negative,
-        vae=vae,
-        reference_image=start_image(canvas, "Reference image"),
-        width=width,
-        height=height,
-        length=length,
-        batch_size=1,
-        strength=1.0,
-    )
-    canvas.group("Sample and save")
-    conditioning = conditioned, Output(conditioned.node, 1)
-    samples = sample(canvas, patched, conditioning, Output(conditioned.node, 2), **SAMPLE)
-    # The reference is the first latent frame.
-    video = canvas.add("TrimVideoLatent", samples=samples, trim_amount=Output(conditioned.node, 3))
-    save_video(canvas, video, vae, FPS, "psa_wan21_vace")
+    canvas.group("Video")
+    image = start_image(canvas, "Reference image")
+    with canvas.within("Reference image to video (Wan 2.1 VACE)"):
+        canvas.group("Encoders")
+        clip = canvas.add("CLIPLoader", clip_name=UMT5, type="wan", device="default")
+        vae = canvas.add("VAELoader", vae_name=WAN21_VAE)
+        positive, negative = prompts(canvas, clip, PROMPT, WAN_NEGATIVE)
+        width, height, length = SIZE
+        conditioned = canvas.add(
+            "WanVaceToVideo",
+            positive=positive,
+            negative=negative,
+            vae=vae,
+            reference_image=image,
+            width=width,
+            height=height,
+            length=length,
+            batch_size=1,
+            strength=1.0,
+        )
+        canvas.group("Sample and decode")
+        conditioning = conditioned, Output(conditioned.node, 1)
+        samples = sample(canvas, patched, conditioning, Output(conditioned.node, 2), **SAMPLE)
+        # The reference is the first latent frame.
+        trimmed = canvas.add("TrimVideoLatent", samples=samples, trim_amount=Output(conditioned.node, 3))
+        _, video = decoded(canvas, trimmed, vae, FPS)
+        canvas.promote(positive, text="prompt")
+        promote_size(canvas, conditioned)
+        canvas.promote(samples, seed="seed", steps="steps")
+    canvas.group("Save")
+    save(canvas, video, "psa_wan21_vace")
     report(canvas, samples, patched)
 
 
@@ -192,7 +208,11 @@ WAN21 = (
         "wan21_vace_14b",
         "Wan 2.1 VACE 14B, a reference image to video",
         "The subject of the image in a new scene; 832 x 480, 81 frames, 30 steps. The control branch runs sparse too.",
-        (BASELINE, DIAL, "A control video, such as a pose or depth: connect its frames to `control_video`."),
+        (
+            BASELINE,
+            DIAL,
+            "A control video, such as a pose or depth: open the subgraph and connect its frames to `control_video`.",
+        ),
         _reference_to_video,
     ),
     Workflow(

@@ -47,6 +47,7 @@ CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
     "wan_camera": ("WAN22_Camera", {**_WAN, "model_type": "camera_2.2"}),
     "wan_humo": ("WAN21_HuMo", {**_WAN, "model_type": "humo"}),
     "wan_s2v": ("WAN22_S2V", {**_WAN, "model_type": "s2v", "audio_inject_layers": [0]}),
+    "wan_animate": ("WAN22_Animate", {**_WAN, "model_type": "animate", "in_dim": 36}),
     "wan_scail": ("WAN21_SCAIL", {**_WAN, "model_type": "scail", "in_dim": 20}),
     "ltxv": (
         "LTXV",

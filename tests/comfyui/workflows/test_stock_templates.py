@@ -75,7 +75,7 @@ def templates(comfyui: ComfyUI) -> dict[str, dict[str, Any]]:
     found, missing = {}, {}
     for name, document in stock_templates(comfyui):
         types = {node["type"] for node in nodes_of(document)}
-        own = {graph["id"] for graph in document.get("definitions", {}).get("subgraphs", [])}
+        own = {graph["id"] for graph in subgraphs_of(document)}
         if not (VIDEO.match(name) and any(map(SAMPLERS.match, types))):
             continue
         lacking = types - known.keys() - own - FRONT_END_ONLY
@@ -138,8 +138,12 @@ def stock_templates(comfyui: ComfyUI) -> Iterator[tuple[str, dict[str, Any]]]:
 
 def nodes_of(document: dict[str, Any]) -> list[dict[str, Any]]:
     """The nodes of a workflow, with those of its subgraphs."""
-    subgraphs = document.get("definitions", {}).get("subgraphs", [])
-    return [node for graph in (document, *subgraphs) for node in graph["nodes"]]
+    return [node for graph in (document, *subgraphs_of(document)) for node in graph["nodes"]]
+
+
+def subgraphs_of(document: dict[str, Any]) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = document.get("definitions", {}).get("subgraphs", [])
+    return found
 
 
 def template(comfyui: ComfyUI, name: str) -> dict[str, Any]:

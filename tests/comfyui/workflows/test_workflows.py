@@ -26,7 +26,7 @@ from ..level_bar import rendered
 from ..pack_texts import CHINESE
 from ..server import PACK_ROOT
 from .conftest import Presets
-from .test_stock_templates import template
+from .test_stock_templates import nodes_of, subgraphs_of, template
 
 FOLDER = PACK_ROOT / "workflows"
 EXPORTS = Path(__file__).parents[1] / "workflow_exports"
@@ -40,8 +40,10 @@ DRAWN_ONLY = {"MarkdownNote"}
 
 PROBLEMS = """() => app.graph.nodes
     .filter((node) => node.has_errors || !LiteGraph.registered_node_types[node.type]).map((node) => node.type)"""
-# What every node covers of the canvas, as [class and id, left, top, right, bottom], with all of it that is drawn.
-BOXES = """async () => {
+# What every node of the graph, or of one of its subgraphs, covers of the canvas, as [class and id, left, top, right,
+# bottom], with all of it that is drawn.
+BOXES = """async (subgraph) => {
+    app.canvas.setGraph(subgraph ? app.graph.subgraphs.get(subgraph) : app.graph);
     Object.assign(app.canvas.ds, { scale: 0.5, offset: [60, 60] });
     app.canvas.draw(true, true);
     if (LiteGraph.vueNodesMode) await new Promise((done) => setTimeout(done, 300));
@@ -50,10 +52,12 @@ BOXES = """async () => {
         const { x, y, width, height } = document.querySelector(`[data-node-id="${node.id}"]`).getBoundingClientRect();
         return [x, y, width, height];
     };
-    return app.graph.nodes.map((node) => {
+    const boxes = app.canvas.graph.nodes.map((node) => {
         const [x, y, width, height] = box(node);
         return [`${node.type} ${node.id}`, x, y, x + width, y + height];
     });
+    app.canvas.setGraph(app.graph);
+    return boxes;
 }"""
 REMOVE = "(title) => { app.graph.remove(app.graph.nodes.find((node) => node.title === title)); }"
 BROWSE = "() => app.extensionManager.command.execute('Comfy.BrowseTemplates')"
@@ -140,13 +144,14 @@ def test_is_what_its_code_builds(name: str, presets: Presets, front_end: Any) ->
     built = put(front_end, WORKFLOWS[name].specification(presets))
 
     assert untitled(front_end.evaluate(EXPORT)) == untitled(exported(name))
-    assert [node["type"] for node in built["nodes"]] == [node["type"] for node in saved(name)["nodes"]]
+    assert [node["type"] for node in nodes_of(built)] == [node["type"] for node in nodes_of(saved(name))]
     assert notes(built) == notes(saved(name))
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_uses_core_and_this_pack_alone(name: str, comfyui: ComfyUI) -> None:
-    for node_type in {node["type"] for node in saved(name)["nodes"]} - DRAWN_ONLY:
+    own = {graph["id"] for graph in subgraphs_of(saved(name))}
+    for node_type in {node["type"] for node in nodes_of(saved(name))} - DRAWN_ONLY - own:
         info = comfyui.client.object_info(node_type)
         assert info is not None
         module = info["python_module"]
@@ -178,10 +183,21 @@ def test_note_names_every_file(name: str, presets: Presets) -> None:
     assert workflow.runs_here == (not workflow.files(presets))
 
 
+def test_subgraphs_show_what_is_turned_and_hide_nothing_of_the_pack() -> None:
+    folded = {name: subgraphs_of(saved(name)) for name in NAMES if subgraphs_of(saved(name))}
+    assert {"wan21_vace_14b", "wan22_animate_14b", "ltx23_t2v", "minimax_h3_i2v", "hunyuan_video_15_t2v"} <= set(folded)
+    for name, (subgraph,) in folded.items():
+        assert not any(node["type"].startswith("PSA") for node in subgraph["nodes"]), name
+        shown = {slot["name"] for slot in subgraph["inputs"]}
+        files = [model for node in subgraph["nodes"] for model in node["properties"].get("models", [])]
+        assert {"prompt", "length", "seed"} <= shown, name
+        assert len([slot for slot in shown if "_name" in slot or slot == "text_encoder"]) == len(files) > 0, name
+
+
 def test_links_of_model_files_serve_the_front_ends_download() -> None:
     """What loaders carry about a missing model: the name in the widget, and the folder to put it into."""
     for name in NAMES:
-        for node in saved(name)["nodes"]:
+        for node in nodes_of(saved(name)):
             for model in node["properties"].get("models", []):
                 assert model["name"] in node["widgets_values"]
                 assert model["url"].endswith("/" + model["name"])
@@ -249,10 +265,12 @@ def test_queued_from_the_front_end_it_finishes(
 
 
 def check_boxes(name: str, page: Any) -> None:
-    """That no node lies on another."""
-    boxes = page.evaluate(BOXES)
-    assert len(boxes) == len(saved(name)["nodes"]), name
-    assert [pair for pair in itertools.combinations(boxes, 2) if overlap(*pair)] == [], name
+    """That no node lies on another, inside subgraphs either."""
+    graphs = {"": saved(name), **{graph["id"]: graph for graph in subgraphs_of(saved(name))}}
+    for subgraph, graph in graphs.items():
+        boxes = page.evaluate(BOXES, subgraph)
+        assert len(boxes) == len(graph["nodes"]), name
+        assert [pair for pair in itertools.combinations(boxes, 2) if overlap(*pair)] == [], name
 
 
 def overlap(one: list[Any], other: list[Any]) -> bool:
