@@ -22,6 +22,7 @@ from ..settings.sinks import video_start
 from .kept import MAP_MEMORY, Kept, Result
 from .place import Place
 from .reasons import EXPECTED, RUN, Call, check_frames, first_reason
+from .rehearsal import rehearse
 
 log = logging.getLogger(__name__)
 
@@ -74,7 +75,7 @@ class Run:
         """
         tokens, head_dim = q.shape[2:]
         facts = (tokens, k.shape[2], head_dim, q.dtype, q.device)
-        call = Call(self.config, self.backend, place, *facts, lambda: self._before_kernels(q, "trial"))
+        call = Call(self.config, self.backend, place, *facts, lambda: self._before_first(q, place))
         return first_reason(RUN, call)
 
     def check_frames(self, frames: int, frames_per_token: int) -> None:
@@ -95,9 +96,8 @@ class Run:
 
         Of causal calls nothing is kept: a prompt is read once.
         """
-        references = place.reference_frames or (0, 0)
-        config = _config_of_call(self.config, place.step, place.steps, place.frames_per_token, references)
-        self._before_kernels(q, _kernels_of(config))
+        config = self._config_at(place.step, place)
+        self._before_kernels(q, place, config)
         last = place.step + 1 >= dense_places(self.config, place.steps).stop
         with self.report.time_sparse(q.device):
             if place.causal:
@@ -147,13 +147,27 @@ class Run:
         self.report.add_dense_backend(name, set_aside)
         return out
 
-    def _before_kernels(self, q: torch.Tensor, kernels: Hashable) -> None:
-        if self.on_compile is None or self.backend == "torch" or q.device.type != "cuda":
+    def _config_at(self, step: int, place: Place) -> PSAConfig:
+        references = place.reference_frames or (0, 0)
+        return _config_of_call(self.config, step, place.steps, place.frames_per_token, references)
+
+    def _before_first(self, q: torch.Tensor, place: Place) -> None:
+        """Before it is asked whether kernels run here, which compiles them."""
+        first = max(place.step, dense_places(self.config, place.steps).start)
+        self._before_kernels(q, place, self._config_at(first, place))
+
+    def _before_kernels(self, q: torch.Tensor, place: Place, config: PSAConfig) -> None:
+        """Before kernels of these settings run: the first time in this process they are compiled."""
+        if self.backend == "torch" or q.device.type != "cuda":
             return
-        key = (q.device, q.dtype, q.shape[-1], kernels)
-        if key not in _begun:
-            _begun.add(key)
+        key = (q.device, q.dtype, q.shape[-1], _kernels_of(config))
+        if key in _begun:
+            return
+        _begun.add(key)
+        if self.on_compile is not None:
             self.on_compile()
+        if not place.causal:
+            rehearse(q, config, self.backend, bool(place.sinks))
 
 
 # Kernels that have been called in this process, by what they are compiled for.

@@ -5,13 +5,17 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from functools import lru_cache
+from typing import Any
 
 import torch
 
 from ..settings.errors import ConfigError
+from .compiling import compiles_ahead
 from .kernel_table import TABLE, Kernels
 from .modes import plain_tensors
+from .triton_version import triton_version
 
 log = logging.getLogger(__name__)
 
@@ -55,6 +59,8 @@ def refusal(
     if dtype not in kernels.dtypes:
         return f"{_name(dtype)} (kernels take {' and '.join(map(_name, kernels.dtypes))})"
     try:
+        if compiles_ahead():
+            return _refusal_ahead(kernels, device, dtype, head_dim, trial)
         return device_refusal(kernels, device, dtype, head_dim, trial)
     except Exception as error:
         if not is_out_of_memory(error):
@@ -120,12 +126,18 @@ def device_refusal(
     return None
 
 
-def triton_version() -> tuple[int, int]:
-    """Major and minor version of the Triton that is installed."""
-    import triton
+def _refusal_ahead(
+    kernels: Kernels, device: torch.device, dtype: torch.dtype, head_dim: int, trial: Trial
+) -> str | None:
+    """As :func:`device_refusal` without a trial, whose kernels are only compiled."""
 
-    major, minor = triton.__version__.split(".")[:2]
-    return int(major), int(minor)
+    def compiled(*tensors: Any) -> None:
+        # What it makes of outputs that nobody wrote says nothing.
+        with suppress(RuntimeError):
+            trial(*tensors)
+
+    reason: str | None = device_refusal.__wrapped__(kernels, device, dtype, head_dim, compiled)
+    return reason
 
 
 def _dotted(version: tuple[int, int]) -> str:

@@ -10,6 +10,7 @@ import triton.language as tl
 
 from ..block_list.build import BlockList
 from ..block_list.triton import TOKEN_BITS
+from ..compiling import launcher
 from ..current_device import on_device_of_first
 from ..launch import QuantisedLaunch, capability_of, quantised_launch
 from ..packed.rows import INT8_TOP, VALUE_DTYPES, Packed
@@ -209,7 +210,7 @@ def quantised_attention_triton(
     out = torch.empty((batch, q_tokens, heads, d), dtype=q.dtype, device=q.device).transpose(1, 2)
     tma = capability == (9, 0) and TensorDescriptor is not None
     packed_k, packed_v = (_descriptor(x) if tma else x for x in (packed.k, packed.v))
-    _quantised_attention[(batch * heads * triton.cdiv(q_tokens, block_m) * (block_m // launch.tile_m),)](
+    launcher(_quantised_attention, (batch * heads * triton.cdiv(q_tokens, block_m) * (block_m // launch.tile_m),))(
         q, k, v, packed_k, packed.k_scale, packed.center, packed_v, packed.v_max, pyramid.k, pyramid.v, out,
         *q_index, *index, blocks, spans, spans if order is None else order,
         spans if exact_heads is None else exact_heads.view(torch.uint8),

@@ -10,6 +10,7 @@ import triton.language as tl
 
 from ..block_list.build import BlockList
 from ..block_list.triton import TOKEN_BITS, TOKEN_MASK
+from ..compiling import launcher
 from ..current_device import on_device_of_first
 from ..launch import Launch, attention_launch, capability_of
 from ..pyramid.rows import Pyramid
@@ -241,7 +242,7 @@ def pyramid_attention_triton(
     blocks, spans, order = block_list.expand(batch, heads)
     # In memory [B, L, H, D], which models reshape to [B, L, H * D] without a copy.
     out = torch.empty((batch, q_tokens, heads, d), dtype=q.dtype, device=q.device).transpose(1, 2)
-    _pyramid_attention[(batch * heads * triton.cdiv(q_tokens, block_m) * (block_m // launch.tile_m),)](
+    launcher(_pyramid_attention, (batch * heads * triton.cdiv(q_tokens, block_m) * (block_m // launch.tile_m),))(
         q, k, v, pyramid.k, pyramid.v, out, *q_index, *index, blocks, spans,
         spans if order is None else order,
         *q.stride()[:3], *k.stride()[:3], *v.stride()[:3], *out.stride()[:3],

@@ -6,6 +6,7 @@ import torch
 import triton
 import triton.language as tl
 
+from ..compiling import launcher
 from ..current_device import on_device_of_first
 from . import packing
 
@@ -92,9 +93,9 @@ def list_blocks_triton(
     n_rows = batch * heads * q_blocks
     sizes = torch.empty(n_rows, dtype=torch.int8, device=levels.device)
     order = torch.empty(n_rows, dtype=torch.int32, device=levels.device)
-    _list_blocks[(n_rows,)](
+    launcher(_list_blocks, (n_rows,))(
         levels, blocks, spans, sizes, *levels.stride(), heads, q_blocks, k_blocks, k_tokens,
         N_LEVELS=n_levels, LOG_BLOCK_N=block_n.bit_length() - 1, RUN=RUN, LANES=LANES, num_warps=1,
     )  # fmt: skip
-    _order_by_size[(packing.N_SIZES,)](sizes, order, n_rows, BLOCK=ORDER_BLOCK, num_warps=4)
+    launcher(_order_by_size, (packing.N_SIZES,))(sizes, order, n_rows, BLOCK=ORDER_BLOCK, num_warps=4)
     return blocks, spans, order

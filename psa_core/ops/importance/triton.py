@@ -8,6 +8,7 @@ import torch
 import triton
 import triton.language as tl
 
+from ..compiling import launcher
 from ..current_device import on_device_of_first
 from ..launch import Launch, capability_of, importance_launch
 from ..pyramid.triton import gather_triton
@@ -203,7 +204,7 @@ def scores_triton(
     which, numbers = estimator, of_head
     if isinstance(estimator, torch.Tensor):
         which, numbers = BY_HEAD.value, estimator.contiguous()
-    _sampled[(triton.cdiv(q_samples, launch.tile_m) * batch * heads,)](
+    launcher(_sampled, (triton.cdiv(q_samples, launch.tile_m) * batch * heads,))(
         q, k, sample, of_head, numbers, scores, *q.stride(),
         heads, q_samples, k_samples, q_blocks, k_blocks, d**-0.5 * math.log2(math.e),
         D=d, PER_M=per_m, PER_N=per_n, TILE_M=launch.tile_m, TILE_N=launch.tile_n, ESTIMATOR=which,

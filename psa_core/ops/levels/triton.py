@@ -8,6 +8,7 @@ import triton.language as tl
 
 from ...settings.config import PSAConfig
 from ...settings.sinks import Sinks
+from ..compiling import launcher
 from ..constant import constant
 from ..current_device import on_device_of_first
 from .bounds import Quotas, level_bounds
@@ -191,7 +192,7 @@ def select_levels_triton(
             sinks, config.block_m, config.block_n, blocks or q_blocks, k_blocks, importance.device
         )
     block, num_warps = launch_for(k_blocks)
-    _select_levels[(batch * heads * q_blocks,)](
+    launcher(_select_levels, (batch * heads * q_blocks,))(
         importance, bounds, constant(choices, torch.int32, importance.device), cap_rows, static_rows,
         rows, columns, levels,
         0 if quotas is None else n_bounds, *static_rows.stride()[:2],

@@ -6,6 +6,7 @@ import torch
 import triton
 import triton.language as tl
 
+from ..compiling import launcher
 from ..current_device import on_device_of_first
 from ..reorder.orders import Orders, order_tensors
 from ..reorder.triton import order_start
@@ -122,7 +123,7 @@ def pack_triton(
     new, transpose = k.new_empty, dtype == torch.float8_e4m3fn
     center, v_max = new((batch, heads, d), dtype=torch.float32), k.new_zeros((batch, heads, d), dtype=torch.float32)
     strides = *k.stride(), *v.stride()
-    _measure_channels[(triton.cdiv(tokens, SPAN) * batch * heads,)](
+    launcher(_measure_channels, (triton.cdiv(tokens, SPAN) * batch * heads,))(
         k, v, center, v_max.view(torch.int32), *strides, heads, tokens,
         D=d, SPAN=SPAN, CHUNK=CHUNK, CENTER_CHUNKS=CENTER_CHUNKS, num_warps=4,
     )  # fmt: skip
@@ -132,7 +133,7 @@ def pack_triton(
     )
     packed_v = new((batch, heads, n_tiles, *((d, tile) if transpose else (tile, d))), dtype=dtype)
     index, of_head = order_tensors(orders, k)
-    _pack[(n_tiles * batch * heads,)](
+    launcher(_pack, (n_tiles * batch * heads,))(
         k, v, index, of_head, center, v_max, packed_k, k_scale, packed_v, *strides, heads, tokens, n_tiles,
         D=d, TILE=tile, REORDER=orders is not None, INT8_TOP=INT8_TOP, VALUE_TOP=VALUE_TOP[dtype],
         TRANSPOSE=transpose, num_warps=4,

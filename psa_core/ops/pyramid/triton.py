@@ -6,6 +6,7 @@ import torch
 import triton
 import triton.language as tl
 
+from ..compiling import launcher
 from ..current_device import on_device_of_first
 from ..reorder.orders import Orders, order_tensors
 from ..reorder.triton import order_start
@@ -147,7 +148,7 @@ def gather_triton(x: torch.Tensor, orders: Orders) -> torch.Tensor:
     taken = index.shape[1]
     out = torch.empty((batch, heads, taken, d), dtype=x.dtype, device=x.device)
     span = GROUP * GROUPS
-    _gather[(triton.cdiv(taken, span) * batch * heads,)](
+    launcher(_gather, (triton.cdiv(taken, span) * batch * heads,))(
         x, index, of_head, out, *x.stride(), heads, taken, D=d, SPAN=span, num_warps=8
     )
     return out
@@ -197,7 +198,7 @@ def _run(
     n_rows = sum(triton.cdiv(tokens, 1 << level) for level in range(first, last + 1))
     index, of_head = order_tensors(orders, x)
     rows = [torch.empty((batch, heads, n_rows, d), dtype=dtype, device=x.device) for _ in tensors]
-    _pool[(triton.cdiv(tokens, GROUP * GROUPS) * batch * heads, len(tensors))](
+    launcher(_pool, (triton.cdiv(tokens, GROUP * GROUPS) * batch * heads, len(tensors)))(
         x, y, index, of_head, rows[0], rows[-1], *x.stride(), *y.stride(), heads, tokens, n_rows,
         D=d, GROUPS=GROUPS, FIRST=first, LAST=last, REORDER=orders is not None, num_warps=warps(d),
     )  # fmt: skip

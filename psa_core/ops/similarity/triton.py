@@ -8,6 +8,7 @@ import torch
 import triton
 import triton.language as tl
 
+from ..compiling import launcher
 from ..current_device import on_device_of_first
 from ..reorder.orders import Orders, order_tensors
 from ..reorder.triton import order_start
@@ -79,7 +80,7 @@ def similarity_cap_triton(
     k_blocks = triton.cdiv(tokens, block_n)
     cap = torch.empty((batch, heads, 1, k_blocks), dtype=torch.uint8, device=k.device)
     index, of_head = order_tensors(orders, k)
-    _similarity_cap[(k_blocks * batch * heads,)](
+    launcher(_similarity_cap, (k_blocks * batch * heads,))(
         k, index, of_head, cap, *k.stride(), heads, tokens,
         thresholds[2], thresholds[4], thresholds[8],
         D=d, BLOCK_N=block_n, REORDER=orders is not None, num_warps=4,

@@ -30,6 +30,7 @@ import torch
 import triton
 
 from ...block_list.build import BlockList
+from ...compiling import launcher
 from ...current_device import on_device_of_first
 from ...pyramid.rows import Pyramid
 from ...reorder.orders import Orders, order_tensors
@@ -75,7 +76,7 @@ def pyramid_attention_hopper(
     counter = torch.zeros(1, dtype=torch.int32, device=q.device)
     n_work_tiles = triton.cdiv(q_tokens, BLOCK_M.value) * heads * batch
     n_programs = min(n_work_tiles, torch.cuda.get_device_properties(q.device).multi_processor_count)
-    pyramid_attention_kernel[(n_programs,)](
+    launcher(pyramid_attention_kernel, (n_programs,))(
         q, k, v, pyramid.k, pyramid.v, out, *q_index, *index, blocks, spans,
         spans if order is None else order, counter,
         *q.stride()[:3], *k.stride()[:3], *v.stride()[:3], *out.stride()[:3],
