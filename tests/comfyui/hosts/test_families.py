@@ -54,7 +54,7 @@ class Case:
 def wan(variant: str, *, dense: int = 2, **more: Any) -> Case:
     """A Wan with conditioning entries beside its text, and what else is said of a case."""
     said = {key: more.pop(key) for key in ("sinks", "others") if key in more}
-    family = Family(f"wan_{variant}", ((1, 16, 5, 16, 24),), entries=more)
+    family = Family(f"wan_{variant}", ((2, 16, 5, 15, 23),), entries=more)
     return Case(family, (5, 8, 12), dense={CROSS: dense}, **said)
 
 
@@ -62,15 +62,26 @@ def wan(variant: str, *, dense: int = 2, **more: Any) -> Case:
 F, V = 96, 480
 ONE = [1, 16, 1, 16, 24]
 GUIDE = {"keyframe_idxs": [1, 3, F, 2], "concat_mask": {"ones": [1, 1, 6, 8, 12]}}
+GUIDE_OF_TWO_STREAMS = GUIDE | {"concat_mask": {"ones": [1, 1, 6 * F * 128 + 8 * 10 * 16]}}
+HALF = {"guide_attention_entries": [{"pre_filter_count": F, "strength": 0.5, "pixel_mask": None, "latent_shape": None}]}
 CASES = {
     "LTX-Video": Case(Family("ltxv", ((1, 128, 5, 8, 12),), mask="ones"), (5, 8, 12), dense={CROSS: 2}),
-    "LTX-Video, odd": Case(Family("ltxv", ((1, 128, 4, 7, 11),), mask="holes"), (4, 7, 11), dense={CROSS: 2}),
+    "LTX-Video, odd": Case(Family("ltxv", ((2, 128, 4, 7, 11),), mask="holes"), (4, 7, 11), dense={CROSS: 2}),
     "LTX-Video, guide": Case(
         Family("ltxv", ((1, 128, 6, 8, 12),), mask="ones", entries=GUIDE), (5, 8, 12), dense={CROSS: 2},
         sinks=((V, V + F, True),),
     ),
+    # The video looks at both with a mask, and the guide at both with another.
+    "LTX-Video, guide at half strength": Case(
+        Family("ltxv", ((2, 128, 6, 8, 12),), mask="ones", entries=GUIDE | HALF), (5, 8, 12), sparse=0,
+        dense={CROSS: 2, "attention with guides": 2 * 2},
+    ),
     "LTX-2": Case(
-        Family("ltxav", ((1, 128, 5, 8, 12), (1, 8, 10, 16)), text_dim=128), (5, 8, 12), dense={CROSS: 2, AUDIO: 2 * 4}
+        Family("ltxav", ((2, 128, 5, 7, 11), (2, 8, 10, 16)), text_dim=128), (5, 7, 11), dense={CROSS: 2, AUDIO: 2 * 4}
+    ),
+    "LTX-2, guide": Case(
+        Family("ltxav", ((1, 128, 6, 8, 12), (1, 8, 10, 16)), text_dim=128, entries=GUIDE_OF_TWO_STREAMS), (5, 8, 12),
+        dense={CROSS: 2, AUDIO: 2 * 4}, sinks=((V, V + F, True),),
     ),
     # As many tokens of sound as of video.
     "LTX-2, long sound": Case(
@@ -91,6 +102,10 @@ CASES = {
         Family("hunyuan_video", ((1, 16, 5, 16, 24),), mask="ones"), (5, 8, 12), sparse=3, dense={PROMPTS_OWN: 2},
         sinks=((0, 16, True),),
     ),
+    "HunyuanVideo, two at once": Case(
+        Family("hunyuan_video", ((2, 16, 5, 14, 22),)), (5, 7, 11), sparse=3, dense={PROMPTS_OWN: 2},
+        sinks=((0, 16, True),),
+    ),
     "HunyuanVideo, reference": Case(
         Family("hunyuan_video", ((1, 16, 5, 14, 22),), entries={"ref_latent": [1, 16, 1, 14, 22]}), (5, 7, 11),
         sparse=3, dense={PROMPTS_OWN: 2}, sinks=((0, 16 + 77, True),),
@@ -100,15 +115,15 @@ CASES = {
         dense={PROMPTS_OWN: 2, "attention mask": 3},
     ),
     "HunyuanVideo 1.5": Case(
-        Family("hunyuan_video_15", ((1, 32, 5, 8, 12),)), (5, 8, 12), dense={PROMPTS_OWN: 2}, sinks=((0, 16, True),)
+        Family("hunyuan_video_15", ((2, 32, 5, 7, 11),)), (5, 7, 11), dense={PROMPTS_OWN: 2}, sinks=((0, 16, True),)
     ),
     "Kandinsky 5": Case(
-        Family("kandinsky5", ((1, 16, 5, 16, 24),)), (5, 8, 12), dense={PROMPTS_OWN: 1, CROSS: 2}
+        Family("kandinsky5", ((2, 16, 5, 14, 22),)), (5, 7, 11), dense={PROMPTS_OWN: 1, CROSS: 2}
     ),
-    "Cosmos": Case(Family("cosmos", ((1, 16, 5, 16, 24),)), (5, 8, 12), dense={CROSS: 2}),
-    "Cosmos-Predict2": Case(Family("cosmos_predict2", ((1, 16, 5, 16, 24),)), (5, 8, 12), dense={CROSS: 2}),
+    "Cosmos": Case(Family("cosmos", ((2, 16, 5, 14, 22),)), (5, 7, 11), dense={CROSS: 2}),
+    "Cosmos-Predict2": Case(Family("cosmos_predict2", ((2, 16, 5, 15, 23),)), (5, 8, 12), dense={CROSS: 2}),
     "Mochi": Case(
-        Family("mochi_preview", ((1, 12, 5, 16, 24),), text_tokens=24, mask="holes"), (5, 8, 12), sparse=1,
+        Family("mochi_preview", ((2, 12, 5, 16, 24),), text_tokens=24, mask="holes"), (5, 8, 12), sparse=1,
         sinks=((V, V + 12, True),),
     ),
     "Wan, subjects": wan("t2v", time_dim_concat=ONE, sinks=((V, V + F, True),)),
@@ -118,6 +133,14 @@ CASES = {
     "Wan, contexts": wan("t2v", context_latents=[[1, 16, 5, 16, 24], ONE], others=V + F),
     "Wan, a context": wan("t2v", context_latents=[ONE], sinks=((V, V + F, True),)),
     "Wan, camera": wan("camera"),
+    "Wan, Animate": Case(
+        Family(
+            "wan_animate", ((2, 16, 5, 14, 22),),
+            entries={"pose_video_latent": [1, 16, 4, 14, 22], "concat_latent_image": [1, 16, 5, 14, 22]},
+        ),
+        # Text, and the image that CLIP sees.
+        (5, 7, 11), dense={CROSS: 4},
+    ),
     "Wan, HuMo": wan("humo", reference_latents=[ONE], sinks=((V, V + F, True),)),
     "Wan, S2V": wan("s2v", reference_latents=[ONE], reference_motion=[1, 16, 19, 16, 24], others=F + 136),
     "Wan, SCAIL": wan(
