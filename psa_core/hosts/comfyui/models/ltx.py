@@ -6,7 +6,7 @@
 | sound of LTX-2, and between the two | all dense | heads of 64 |
 
 Guides are frames appended to the latent. A guide of strength 1 is part of the one call. At other strengths the video
-and the guides look at all in a call each, with a weight on every guide's keys; ComfyUI wants both in full precision, and
+and the guides look at all in a call each, with weights on keys of guides. ComfyUI wants both in full precision, and
 sparse attention has no weights of single keys: they stay dense.
 """
 
