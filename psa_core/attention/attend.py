@@ -27,6 +27,7 @@ def attend(
     orders: Orders | None = None,
     q_orders: Orders | None = None,
     block_list: BlockList | None = None,
+    pooled: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, Callable[[], torch.Tensor]]:
     """The output, and what tells the shares of levels in the map, whose block list may be there already.
 
@@ -34,8 +35,9 @@ def attend(
         max_level: the coarsest level that there may be.
         orders: as of the kernels; ``"torch"`` takes tokens in the order in which blocks are cut.
         q_orders: of q and the output, in place of those that come with ``orders``.
+        pooled: as of :class:`.steps.LevelMap`.
     """
-    pyramid = build_pyramid(k, v, max_level, backend, orders)
+    pyramid = build_pyramid(k, v, max_level, backend, orders, pooled)
     if backend == "torch":
         out = pyramid_attention_torch(q, k, v, levels, pyramid, block_m, block_n)
         return out, partial(level_shares, levels, max_level)

@@ -47,6 +47,7 @@ def attend_quantised(
     block_list: BlockList | None = None,
     exact_heads: torch.Tensor | None = None,
     measured: tuple[int, ...] = (),
+    pooled: torch.Tensor | None = None,
 ) -> Quantised:
     """As :func:`~.attend.attend` with the Triton kernels, in ``"int8"`` or ``"int8+fp8"``.
 
@@ -54,10 +55,11 @@ def attend_quantised(
         exact_heads: heads that are not to be quantised, where it is known which.
         measured: query blocks on which the error that quantisation adds is measured, where it is not; a head to whose
             output it adds more than 0.02 stays exact. Empty to quantise all heads.
+        pooled: as of :class:`.steps.LevelMap`.
     """
     if block_list is None:
         block_list = build_block_list(levels, max_level, block_n, k.shape[2], "triton")
-    pyramid = build_pyramid(k, v, max_level, "triton", orders)
+    pyramid = build_pyramid(k, v, max_level, "triton", orders, pooled)
     packed = pack_for(k, v, precision, block_m, block_n, orders)
     if exact_heads is None and measured:
         exact_heads = _too_coarse(q, k, v, levels, block_m, block_n, pyramid, packed, orders, measured)

@@ -61,6 +61,8 @@ class LevelMap(NamedTuple):
         levels: uint8 ``[B, H, q_blocks, k_blocks]``, over the tokens in each head's order.
         orders: these orders; None for tokens as they lie.
         max_level: the coarsest level that there may be.
+        pooled: uint8 ``[B, H]`` of keys, zero for heads that have no block at a coarser level than 1; None where that
+            is not known.
         choice: the recipe of each head, where calibration decides.
         centroids: of the clusters behind orders by content, from which those of a later map may start; None where there
             are no such orders.
@@ -69,6 +71,7 @@ class LevelMap(NamedTuple):
     levels: torch.Tensor
     orders: Orders | None
     max_level: int
+    pooled: torch.Tensor | None = None
     choice: Choice | None = None
     centroids: Centroids | None = None
 
@@ -77,7 +80,8 @@ class LevelMap(NamedTuple):
         if times == 1:
             return self
         orders = None if self.orders is None else self.orders.repeated(times)
-        return self._replace(levels=self.levels.repeat(times, 1, 1, 1), orders=orders)
+        pooled = None if self.pooled is None else self.pooled.repeat(times, 1)
+        return self._replace(levels=self.levels.repeat(times, 1, 1, 1), orders=orders, pooled=pooled)
 
     @property
     def nbytes(self) -> int:
@@ -128,13 +132,15 @@ def sparse_attention(
         return _attend_masked(trial, trial.static, grid, exact_heads)
     if level_map is None:
         level_map = make_level_map(trial, choice, static_levels is not None)
-    levels, orders, max_level, choice, _ = level_map
+    levels, orders, max_level, pooled, choice, _ = level_map
     # Kernels read tokens in their order instead.
     taken = queries_of(orders) if backend == "torch" else None
     if taken is not None and orders is not None:
         (q, k, v), orders = orders.take_call(q, k, v), None
     tensors = q, k, v, levels
-    attended = _attend(*tensors, max_level, config, backend, orders, exact_heads=exact_heads, measured=trial.blocks)
+    attended = _attend(
+        *tensors, max_level, config, backend, orders, exact_heads=exact_heads, measured=trial.blocks, pooled=pooled
+    )
     out = attended.out if taken is None else taken.restore(attended.out)
 
     def info() -> AttentionInfo:
@@ -166,7 +172,12 @@ def make_level_map(trial: Trial, choice: Choice | None = None, any_level: bool =
     levels = plan_levels(q, k, config, trial.sinks, *rules)
     by_content = orders is not None and orders.of_queries is not None
     centroids = trial.content.centroids if by_content else None
-    return LevelMap(levels, orders, coarsest_level(config, any_level), choice, centroids)
+    max_level = coarsest_level(config, any_level)
+    pooled = None
+    if max_level > 1:
+        # Most heads that choose for themselves take level 1 alone, and need no pooled rows.
+        pooled = (levels.unflatten(1, (k.shape[1], -1)).flatten(2).amax(2) > 1).to(torch.uint8)
+    return LevelMap(levels, orders, max_level, pooled, choice, centroids)
 
 
 def trial_of(
@@ -224,6 +235,7 @@ def _attend(
     block_list: BlockList | None = None,
     exact_heads: torch.Tensor | None = None,
     measured: tuple[int, ...] = (),
+    pooled: torch.Tensor | None = None,
 ) -> _Output:
     """Attention over a level map in the precision that the config asks for, or the nearest that there is."""
     precision = PRECISIONS[0]
@@ -231,13 +243,13 @@ def _attend(
         precision = precision_that_runs(config.precision, q.device, q.dtype, q.shape[-1])
     sizes = config.block_m, config.block_n, max_level
     if precision == PRECISIONS[0]:
-        out, shares = attend(q, k, v, levels, *sizes, backend, orders, block_list=block_list)
+        out, shares = attend(q, k, v, levels, *sizes, backend, orders, block_list=block_list, pooled=pooled)
         return _Output(out, shares, None, precision)
     from .quantised import attend_quantised
 
     measured = measured if config.precision == "auto" else ()
     return _Output(
-        *attend_quantised(q, k, v, levels, *sizes, precision, orders, block_list, exact_heads, measured),
+        *attend_quantised(q, k, v, levels, *sizes, precision, orders, block_list, exact_heads, measured, pooled),
         precision,
     )
 

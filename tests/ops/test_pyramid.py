@@ -85,6 +85,18 @@ def test_in_orders_equals_reordering_first(n_orders: int, tokens: int, max_level
 
 
 @needs_triton
+@pytest.mark.parametrize("max_level", [2, 32])
+@pytest.mark.usefixtures("poisoned_memory")
+def test_heads_that_nobody_reads_are_left_out(max_level: int) -> None:
+    _, k, v = random_qkv(Shape(2, 3, 1, 300, 64), torch.float16)
+    read = torch.tensor([[1, 0, 1], [0, 0, 1]], dtype=torch.uint8, device=DEVICE)
+    some, every = (build_pyramid(k, v, max_level, "triton", read=heads) for heads in (read, None))
+    for rows, all_rows in ((some.k, every.k), (some.v, every.v)):
+        assert torch.equal(rows[read.bool()], all_rows[read.bool()])
+        assert rows[~read.bool()].isnan().all()
+
+
+@needs_triton
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
 @pytest.mark.parametrize(
     "view",

@@ -182,7 +182,7 @@ def _source(kernel: Any, constants: dict[str, int], pointer: str) -> ASTSource:
     others |= {"counter_ptr": "*i32", "of_head_ptr": "*i32", "q_of_head_ptr": "*i32", "estimator_ptr": "*i32"}
     bounds = "*fp32" if constants.get("BY_MASS") else "*i32"
     others |= {"importance_ptr": "*fp32", "bounds_ptr": bounds, "choices_ptr": "*i32"}
-    others |= {"k_scale_ptr": "*fp32", "center_ptr": "*fp32", "exact_ptr": "*u8"}
+    others |= {"k_scale_ptr": "*fp32", "center_ptr": "*fp32", "exact_ptr": "*u8", "read_ptr": "*u8"}
     measured = "INT8_TOP" not in kernel.arg_names
     others |= {"v_max_ptr": "*i32" if measured else "*fp32", "k_out_ptr": "*i8", "v_out_ptr": "*fp8e4nv"}
     others |= {"static_ptr": "*u8", "levels_ptr": "*u8", "sink_rows_ptr": "*u8", "sink_columns_ptr": "*u8"}

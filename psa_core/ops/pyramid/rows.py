@@ -26,7 +26,12 @@ class Pyramid(NamedTuple):
 
 
 def build_pyramid(
-    k: torch.Tensor, v: torch.Tensor, max_level: int, backend: str = "torch", orders: Orders | None = None
+    k: torch.Tensor,
+    v: torch.Tensor,
+    max_level: int,
+    backend: str = "torch",
+    orders: Orders | None = None,
+    read: torch.Tensor | None = None,
 ) -> Pyramid:
     """Pool keys and values (arXiv 2512.04025, section 3.2).
 
@@ -38,11 +43,12 @@ def build_pyramid(
         backend: ``"triton"`` or ``"torch"``.
         orders: the pyramid is that of the tokens of each head in its order, without a copy of them. None for the order
             they have; ``"torch"`` takes no other.
+        read: uint8 ``[B, H]``, zero for heads whose rows nobody will read: they may hold anything. None for none.
     """
     if backend == "triton" and max_level > 1:
         from .triton import pool_triton
 
-        return Pyramid(*pool_triton(k, v, max_level, orders), max_level)
+        return Pyramid(*pool_triton(k, v, max_level, orders, read), max_level)
     assert orders is None or max_level == 1, "torch pools tokens in the order they have"
     return Pyramid(_pool(k, max_level), _pool(v, max_level), max_level)
 

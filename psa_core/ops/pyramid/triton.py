@@ -8,6 +8,7 @@ import triton.language as tl
 
 from ..compiling import launcher
 from ..current_device import on_device_of_first
+from ..device_cache import device_cache
 from ..reorder.orders import Orders, order_tensors
 from ..reorder.triton import order_start
 
@@ -90,18 +91,20 @@ def _pool_span(
 # Sizes change from video to video, and nothing is gained by compiling for each.
 @triton.jit(do_not_specialize=["heads", "n_tokens", "rows_a_head"])
 def _pool(
-    x_ptr, y_ptr, index_ptr, of_head_ptr, x_rows_ptr, y_rows_ptr,
+    x_ptr, y_ptr, index_ptr, of_head_ptr, read_ptr, x_rows_ptr, y_rows_ptr,
     x_stride_b, x_stride_h, x_stride, x_stride_d,
     y_stride_b, y_stride_h, y_stride, y_stride_d,
     heads, n_tokens, rows_a_head,
     D: tl.constexpr, GROUPS: tl.constexpr, FIRST: tl.constexpr, LAST: tl.constexpr, REORDER: tl.constexpr,
 ):  # fmt: skip
-    """One span of tokens of one head, of x in the first plane of the grid and of y in the second."""
+    """One span of tokens of one head that is read, of x in the first plane of the grid and of y in the second."""
     n_spans = tl.cdiv(n_tokens, GROUPS * 8)
     # Neighbouring programs take neighbouring heads, which lie side by side in the memory of most models.
     head = tl.program_id(0) % heads
     span = tl.program_id(0) // heads % n_spans
     b = (tl.program_id(0) // heads // n_spans).to(tl.int64)
+    if tl.load(read_ptr + b * heads + head) == 0:
+        return
     if REORDER:
         index_ptr += order_start(of_head_ptr, b * heads + head, n_tokens)
     first_row = (b * heads + head) * rows_a_head * D
@@ -156,18 +159,19 @@ def gather_triton(x: torch.Tensor, orders: Orders) -> torch.Tensor:
 
 @on_device_of_first
 def pool_triton(
-    k: torch.Tensor, v: torch.Tensor, max_level: int, orders: Orders | None = None
+    k: torch.Tensor, v: torch.Tensor, max_level: int, orders: Orders | None = None, read: torch.Tensor | None = None
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Pooled rows of the levels 2, 4 ... ``max_level`` (128 at most), level after level, of keys and values.
 
     Args:
         k, v: ``[B, H, L, D]``, any strides, one dtype; D is 64 or 128.
         orders: in which the tokens of each head are pooled. None for the order they have.
+        read: uint8 ``[B, H]``, zero for heads whose rows are left unwritten; None for none.
 
     Returns:
         Two of ``[B, H, rows, D]``, contiguous, in the dtype of k.
     """
-    k_rows, v_rows = _run((k, v), orders, 1, max_level.bit_length() - 1, k.dtype)
+    k_rows, v_rows = _run((k, v), orders, 1, max_level.bit_length() - 1, k.dtype, read)
     return k_rows, v_rows
 
 
@@ -191,18 +195,29 @@ def block_means_triton(
 
 
 def _run(
-    tensors: tuple[torch.Tensor, ...], orders: Orders | None, first: int, last: int, dtype: torch.dtype
+    tensors: tuple[torch.Tensor, ...],
+    orders: Orders | None,
+    first: int,
+    last: int,
+    dtype: torch.dtype,
+    read: torch.Tensor | None = None,
 ) -> list[torch.Tensor]:
     x, y = tensors[0], tensors[-1]
     batch, heads, tokens, d = x.shape
     n_rows = sum(triton.cdiv(tokens, 1 << level) for level in range(first, last + 1))
     index, of_head = order_tensors(orders, x)
+    read = _every_head(batch, heads, x.device) if read is None else read.contiguous()
     rows = [torch.empty((batch, heads, n_rows, d), dtype=dtype, device=x.device) for _ in tensors]
     launcher(_pool, (triton.cdiv(tokens, GROUP * GROUPS) * batch * heads, len(tensors)))(
-        x, y, index, of_head, rows[0], rows[-1], *x.stride(), *y.stride(), heads, tokens, n_rows,
+        x, y, index, of_head, read, rows[0], rows[-1], *x.stride(), *y.stride(), heads, tokens, n_rows,
         D=d, GROUPS=GROUPS, FIRST=first, LAST=last, REORDER=orders is not None, num_warps=warps(d),
     )  # fmt: skip
     return rows
+
+
+@device_cache(maxsize=16)
+def _every_head(batch: int, heads: int, device: torch.device) -> torch.Tensor:
+    return torch.ones((batch, heads), dtype=torch.uint8, device=device)
 
 
 def warps(d: int) -> int:
