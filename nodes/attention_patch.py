@@ -8,7 +8,7 @@ import logging
 from comfy_api.latest import io
 
 from .. import psa_core as core
-from ..psa_core.hosts.comfyui import AnyModel, LoadedCalibration, Patch, model_of, patch_model
+from ..psa_core.hosts.comfyui import AnyModel, LoadedCalibration, Patch, model_of, patch_model, presets_of
 from ..psa_core.hosts.comfyui.dense_backend import check_dense_backend
 from ..psa_core.hosts.comfyui.models import OFF, UNKNOWN_MODELS, VIDEO
 from ..psa_core.ops.backends import BACKENDS
@@ -163,7 +163,7 @@ class PSAAttentionPatch(io.ComfyNode):
             log.warning("PSA: %s is not a Wan or CogVideoX model and stays dense", type(model.model).__name__)
         source = _source(quality, loaded=preset is not None)
         if preset is None:
-            family = video_model.family if video_model else DEFAULT_FAMILY
+            family = presets_of(video_model) if video_model else DEFAULT_FAMILY
             preset = load_preset(family, None if quality == PRESET else preset_of(quality), bundled_dir())
             if video_model:
                 log.info("PSA: recognised %s, using %s", family, source or "its default preset")

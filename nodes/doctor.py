@@ -11,7 +11,7 @@ from comfy_api.latest import io
 from ..psa_core.apps.doctor.clip import DEFAULT_FAMILY, Clip
 from ..psa_core.apps.doctor.diagnosis import Host, diagnose
 from ..psa_core.apps.doctor.measure import HostAttention
-from ..psa_core.hosts.comfyui.models import recognise
+from ..psa_core.hosts.comfyui.models import presets_of, recognise
 from ..psa_core.hosts.comfyui.own_attention import (
     attention_device,
     comfyui_version,
@@ -70,7 +70,7 @@ class PSADoctor(io.ComfyNode):
     def execute(cls, width: int, height: int, frames: int, model: Any = None) -> io.NodeOutput:
         known = None if model is None else recognise(model.model)
         heads = None if known is None else (known.heads, known.head_dim)
-        clip = Clip.of(DEFAULT_FAMILY if known is None else known.family, width, height, frames, heads)
+        clip = Clip.of(DEFAULT_FAMILY if known is None else presets_of(known), width, height, frames, heads)
         make_room(clip.working_memory)
         diagnosis = diagnose(clip, _host(model, clip if known else None), _progress())
         text = diagnosis.text()

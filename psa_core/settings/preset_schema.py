@@ -35,7 +35,8 @@ log = logging.getLogger(__name__)
 
 # Of unknown keys in one mapping, and their letters that are compared with known ones.
 _NAMED, _LONGEST_KEY = 10, 40
-_FAMILY_KEYS = ("host", "default_attention", "video_scale", "text_length", "attention_configs")
+_SIZES = ("heads", "head_dim")
+_FAMILY_KEYS = ("host", "default_attention", "video_scale", "text_length", *_SIZES, "attention_configs")
 _HOSTS = ("", "transformers")
 _BLOCK_KEYS = {"m": "block_m", "n": "block_n", "tile_n": "tile_n"}
 _SCALE_KEYS = ("width_divisor", "height_divisor", "depth_divisor")
@@ -64,6 +65,7 @@ class ModelFamily:
         text_length: text tokens in front of the video tokens.
         presets: preset name -> settings.
         notes: what was found odd in the file and changes nothing, such as unknown keys.
+        heads, head_dim: attention heads, and numbers a head, which ``psa doctor`` measures; 0 when not said.
         host: the only one that has the model, ``"transformers"``; empty for a model that makes videos.
     """
 
@@ -73,6 +75,8 @@ class ModelFamily:
     text_length: int = 0
     presets: Mapping[str, PSAConfig] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    heads: int = 0
+    head_dim: int = 0
     host: str = ""
 
 
@@ -118,12 +122,19 @@ def _read_family(name: str, body: Any, file: str) -> ModelFamily:
     scale = _mapping(family.get("video_scale", {}), "video_scale", source)
     notes += _unknown(scale, _SCALE_KEYS, f"{source}: video_scale")
     for key in scale.keys() & set(_SCALE_KEYS):
-        if type(scale[key]) is not int or scale[key] < 1:
-            raise ConfigError(f"video_scale.{key}", scale[key], "must be a whole number, 1 or more", source)
+        _check_size(f"video_scale.{key}", scale[key], source)
+    sizes = {key: family[key] for key in _SIZES if key in family}
+    for key, size in sizes.items():
+        _check_size(key, size, source)
     host = family.get("host", "")
     if host not in _HOSTS:
         raise ConfigError("host", host, "must be transformers, or left out", source)
-    return ModelFamily(name, default, dict(scale), text_length, presets, tuple(notes), host)
+    return ModelFamily(name, default, dict(scale), text_length, presets, tuple(notes), **sizes, host=host)
+
+
+def _check_size(key: str, size: Any, source: str) -> None:
+    if type(size) is not int or size < 1:
+        raise ConfigError(key, size, "must be a whole number, 1 or more", source)
 
 
 def _read_preset(body: Mapping[str, Any], text_length: int, source: str, notes: list[str]) -> PSAConfig:

@@ -110,7 +110,7 @@ def test_the_command_says_the_same_and_writes_json(capsys, tmp_path: Path) -> No
     ("arguments", "said"),
     [
         (["--json", "x.json"], "psa: --json = 'x.json': needs --measure beside it\n"),
-        (["--measure", "--model", "Flux"], "psa: --model = 'Flux': must be one of Wan2.1_1.3b, "),
+        (["--measure", "--model", "Flux"], "psa: --model = 'Flux': must be one of Any, CogVideo1.5_5b, "),
     ],
 )
 def test_options_that_do_not_fit_are_refused(capsys, arguments: list[str], said: str) -> None:

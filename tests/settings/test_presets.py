@@ -12,6 +12,7 @@ from psa_core import ConfigError, PSAConfig, RadialMask, load_preset, load_prese
 from psa_core.settings.mask_ratios import quota_density
 from psa_core.settings.preset_schema import read_preset_file
 from psa_core.settings.presets import PRESETS_DIR_VARIABLE, load_families
+from psa_core.settings.sizes import HEAD_SIZES
 
 from ..support.preset_files import FAMILIES, LANGUAGE_MODELS, LARGE, UPSTREAM_FILE, in_files, write
 
@@ -40,6 +41,8 @@ class TestBundled:
         for family in families.values():
             assert family.default == ("psa_balanced" if family.name in (*LARGE, "tiny_video") else "auto_balanced")
             assert family.notes == ()
+            assert family.heads > 1
+            assert family.head_dim in HEAD_SIZES
             assert list(family.video_scale) == ["width_divisor", "height_divisor", "depth_divisor"]
             assert family.presets["baseline"].type == "dense"
             assert {config.text_length for config in family.presets.values()} == {family.text_length}
@@ -189,6 +192,8 @@ class TestRefusals:
             ({"text_length": "226"}, "p: text_length = '226': must be a whole number"),
             ({"video_scale": 16}, "video_scale = 16: must be a mapping"),
             ({"video_scale": {"width_divisor": 0}}, "video_scale.width_divisor = 0: must be a whole number"),
+            ({"heads": 0}, "heads = 0: must be a whole number, 1 or more"),
+            ({"head_dim": True}, "head_dim = True: must be a whole number"),
             ({"video_scale": {"depth_divisor": "4"}}, "video_scale.depth_divisor = '4': must be a whole number"),
             ({"attention_configs": {}}, "attention_configs = {}: must hold at least one preset"),
             ({"attention_configs": None}, "attention_configs = None: must be a mapping"),

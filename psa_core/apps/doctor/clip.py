@@ -11,27 +11,6 @@ from ...settings.preset_schema import ModelFamily
 from ...settings.presets import bundled_dir, load_families
 from ..bench.cases import Case
 
-# Attention heads and numbers a head of each family.
-_HEADS = {
-    "Wan2.1_1.3b": (12, 128),
-    "Wan2.1_14b": (40, 128),
-    "Wan2.2_5B": (24, 128),
-    "Wan2.2_A14B": (40, 128),
-    "CogVideo_2b": (30, 64),
-    "CogVideo_5b": (48, 64),
-    "CogVideo1.5_5b": (48, 64),
-    "tiny_video": (2, 128),
-    "LTX-Video": (32, 64),
-    "LTX-2": (32, 128),
-    "MiniMax_H3": (56, 128),
-    "HunyuanVideo": (24, 128),
-    "HunyuanVideo1.5": (16, 128),
-    "Kandinsky5": (28, 64),
-    "Cosmos1": (32, 128),
-    "Cosmos_Predict2": (16, 128),
-    "Mochi": (24, 128),
-    "Any": (32, 128),
-}
 DEFAULT_FAMILY = "Wan2.1_1.3b"
 # Video frames a latent frame, in the autoencoders of all of them.
 _FRAMES = 4
@@ -63,11 +42,13 @@ class Clip:
             heads: (heads, numbers a head) of a model that differs from the family's.
 
         Raises:
-            ConfigError: there is no such family.
+            ConfigError: there is no such family, or none that makes videos.
         """
-        if family not in _HEADS:
-            raise ConfigError("--model", family, "must be one of " + ", ".join(_HEADS))
-        return cls(load_families(bundled_dir())[family], width, height, frames, *(heads or _HEADS[family]))
+        known = {name: each for name, each in load_families(bundled_dir()).items() if each.heads}
+        if family not in known:
+            raise ConfigError("--model", family, "must be one of " + ", ".join(known))
+        found = known[family]
+        return cls(found, width, height, frames, *(heads or (found.heads, found.head_dim)))
 
     def case(self) -> Case:
         """Its self-attention."""

@@ -1,7 +1,7 @@
 """ComfyUI host: patches a MODEL so that its video self-attention runs sparse. Imports ComfyUI."""
 
 from .loaded_calibration import ERROR, OTHERWISE, LoadedCalibration
-from .models import AnyModel, VideoModel, model_of, recognise
+from .models import AnyModel, VideoModel, model_of, presets_of, recognise
 from .patch import Patch, patch_model
 from .sampled import NothingSampledError, calibration_of, reports_of
 
@@ -16,6 +16,7 @@ __all__ = [
     "calibration_of",
     "model_of",
     "patch_model",
+    "presets_of",
     "recognise",
     "reports_of",
 ]

@@ -3,24 +3,32 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
+from importlib import import_module
+from pkgutil import iter_modules
 from typing import Any
 
+from ....settings.presets import bundled_dir
+from . import any_model
 from .any_model import AnyModel
 from .cogvideox import CogVideoX
-from .cosmos import Cosmos1, CosmosPredict2
-from .hunyuan_video import HunyuanVideo
-from .kandinsky5 import Kandinsky5
-from .ltx import LTX
-from .minimax_h3 import MiniMaxH3
-from .mochi import Mochi
 from .video_model import Inputs, VideoModel
-from .wan import Wan
 
-__all__ = ["OFF", "UNKNOWN_MODELS", "AnyModel", "CogVideoX", "Inputs", "VideoModel", "model_of", "recognise"]
+__all__ = [
+    "OFF", "UNKNOWN_MODELS", "AnyModel", "CogVideoX", "Inputs", "VideoModel", "model_of", "presets_of", "recognise",
+]  # fmt: skip
 
-# Those that the first release knew, and the others.
-FIRST = (Wan, CogVideoX)
-FAMILIES = (*FIRST, LTX, MiniMaxH3, HunyuanVideo, Kandinsky5, Cosmos1, CosmosPredict2, Mochi)
+
+def _kinds(of: type[VideoModel]) -> Iterator[type[VideoModel]]:
+    for kind in of.__subclasses__():
+        yield kind
+        yield from _kinds(kind)
+
+
+for _file in iter_modules(__path__):
+    import_module(f".{_file.name}", __name__)
+# All that the files beside this one define.
+FAMILIES = tuple(_kinds(VideoModel))
 
 # What to do with models that are none of these: what makes videos runs sparse, or everything, or nothing.
 VIDEO, ALL, OFF = "video", "all", "off"
@@ -42,7 +50,12 @@ def model_of(base_model: Any, unknown_models: str) -> VideoModel | None:
     """
     known, images = recognise(base_model), unknown_models == ALL
     if unknown_models == OFF:
-        return known.before() if known is not None and isinstance(known, FIRST) else None
+        return known.before() if known is not None and known.of_first_release else None
     if known is None:
         return AnyModel.of(base_model, images)
-    return known if isinstance(known, FIRST) else dataclasses.replace(known, images=images)
+    return known if known.of_first_release else dataclasses.replace(known, images=images)
+
+
+def presets_of(model: VideoModel) -> str:
+    """The model in preset files whose presets it has: its family, or any model where that has no file."""
+    return model.family if (bundled_dir() / f"{model.family}.yaml").is_file() else any_model.FAMILY

@@ -16,11 +16,11 @@ from .video_model import Inputs, VideoModel
 class CogVideoX(VideoModel):
     """It has no attention but that."""
 
+    of_first_release: ClassVar[bool] = True
     mask_rule: ClassVar[str] = "cogvideox"
 
     @classmethod
     def recognise(cls, unet: dict[str, Any]) -> CogVideoX | None:
-        """The model of a ``unet_config``; None for another family's."""
         if unet.get("image_model") != "cogvideox":
             return None
         spatial, temporal = unet.get("patch_size", 2), unet.get("patch_size_t") or 1

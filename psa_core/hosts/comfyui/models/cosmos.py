@@ -20,7 +20,6 @@ class CosmosPredict2(VideoModel):
 
     @classmethod
     def recognise(cls, unet: dict[str, Any]) -> CosmosPredict2 | None:
-        """The model of a ``unet_config``; None for another family's."""
         if unet.get("image_model") not in cls._IMAGE_MODELS:
             return None
         heads, spatial = unet["num_heads"], unet["patch_spatial"]

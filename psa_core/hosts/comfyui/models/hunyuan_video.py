@@ -36,7 +36,6 @@ class HunyuanVideo(VideoModel):
 
     @classmethod
     def recognise(cls, unet: dict[str, Any]) -> HunyuanVideo | None:
-        """The model of a ``unet_config``; None for another family's."""
         if unet.get("image_model") != "hunyuan_video" or len(unet["patch_size"]) != 3:
             return None
         family = "HunyuanVideo1.5" if unet.get("vision_in_dim") else "HunyuanVideo"

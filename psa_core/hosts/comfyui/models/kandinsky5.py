@@ -20,7 +20,6 @@ class Kandinsky5(VideoModel):
 
     @classmethod
     def recognise(cls, unet: dict[str, Any]) -> Kandinsky5 | None:
-        """The model of a ``unet_config``; None for another family's."""
         if unet.get("image_model") != "kandinsky5":
             return None
         head_dim = sum(unet.get("axes_dims", (16, 24, 24)))

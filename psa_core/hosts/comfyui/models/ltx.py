@@ -30,7 +30,6 @@ class LTX(VideoModel):
 
     @classmethod
     def recognise(cls, unet: dict[str, Any]) -> LTX | None:
-        """The model of a ``unet_config``; None for another family's."""
         if unet.get("image_model") not in _FAMILIES:
             return None
         family, head_dim = _FAMILIES[unet["image_model"]]

@@ -29,7 +29,6 @@ class MiniMaxH3(VideoModel):
 
     @classmethod
     def recognise(cls, unet: dict[str, Any]) -> MiniMaxH3 | None:
-        """The model of a ``unet_config``; None for another family's."""
         if unet.get("image_model") != "minimax_h3":
             return None
         heads, head_dim = unet.get("num_attention_heads", 56), unet.get("attention_head_dim", 128)

@@ -20,7 +20,6 @@ class Mochi(VideoModel):
 
     @classmethod
     def recognise(cls, unet: dict[str, Any]) -> Mochi | None:
-        """The model of a ``unet_config``; None for another family's."""
         if unet.get("image_model") != "mochi_preview":
             return None
         heads, spatial = unet["num_heads"], unet["patch_size"]

@@ -37,7 +37,7 @@ class VideoModel:
     """A model whose attention runs sparse.
 
     Attributes:
-        family: model name in the preset files.
+        family: model name in the preset files; one that is in none has the presets of any model.
         patch_size: (frames, height, width) of latent that make one token.
         heads, head_dim: attention heads, and numbers a head; 0 when unknown.
         layers: transformer blocks; None when unknown.
@@ -55,12 +55,19 @@ class VideoModel:
     images: bool = True
     as_before: bool = False
 
+    # Whether graphs from the first release have it, with settings that keep their meaning.
+    of_first_release: ClassVar[bool] = False
     # Video frames behind a frame of latent, after the first; 1 where scenes are counted in frames of latent.
     frames_per_latent: ClassVar[int] = 4
     # Whether calls run sparse in raster order where the grid is unknown, rather than stay dense.
     grid_optional: ClassVar[bool] = False
     # Of the radial masks' rules (``RadialMask.model_type``) the one for such models.
     mask_rule: ClassVar[str] = "wan"
+
+    @classmethod
+    def recognise(cls, unet: dict[str, Any]) -> VideoModel | None:
+        """The model of a ComfyUI ``unet_config``; None for another family's."""
+        return None
 
     @property
     def frames_per_token(self) -> int:

@@ -19,7 +19,7 @@ import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from ....settings.sinks import text_in_front
 from ....settings.sizes import Grid
@@ -38,9 +38,10 @@ class Wan(VideoModel):
 
     takes_reference: bool = False
 
+    of_first_release: ClassVar[bool] = True
+
     @classmethod
     def recognise(cls, unet: dict[str, Any]) -> Wan | None:
-        """The model of a ``unet_config``; None for another family's."""
         if unet.get("image_model") != "wan2.1":
             return None
         heads, dim = unet["num_heads"], unet["dim"]
