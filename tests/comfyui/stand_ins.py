@@ -21,6 +21,10 @@ from tools.workflows.wan_animate import DRIVING_VIDEO
 
 from .checkpoints import COG_DIM, TEXT_DIM, WAN_DIM
 from .cogvideox_variants import VARIANTS
+from .families.hunyuan_video import HUNYUAN_VIDEO_15
+from .families.ltx import LTX_2
+from .families.minimax_h3 import MINIMAX_H3
+from .families.wan import WAN_ANIMATE
 from .graphs import Graph, Link
 from .tiny_models import HOSTS, Host
 
@@ -34,7 +38,12 @@ _MINIMAX_H3 = Host("minimax_h3", write=Path.touch, latent=(5, 16, 24))
 _HUNYUAN_VIDEO_15 = Host("hunyuan_video_15", write=Path.touch, channels=32, latent=(5, 8, 12))
 _LTX = Host("ltxav", write=Path.touch, channels=128, latent=(5, 8, 12))
 _WAN_ANIMATE = Host("wan_animate", write=Path.touch, latent=(5, 16, 24))
-_FROM_CONFIG = (_MINIMAX_H3, _HUNYUAN_VIDEO_15, _LTX, _WAN_ANIMATE)
+_FROM_CONFIG = {
+    _MINIMAX_H3: MINIMAX_H3,
+    _HUNYUAN_VIDEO_15: HUNYUAN_VIDEO_15,
+    _LTX: LTX_2,
+    _WAN_ANIMATE: WAN_ANIMATE,
+}
 _H3_STREAMS = [[1, 24, 5, 16, 24], [1, 32, 2, 20]]
 _LTX_SOUND = [[1, 8, 10, 16]]
 _LTX_TEXT_DIM = 128
@@ -147,7 +156,7 @@ def cut_down(graph: dict[str, Any]) -> Graph:
             small[key] = _node("PSATestVace", strength=1.0, references=1, seed=4, **pair, **size)
             _redirect(small, [key, 2], _append(small, "PSATestLatent", **latent))
         elif kind in ("UNETLoader", "CheckpointLoaderSimple") and host in _FROM_CONFIG:
-            small[key] = _node("PSATestFamily", family=host.name, more="{}")
+            small[key] = _node("PSATestFamily", **_FROM_CONFIG[host].inputs({}))
         elif kind == "MiniMaxH3ImageToVideo":
             small[key] = _prompt(3)
             streams = _append(small, "PSATestStreams", shapes=json.dumps(_H3_STREAMS), nonce=nonce)

@@ -9,13 +9,15 @@ import torch
 
 from ..conftest import ComfyUI
 from ..families import Family, sampled
+from ..families.hunyuan_video import HUNYUAN_VIDEO
+from ..families.ltx import LTX_VIDEO
 from ..psa import LEVEL_1_ONLY, line, psa, psa_default, relative_error, remarks
 
 SOMEBODYS = {"image_model": "somebodys"}
 # One double and two single blocks; two blocks of the text's own come before them.
-JOINT = Family("hunyuan_video", ((1, 16, 5, 16, 24),), more=SOMEBODYS)
+JOINT = Family(HUNYUAN_VIDEO, ((1, 16, 5, 16, 24),), more=SOMEBODYS)
 # Text in calls of its own, and heads of 64.
-CROSS = Family("ltxv", ((1, 128, 5, 6, 8),), mask="ones", more=SOMEBODYS)
+CROSS = Family(LTX_VIDEO, ((1, 128, 5, 6, 8),), mask="ones", more=SOMEBODYS)
 PROMPTS_OWN = "attention within the prompt"
 
 

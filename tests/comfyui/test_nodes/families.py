@@ -1,7 +1,8 @@
-"""Tiny random models of every family, built from their configs: model detection fixes the sizes of most of them."""
+"""Random models of any family, built from their configs, and what they are given."""
 
 from __future__ import annotations
 
+import ast
 import json
 from typing import Any
 
@@ -15,125 +16,27 @@ from comfy_api.latest import io
 
 from .sizes import random_tensor
 
-_WAN: dict[str, Any] = {
-    "image_model": "wan2.1", "model_type": "t2v", "dim": 256, "ffn_dim": 256, "num_heads": 2, "num_layers": 2,
-    "patch_size": (1, 2, 2), "freq_dim": 256, "window_size": (-1, -1), "qk_norm": True, "cross_attn_norm": True,
-    "eps": 1e-6, "in_dim": 16, "out_dim": 16, "text_dim": 64,
-}  # fmt: skip
-# Class in comfy.supported_models, and unet_config.
-CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
-    "hunyuan_video": (
-        "HunyuanVideo",
-        {
-            "image_model": "hunyuan_video", "in_channels": 16, "patch_size": [1, 2, 2], "out_channels": 16,
-            "vec_in_dim": 768, "axes_dim": [16, 56, 56], "meanflow": False, "context_in_dim": 64, "hidden_size": 256,
-            "mlp_ratio": 1.0, "num_heads": 2, "depth": 1, "depth_single_blocks": 2, "theta": 256, "qkv_bias": True,
-            "byt5": False, "guidance_embed": True, "use_cond_type_embedding": False, "vision_in_dim": None,
-            "meanflow_sum": False,
-        },
-    ),
-    "hunyuan_video_15": (
-        "HunyuanVideo15",
-        {
-            "image_model": "hunyuan_video", "in_channels": 65, "patch_size": [1, 1, 1], "out_channels": 32,
-            "vec_in_dim": None, "axes_dim": [16, 56, 56], "meanflow": False, "context_in_dim": 64, "hidden_size": 256,
-            "mlp_ratio": 1.0, "num_heads": 2, "depth": 2, "depth_single_blocks": 0, "theta": 256, "qkv_bias": True,
-            "byt5": False, "guidance_embed": False, "use_cond_type_embedding": True, "vision_in_dim": 1152,
-            "meanflow_sum": True,
-        },
-    ),
-    "wan_t2v": ("WAN21_T2V", _WAN),
-    "wan_reference": ("WAN21_T2V", {**_WAN, "in_dim_ref_conv": 16}),
-    "wan_camera": ("WAN22_Camera", {**_WAN, "model_type": "camera_2.2"}),
-    "wan_humo": ("WAN21_HuMo", {**_WAN, "model_type": "humo"}),
-    "wan_s2v": ("WAN22_S2V", {**_WAN, "model_type": "s2v", "audio_inject_layers": [0]}),
-    "wan_animate": ("WAN22_Animate", {**_WAN, "model_type": "animate", "in_dim": 36}),
-    "wan_scail": ("WAN21_SCAIL", {**_WAN, "model_type": "scail", "in_dim": 20}),
-    "ltxv": (
-        "LTXV",
-        {
-            "image_model": "ltxv", "in_channels": 128, "num_layers": 2, "attention_head_dim": 64,
-            "num_attention_heads": 2, "cross_attention_dim": 128, "caption_channels": 64,
-        },
-    ),
-    "ltxav": (
-        "LTXAV",
-        {
-            "image_model": "ltxav", "in_channels": 128, "num_layers": 2, "attention_head_dim": 128,
-            "num_attention_heads": 2, "cross_attention_dim": 256, "audio_cross_attention_dim": 128,
-            "audio_attention_head_dim": 64, "audio_num_attention_heads": 2, "caption_channels": 64,
-            "connector_attention_head_dim": 64, "connector_num_attention_heads": 1, "connector_num_layers": 1,
-        },
-    ),
-    "minimax_h3": (
-        "MiniMaxH3",
-        {
-            "image_model": "minimax_h3", "hidden_size": 256, "num_layers": 2, "token_refiner_num_layers": 1,
-            "num_attention_heads": 2, "attention_head_dim": 128, "ffn_hidden_size": 256, "text_dim": 64,
-            "timestep_input_dim": 64, "time_embed_hidden_size": 64, "time_embed_dim": 64,
-        },
-    ),
-    "kandinsky5": (
-        "Kandinsky5",
-        {
-            "image_model": "kandinsky5", "model_dim": 128, "ff_dim": 128, "time_dim": 64, "visual_embed_dim": 132,
-            "in_text_dim": 64, "num_text_blocks": 1, "num_visual_blocks": 2,
-        },
-    ),
-    "cosmos": (
-        "CosmosT2V",
-        {
-            "image_model": "cosmos", "max_img_h": 240, "max_img_w": 240, "max_frames": 128, "in_channels": 16,
-            "out_channels": 16, "patch_spatial": 2, "patch_temporal": 1, "model_channels": 256,
-            "block_config": "FA-CA-MLP", "concat_padding_mask": True, "pos_emb_cls": "rope3d",
-            "pos_emb_learnable": False, "pos_emb_interpolation": "crop", "block_x_format": "THWBD",
-            "affline_emb_norm": True, "use_adaln_lora": True, "adaln_lora_dim": 32, "num_blocks": 2, "num_heads": 2,
-            "extra_per_block_abs_pos_emb": True, "extra_per_block_abs_pos_emb_type": "learnable",
-            "crossattn_emb_channels": 64,
-        },
-    ),
-    "cosmos_predict2": (
-        "CosmosT2IPredict2",
-        {
-            "image_model": "cosmos_predict2", "max_img_h": 240, "max_img_w": 240, "max_frames": 128,
-            "in_channels": 16, "out_channels": 16, "patch_spatial": 2, "patch_temporal": 1, "model_channels": 256,
-            "concat_padding_mask": True, "crossattn_emb_channels": 64, "pos_emb_cls": "rope3d",
-            "pos_emb_learnable": True, "pos_emb_interpolation": "crop", "use_adaln_lora": True, "adaln_lora_dim": 32,
-            "num_blocks": 2, "num_heads": 2, "extra_per_block_abs_pos_emb": False,
-        },
-    ),
-    "mochi_preview": (
-        "GenmoMochi",
-        {
-            "image_model": "mochi_preview", "depth": 1, "patch_size": 2, "num_heads": 2, "hidden_size_x": 256,
-            "hidden_size_y": 128, "mlp_ratio_x": 48.0, "mlp_ratio_y": 1.0, "learn_sigma": False, "in_channels": 12,
-            "qk_norm": True, "qkv_bias": False, "out_bias": True, "attn_drop": 0.0, "patch_embed_bias": True,
-            "posenc_preserve_area": True, "timestep_mlp_bias": True, "attend_to_padding": False,
-            "timestep_scale": 1000.0, "use_t5": True, "t5_feat_dim": 64, "t5_token_length": 24,
-            "rope_theta": 10000.0,
-        },
-    ),
-}  # fmt: skip
-
 
 class TestFamily(io.ComfyNode):
     """A model of a family with random weights."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        """`more` is JSON put over the family's config; another `image_model` makes the model one of no family."""
+        """`kind` is a class of core's, `config` its `unet_config` as a Python literal.
+
+        `more` is JSON put over that once the model is built; another `image_model` makes it one of no family.
+        """
         return io.Schema(
             node_id="PSATestFamily",
             category="psa/test",
-            inputs=[io.String.Input("family"), io.String.Input("more", default="{}")],
+            inputs=[io.String.Input("kind"), io.String.Input("config"), io.String.Input("more", default="{}")],
             outputs=[io.Model.Output()],
         )
 
     @classmethod
-    def execute(cls, family: str, more: str) -> io.NodeOutput:
+    def execute(cls, kind: str, config: str, more: str) -> io.NodeOutput:
         """Build it as a loader does, in float32."""
-        kind, config = CONFIGS[family]
-        model_config = getattr(comfy.supported_models, kind)(config)
+        model_config = getattr(comfy.supported_models, kind)(ast.literal_eval(config))
         model_config.set_inference_dtype(torch.float32, None)
         model = model_config.get_model({}, "")
         _fill(model.diffusion_model)
