@@ -55,7 +55,7 @@ def _parser() -> argparse.ArgumentParser:
     demo = commands.add_parser("demo", help="a tiny video with dense attention and with PSA, on a CPU")
     add_demo_options(demo)
 
-    generate = commands.add_parser("generate", help="videos from prompts, with Wan or CogVideoX")
+    generate = commands.add_parser("generate", help="videos from prompts and pictures, with models of diffusers")
     add_generate_options(generate)
 
     compare = commands.add_parser("compare", help="the same videos dense and with several presets, and how they differ")

@@ -22,6 +22,7 @@ from .generate.options import (
     read_config,
     read_family,
     read_generate_settings,
+    read_model,
     read_quality,
 )
 from .generate.video_settings import GenerateSettings
@@ -37,13 +38,15 @@ UPSTREAM = "upstream's recipe"
 _PROMPT = "a red circle moving left over gray stripes"
 _NEEDS = ("diffusers", "transformers", "ftfy", "imageio_ffmpeg", "matplotlib", "skimage")
 # What psa compare asks for, and the demo does not.
-_GIVEN = {
+_GIVEN: dict[str, Any] = {
     "model": MODEL,
     "path": None,
     "prompt_file": None,
     "negative_prompt": None,
     "guidance": None,
-    "lora": None,
+    "lora": [],
+    "prompts": [],
+    "image": None,
     "cpu_offload": False,
     "presets_file": bundled_dir() / f"{MODEL}.yaml",
     "backend": "torch",
@@ -100,13 +103,14 @@ def read_settings(parsed: argparse.Namespace) -> CompareSettings:
     Raises:
         ConfigError: an option is not allowed.
     """
-    config = read_config(parsed, read_family(parsed), read_quality(parsed.quality), "--quality")
+    model = read_model(parsed)
+    config = read_config(parsed, read_family(parsed, model), read_quality(parsed.quality), "--quality")
     warmup = dense_places(config, parsed.steps).start
     if parsed.steps <= warmup:
         raise ConfigError("--steps", parsed.steps, f"must be more than {warmup}: that many are dense")
-    pace = pace_of(MODEL, parsed.quality)
+    pace = pace_of(model.facts, parsed.quality)
     dense, dial, upstream = (
-        read_generate_settings(parsed, name, attention, pace, parsed.seed)
+        read_generate_settings(parsed, model, name, attention, pace, parsed.seed)
         for name, attention in ((DENSE, DENSE_CONFIG), (parsed.quality, config), (UPSTREAM, _upstream(config)))
     )
     return CompareSettings(dense=dense, presets=(dial, upstream), seeds=(parsed.seed,), measure_errors=False)

@@ -15,10 +15,13 @@ class DensitySoFar:
 
     A GPU is asked for the sum of the calls since the last time, and tells it when it gets there; until it has, it is
     asked nothing else. A CPU's calls count at once, those of other devices never.
+
+    Attributes:
+        report: the report.
     """
 
     def __init__(self, report: Report) -> None:
-        self._report = report
+        self.report = report
         self._asked = 0
         self._on_their_way: list[_Sum] = []
         self._sum = 0.0
@@ -28,7 +31,7 @@ class DensitySoFar:
         """What is known by now, None for nothing; and ask for the calls since."""
         self._take()
         if not self._on_their_way:
-            shares = self._report.shares_since(self._asked)
+            shares = self.report.shares_since(self._asked)
             self._asked += len(shares)
             for device in {share.device for share in shares}:
                 if device.type in ("cpu", "cuda"):

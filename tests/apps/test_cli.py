@@ -202,7 +202,7 @@ def test_version_and_help(capsys) -> None:
         assert said in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("arguments", [[], ["generate"], ["demo", "--steps", "many"]])
+@pytest.mark.parametrize("arguments", [[], ["generate", "--steps", "many"], ["demo", "--steps", "many"]])
 def test_what_the_parser_refuses_is_exit_code_2(capsys, arguments: list[str]) -> None:
     with pytest.raises(SystemExit) as exit_:
         main(arguments)

@@ -85,6 +85,7 @@ def test_the_document_holds_every_setting(generate: Generate) -> None:
         "model": "Wan2.2_A14B",
         "path": str(generate.weights / "wan_2_2_a14b"),
         "negative_prompt": "blur",
+        "image": None,
         "width": WIDTH,
         "height": HEIGHT,
         "frames": FRAMES,

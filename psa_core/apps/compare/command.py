@@ -18,6 +18,7 @@ from ..generate.options import (
     read_config,
     read_family,
     read_generate_settings,
+    read_model,
     read_quality,
 )
 from .comparison_settings import DENSE, DENSE_CONFIG, CompareSettings
@@ -33,7 +34,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     what.add_argument("--seeds", type=int, nargs="+", default=[0], help="of the noise, for every prompt; default: 0")
     add_model_options(parser.add_argument_group("model"))
     attention = parser.add_argument_group("attention", "what is given here changes every preset")
-    attention.add_argument("--presets", nargs="+", metavar="PRESET", help="default: all sparse ones but the dial's")
+    attention.add_argument(
+        "--presets", nargs="+", metavar="PRESET", help="default: all sparse ones but the dial's, if there are any"
+    )
     add_quality_option(attention, nargs="+")
     add_attention_options(attention, parser)
     attention.add_argument(
@@ -65,20 +68,22 @@ def read_settings(parsed: argparse.Namespace) -> CompareSettings:
         ConfigError: an option is not allowed.
         OSError: a file cannot be read.
     """
-    family = read_family(parsed)
+    model = read_model(parsed)
+    family = read_family(parsed, model)
     qualities = {read_quality(quality): "--quality" for quality in parsed.quality or []}
     names = [*(parsed.presets or []), *qualities]
     if not names:
         # The dial has an option of its own.
-        names = [name for name, config in family.presets.items() if config.type != "dense" and name not in DIAL_PRESETS]
+        sparse = [name for name, config in family.presets.items() if config.type != "dense"]
+        names = [name for name in sparse if name not in DIAL_PRESETS] or sparse
     if not names:
-        raise ConfigError("--presets", None, f"{parsed.model} has no sparse one")
+        raise ConfigError("--presets", None, f"{model.name} has no sparse one")
     configs = {name: read_config(parsed, family, name, qualities.get(name, "--presets")) for name in names}
-    paces = {pace_of(parsed.model, name) for name in configs}
-    pace = paces.pop() if len(paces) == 1 else pace_of(parsed.model, DENSE)
+    paces = {pace_of(model.facts, name) for name in configs}
+    pace = paces.pop() if len(paces) == 1 else pace_of(model.facts, DENSE)
     seeds = tuple(dict.fromkeys(parsed.seeds))
     settings = [
-        read_generate_settings(parsed, name, config, pace, 0)
+        read_generate_settings(parsed, model, name, config, pace, 0)
         for name, config in ((DENSE, DENSE_CONFIG), *configs.items())
     ]
     return CompareSettings(

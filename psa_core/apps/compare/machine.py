@@ -17,7 +17,7 @@ def gpu_name() -> str | None:
 
 def dense_attention(pipeline: Any) -> str:
     """What computes the dense attention of a pipeline that nobody has patched."""
-    processors = pipeline.transformer.attn_processors.values()
+    processors = [module.processor for module in pipeline.transformer.modules() if hasattr(module, "processor")]
     # Processors without such an attribute call torch, whatever is chosen.
     backend = os.environ.get("DIFFUSERS_ATTN_BACKEND", "native")
     dispatches = any(hasattr(processor, "_attention_backend") for processor in processors)

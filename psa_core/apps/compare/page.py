@@ -50,8 +50,10 @@ def _facts(comparison: Comparison) -> dict[str, str]:
         "Machine": comparison.gpu or "CPU",
         "Dense attention": comparison.dense_attention,
     }
-    if dense.lora is not None:
-        facts["LoRA"] = dense.lora.name
+    if dense.loras:
+        facts["LoRA"] = ", ".join(lora.said for lora in dense.loras)
+    if dense.image is not None:
+        facts["Picture"] = dense.image.name
     return facts
 
 

@@ -17,6 +17,7 @@ from .options import (
     read_config,
     read_family,
     read_generate_settings,
+    read_model,
     read_quality,
 )
 from .video_settings import GenerateSettings
@@ -58,11 +59,12 @@ def read_settings(parsed: argparse.Namespace) -> GenerateSettings:
         ConfigError: an option is not allowed.
         OSError: a file cannot be read.
     """
-    family = read_family(parsed)
+    model = read_model(parsed)
+    family = read_family(parsed, model)
     preset, option = family.default if parsed.preset is None else parsed.preset, "--preset"
     if parsed.quality is not None:
         if parsed.preset is not None:
             raise ConfigError("--quality", parsed.quality, "must not stand beside --preset: leave one of them out")
         preset, option = read_quality(parsed.quality), "--quality"
     config = read_config(parsed, family, preset, option)
-    return read_generate_settings(parsed, preset, config, pace_of(parsed.model, preset), parsed.seed)
+    return read_generate_settings(parsed, model, preset, config, pace_of(model.facts, preset), parsed.seed)

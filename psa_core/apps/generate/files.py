@@ -106,10 +106,17 @@ def settings_document(settings: GenerateSettings) -> dict[str, Any]:
         **{name: getattr(settings, name) for name in same},
         "flow_shift": settings.flow_shift,
         "frames_per_second": settings.facts.frames_per_second,
-        "lora": None if settings.lora is None else str(settings.lora),
+        "image": None if settings.image is None else str(settings.image),
+        "lora": _loras(settings),
         "cpu_offload": settings.cpu_offload,
         "backend": settings.backend,
     }
+
+
+def _loras(settings: GenerateSettings) -> str | list[str] | None:
+    """As they were given: one alone as a text, as documents always had it."""
+    given = [lora.text for lora in settings.loras]
+    return given[0] if len(given) == 1 else given or None
 
 
 def run_document(settings: GenerateSettings) -> dict[str, Any]:

@@ -61,7 +61,13 @@ def _make(pipeline: Any, settings: GenerateSettings, prompt: str, number: int) -
     made = sample(pipeline, settings, prompt)
     file = write_video(settings.output, number, prompt, made.frames, settings.facts.frames_per_second)
     write_document(file, _document(settings, prompt, made))
-    return f"{file.name} | {made.line} | {made.seconds:.1f} s"
+    return " | ".join([file.name, made.line, f"{made.seconds:.1f} s", *_in_both(settings)])
+
+
+def _in_both(settings: GenerateSettings) -> list[str]:
+    """What is said of LoRAs that both experts of a model have taken."""
+    both = [lora.said for lora in settings.loras if not lora.expert] if settings.experts == 2 else []
+    return [f"LoRA {', '.join(both)} in both experts"] if both else []
 
 
 def _document(settings: GenerateSettings, prompt: str, made: Made) -> dict[str, Any]:

@@ -16,7 +16,10 @@ from ...settings.presets import load_families
 from ...settings.validation import check_choice
 from ..options import add_sparsity_options, read_sparsity_options
 from ..packages import need
-from .models import MODELS
+from .choose_model import Chosen, choose_model
+from .loras import read_loras
+from .models import MODELS, Model
+from .picture import size_like
 from .video_settings import GenerateSettings
 
 NEEDS = ("diffusers", "transformers", "accelerate", "ftfy", "imageio_ffmpeg")
@@ -35,22 +38,29 @@ _DISTILLED = {"psa_4steps": Pace(4, 1.0)}
 
 def add_prompt_options(group: Any, output: Path) -> None:
     """What to show, and the folder to write to, which is ``output`` by default."""
-    group.add_argument("--prompt", action="append", default=[], help="may be given more than once, for more videos")
+    group.add_argument("prompts", nargs="*", metavar="PROMPT", help="what to show; several make several videos")
+    group.add_argument("--prompt", action="append", default=[], help="one more; may be given more than once")
     group.add_argument("--prompt-file", type=Path, help="one prompt a line; lines that begin with # are left out")
     group.add_argument("--negative-prompt", help="what videos should not show")
-    group.add_argument("--width", type=int, help="pixels; default: the model's")
-    group.add_argument("--height", type=int, help="pixels; default: the model's")
-    group.add_argument("--frames", type=int, help="a multiple of 4 and one more; default: the model's")
+    group.add_argument("--image", type=Path, help="the picture that videos begin with")
+    group.add_argument("--width", type=int, help="pixels; default: the model's, with a picture's sides to one another")
+    group.add_argument("--height", type=int, help="pixels; likewise")
+    group.add_argument(
+        "--frames", type=int, help="a multiple of 4 (for some 6 or 8) and one more; default: the model's"
+    )
     group.add_argument("--output", type=Path, default=output, help=f"the folder to write to; default: {output}")
 
 
 def add_model_options(group: Any) -> None:
     """Which model, and how it runs."""
-    group.add_argument("--model", required=True, help=", ".join(MODELS))
-    group.add_argument("--path", help="folder or hub id of weights in diffusers format; default: on the Hub")
+    group.add_argument("--model", help=f"a folder with a model of diffusers, or one of {', '.join(MODELS)}")
+    group.add_argument("--path", help="folder or hub id of a named model's weights; default: on the Hub")
     group.add_argument("--steps", type=int, help="denoising steps; default: the model's")
     group.add_argument("--guidance", type=float, help="scale of the prompt's guidance; default: the model's")
-    group.add_argument("--lora", type=Path, help="a LoRA in diffusers format; both experts of Wan2.2_A14B take it")
+    group.add_argument(
+        "--lora", nargs="+", default=[], metavar="[high=|low=]FILE[:STRENGTH]",
+        help="LoRAs in diffusers format; without high or low, both experts of Wan2.2_A14B take one",
+    )  # fmt: skip
     group.add_argument("--cpu-offload", action="store_true", help="less GPU memory, and more time")
 
 
@@ -95,19 +105,26 @@ def check_packages(parsed: argparse.Namespace, command: str, needs: Sequence[str
     transformers.logging.set_verbosity_error()
 
 
-def read_family(parsed: argparse.Namespace) -> ModelFamily:
+def read_model(parsed: argparse.Namespace) -> Chosen:
+    """The model.
+
+    Raises:
+        ConfigError: there is no such model.
+    """
+    return choose_model(parsed.model, parsed.path)
+
+
+def read_family(parsed: argparse.Namespace, model: Chosen) -> ModelFamily:
     """The presets of the model.
 
     Raises:
-        ConfigError: there is no such model, or a preset file is not valid or has none of this model.
+        ConfigError: a preset file is not valid or has none of this model.
         OSError: there is no such file.
     """
-    if parsed.model not in MODELS:
-        raise ConfigError("--model", parsed.model, "must be one of " + ", ".join(MODELS))
     families = load_families(parsed.presets_file)
-    if parsed.model not in families:
-        raise ConfigError("--presets-file", str(parsed.presets_file), f"holds no preset of {parsed.model}")
-    return families[parsed.model]
+    if model.presets not in families:
+        raise ConfigError("--presets-file", str(parsed.presets_file), f"holds no preset of {model.presets}")
+    return families[model.presets]
 
 
 def read_config(parsed: argparse.Namespace, family: ModelFamily, preset: str, option: str) -> PSAConfig:
@@ -117,7 +134,7 @@ def read_config(parsed: argparse.Namespace, family: ModelFamily, preset: str, op
         ConfigError: there is no such preset, or an option is not allowed.
     """
     if preset not in family.presets:
-        raise ConfigError(option, preset, f"{parsed.model} has " + ", ".join(family.presets))
+        raise ConfigError(option, preset, f"{family.name} has " + ", ".join(family.presets))
     config = family.presets[preset]
     changes = {key: value for key, value in read_sparsity_options(parsed).items() if value is not None}
     if changes and config.type == "dense":
@@ -128,14 +145,13 @@ def read_config(parsed: argparse.Namespace, family: ModelFamily, preset: str, op
     return config.replace(**changes)
 
 
-def pace_of(model: str, preset: str) -> Pace:
+def pace_of(facts: Model, preset: str) -> Pace:
     """The steps and the guidance that suit a model with a preset."""
-    facts = MODELS[model]
     return _DISTILLED.get(preset, Pace(facts.steps, facts.guidance))
 
 
 def read_generate_settings(
-    parsed: argparse.Namespace, preset: str, config: PSAConfig, pace: Pace, seed: int
+    parsed: argparse.Namespace, model: Chosen, preset: str, config: PSAConfig, pace: Pace, seed: int
 ) -> GenerateSettings:
     """The settings of one preset and seed, the model's defaults where the command line says nothing.
 
@@ -143,12 +159,16 @@ def read_generate_settings(
         ConfigError: an option is not allowed.
         OSError: a file cannot be read.
     """
-    model = MODELS[parsed.model]
+    facts = model.facts
     # A guidance of one's own is for both experts.
     own_guidance = parsed.guidance is not None
+    width, height = facts.width, facts.height
+    if parsed.image is not None and parsed.width is None and parsed.height is None:
+        width, height = size_like(parsed.image, width, height, facts.size_step)
     return GenerateSettings(
-        model=parsed.model,
-        path=model.hub_id if parsed.path is None else parsed.path,
+        model=model.name,
+        facts=facts,
+        path=model.path,
         prompts=_prompts(parsed),
         negative_prompt=parsed.negative_prompt,
         preset=preset,
@@ -156,19 +176,20 @@ def read_generate_settings(
         backend=parsed.backend,
         steps=pace.steps if parsed.steps is None else parsed.steps,
         guidance=parsed.guidance if own_guidance else pace.guidance,
-        guidance_2=parsed.guidance if own_guidance and model.guidance_2 is not None else model.guidance_2,
-        width=model.width if parsed.width is None else parsed.width,
-        height=model.height if parsed.height is None else parsed.height,
-        frames=model.frames if parsed.frames is None else parsed.frames,
+        guidance_2=parsed.guidance if own_guidance and facts.guidance_2 is not None else facts.guidance_2,
+        image=parsed.image,
+        width=width if parsed.width is None else parsed.width,
+        height=height if parsed.height is None else parsed.height,
+        frames=facts.frames if parsed.frames is None else parsed.frames,
         seed=seed,
-        lora=parsed.lora,
+        loras=read_loras(parsed.lora, 1 if facts.guidance_2 is None else 2),
         cpu_offload=parsed.cpu_offload,
         output=parsed.output,
     )
 
 
 def _prompts(parsed: argparse.Namespace) -> tuple[str, ...]:
-    prompts = list(parsed.prompt)
+    prompts = [*parsed.prompts, *parsed.prompt]
     if parsed.prompt_file is not None:
         try:
             lines = parsed.prompt_file.read_text(encoding="utf-8-sig").splitlines()

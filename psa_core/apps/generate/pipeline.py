@@ -7,6 +7,7 @@ import logging
 import re
 import textwrap
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,12 @@ from diffusers.utils import logging as hub_log
 from ...models.tiny_video import model as tiny_video
 from ...ops.backends import choose_backend_for
 from ...settings.errors import ConfigError
-from .video_settings import GenerateSettings, lora_file
+from .choose_model import INDEX
+from .loras import EXPERTS, Lora
+from .video_settings import GenerateSettings
 
 _HUB_ID = re.compile(r"\w[\w.-]*/[\w.-]+")
 _LONGEST_LINE = 200
-_EXPERTS = ("transformer", "transformer_2")
 
 
 def load_pipeline(settings: GenerateSettings) -> Any:
@@ -43,8 +45,7 @@ def load_pipeline(settings: GenerateSettings) -> Any:
         _check_backend(settings, folder, device)
         pipeline = _from_folder(settings, folder, device)
     _shift_flow(pipeline, settings.flow_shift)
-    if settings.lora is not None:
-        _load_lora(pipeline, settings.lora)
+    _load_loras(pipeline, settings.loras)
     _place(pipeline, settings.cpu_offload, device)
     return pipeline
 
@@ -87,12 +88,15 @@ def _folder(settings: GenerateSettings) -> Path:
 def _check_folder(settings: GenerateSettings, folder: Path) -> None:
     """See that a folder holds a pipeline of the model's class, with a second expert where the model has one."""
     facts, path = settings.facts, settings.path
-    index = _read_json(path, folder / "model_index.json", f"weights of {facts.hub_id} in diffusers format")
-    if index.get("_class_name") != facts.pipeline:
-        held = index.get("_class_name")
-        raise ConfigError("--path", path, f"must hold a {facts.pipeline} for {settings.model}, and holds a {held}")
+    index = _read_json(path, folder / INDEX, f"weights of {facts.hub_id} in diffusers format")
+    # Of one that takes pictures as well, the weights are those of the other.
+    kinds, held = [kind for kind in (facts.pipeline, facts.image_pipeline) if kind], index.get("_class_name")
+    if held not in kinds:
+        raise ConfigError("--path", path, f"must hold a {kinds[0]} for {settings.model}, and holds a {held}")
+    if not hasattr(diffusers, settings.pipeline):
+        raise ConfigError("--model", settings.model, f"diffusers {diffusers.__version__} has no {settings.pipeline}")
     experts = 2 if index.get("boundary_ratio") is not None else 1
-    if experts != (1 if facts.guidance_2 is None else 2):
+    if experts != settings.experts:
         raise ConfigError("--path", path, f"{settings.model} does not have {experts} expert{'s' * (experts > 1)}")
 
 
@@ -102,7 +106,8 @@ def _check_backend(settings: GenerateSettings, folder: Path, device: torch.devic
         return
     config = _read_json(settings.path, folder / "transformer" / "config.json", "the transformer's settings")
     dtype = dtypes(settings, device)["default"]
-    choose_backend_for(settings.backend, device, dtype, config.get("attention_head_dim", 0))
+    head_dim = config.get("attention_head_dim") or sum(config.get("axes_dims", ()))
+    choose_backend_for(settings.backend, device, dtype, head_dim)
 
 
 def _read_json(path: str, file: Path, what: str) -> dict[str, Any]:
@@ -117,7 +122,7 @@ def _read_json(path: str, file: Path, what: str) -> dict[str, Any]:
 
 
 def _from_folder(settings: GenerateSettings, folder: Path, device: torch.device) -> Any:
-    kind = getattr(diffusers, settings.facts.pipeline)
+    kind = getattr(diffusers, settings.pipeline)
     try:
         with warnings.catch_warnings():
             # Of the name torch_dtype, the only one that diffusers 0.35 knows.
@@ -136,25 +141,37 @@ def _shift_flow(pipeline: Any, shift: float | None) -> None:
     pipeline.scheduler = type(scheduler).from_config(scheduler.config, **{key: shift})
 
 
-def _load_lora(pipeline: Any, path: Path) -> None:
-    """Load a LoRA; a model with two experts takes it into both."""
-    file = lora_file(path)
-    experts = [name for name in _EXPERTS if getattr(pipeline, name, None) is not None]
+def _load_loras(pipeline: Any, loras: Sequence[Lora]) -> None:
+    """Load LoRAs, each into the experts that it is for, with its strength."""
+    experts = [name for name in EXPERTS.values() if getattr(pipeline, name, None) is not None]
+    taken: dict[str, dict[str, float]] = {name: {} for name in experts}
+    for number, lora in enumerate(loras):
+        for name in [EXPERTS[lora.expert]] if lora.expert else experts:
+            adapter = f"psa_{number}"
+            _load_lora(pipeline, lora, name, adapter)
+            taken[name][adapter] = lora.strength
+    for name, adapters in taken.items():
+        if adapters:
+            getattr(pipeline, name).set_adapters(list(adapters), list(adapters.values()))
+
+
+def _load_lora(pipeline: Any, lora: Lora, expert: str, adapter: str) -> None:
+    file, into = lora.file, {"load_into_transformer_2": True} if expert == "transformer_2" else {}
+    where = {"weight_name": file.name, "local_files_only": True, "adapter_name": adapter}
     try:
-        for name in experts:
-            into = {"load_into_transformer_2": True} if name == "transformer_2" else {}
-            pipeline.load_lora_weights(str(file.parent), weight_name=file.name, local_files_only=True, **into)
+        pipeline.load_lora_weights(str(file.parent), **where, **into)
     except Exception as error:
-        raise ConfigError("--lora", str(path), f"does not load: {first_line(error)}") from error
+        raise ConfigError("--lora", lora.text, f"does not load: {first_line(error)}") from error
     # Of a file without any key of the model diffusers warns, and goes on.
-    if not all(getattr(getattr(pipeline, name), "peft_config", None) for name in experts):
-        raise ConfigError("--lora", str(path), f"holds nothing for a {type(pipeline.transformer).__name__}")
+    if adapter not in (getattr(getattr(pipeline, expert), "peft_config", None) or {}):
+        raise ConfigError("--lora", lora.text, f"holds nothing for a {type(pipeline.transformer).__name__}")
 
 
 def _place(pipeline: Any, offload: bool, device: torch.device) -> None:
     if offload:
         pipeline.enable_model_cpu_offload()
-        pipeline.vae.enable_tiling()
+        if hasattr(pipeline.vae, "enable_tiling"):
+            pipeline.vae.enable_tiling()
         return
     try:
         pipeline.to(device)

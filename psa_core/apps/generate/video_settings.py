@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,9 +12,8 @@ from ...ops.backends import BACKENDS
 from ...settings.config import PSAConfig
 from ...settings.errors import ConfigError, errors_at
 from ...settings.scenes import check_scenes
+from .loras import Lora
 from .models import MODELS, Model
-
-_FRAMES_PER_LATENT = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +21,8 @@ class GenerateSettings:
     """Settings of one run.
 
     Attributes:
-        model: a name in ``MODELS``.
+        model: its name.
+        facts: what is known of it.
         path: folder or hub id of its weights in diffusers format.
         prompts: one a video.
         negative_prompt: what videos should not show.
@@ -30,10 +31,11 @@ class GenerateSettings:
         backend: of the attention.
         steps: denoising steps.
         guidance, guidance_2: scales of classifier-free guidance; the second is that of a second expert, or None.
+        image: the picture that videos begin with.
         width, height: in pixels.
         frames: of a video.
         seed: of the noise of every video.
-        lora: a file, or a folder with one, in diffusers format.
+        loras: in diffusers format.
         cpu_offload: keep on the GPU only what is at work, and decode in tiles.
         output: the folder to write to; made when it is not there.
 
@@ -42,6 +44,7 @@ class GenerateSettings:
     """
 
     model: str
+    facts: Model
     path: str
     prompts: tuple[str, ...]
     negative_prompt: str | None
@@ -51,11 +54,12 @@ class GenerateSettings:
     steps: int
     guidance: float
     guidance_2: float | None
+    image: Path | None
     width: int
     height: int
     frames: int
     seed: int
-    lora: Path | None
+    loras: tuple[Lora, ...]
     cpu_offload: bool
     output: Path
 
@@ -74,15 +78,19 @@ class GenerateSettings:
         check_seed("--seed", self.seed)
         if self.facts.bundled:
             self._check_bundled()
+        self._check_image()
         self._check_size()
         self._check_scenes()
-        if self.lora is not None:
-            lora_file(self.lora)
 
     @property
-    def facts(self) -> Model:
-        """What is known of the model."""
-        return MODELS[self.model]
+    def pipeline(self) -> str:
+        """The class in diffusers that makes these videos."""
+        return self.facts.pipeline if self.image is None else self.facts.image_pipeline
+
+    @property
+    def experts(self) -> int:
+        """How many models denoise one after the other."""
+        return 1 if self.facts.guidance_2 is None else 2
 
     @property
     def flow_shift(self) -> float | None:
@@ -97,22 +105,33 @@ class GenerateSettings:
                 with errors_at(option):
                     read_prompt(prompt)
 
+    def _check_image(self) -> None:
+        if self.image is None and not self.facts.pipeline:
+            raise ConfigError("--image", None, f"{self.model} makes videos from a picture: give one")
+        if self.image is not None and not self.facts.image_pipeline:
+            others = ", ".join(_with_picture(MODELS))
+            raise ConfigError("--image", str(self.image), f"{self.model} takes no picture; these do: {others}")
+
     def _check_size(self) -> None:
         step = self.facts.size_step
         for option, size in (("--width", self.width), ("--height", self.height)):
             if size < 2 * step or size % step:
                 raise ConfigError(option, size, f"must be a multiple of {step}, {2 * step} or more, for {self.model}")
-        if self.frames < 5 or self.frames % _FRAMES_PER_LATENT != 1:
-            raise ConfigError("--frames", self.frames, "must be a multiple of 4 and one more: 5, 9, 13 ...")
+        step = self.facts.frames_step
+        if self.frames <= step or self.frames % step != 1:
+            examples = ", ".join(str(i * step + 1) for i in (1, 2, 3))
+            raise ConfigError("--frames", self.frames, f"must be a multiple of {step} and one more: {examples} ...")
 
     def _check_scenes(self) -> None:
         radial = self.config.radial
         if self.config.type == "dense" or radial is None or not radial.scene_boundaries:
             return
-        latents = (self.frames - 1) // _FRAMES_PER_LATENT + 1
-        # CogVideoX1.5 fills the last frame of tokens up.
-        frames = math.ceil(latents * _FRAMES_PER_LATENT / self.facts.frames_per_token)
+        frames = self.facts.token_frames(self.frames)
         check_scenes(radial.scene_boundaries, radial.scene_adjacency, frames, self.facts.frames_per_token)
+
+
+def _with_picture(models: dict[str, Model]) -> Iterable[str]:
+    return (name for name, facts in models.items() if facts.image_pipeline)
 
 
 def check_seed(option: str, seed: int) -> None:
@@ -123,18 +142,3 @@ def check_seed(option: str, seed: int) -> None:
     """
     if not 0 <= seed < 1 << 63:
         raise ConfigError(option, seed, "must be a whole number from 0 to 2**63 - 1")
-
-
-def lora_file(path: Path) -> Path:
-    """The file of a LoRA that is given as a file or as a folder that holds one.
-
-    Raises:
-        ConfigError: there is none, or more than one.
-    """
-    if path.is_file():
-        return path
-    files = sorted(path.glob("*.safetensors"))
-    if len(files) != 1:
-        held = "which holds more than one" if files else "which holds none" if path.is_dir() else "which is not there"
-        raise ConfigError("--lora", str(path), f"must be a .safetensors file, or a folder with one, {held}")
-    return files[0]
