@@ -22,6 +22,10 @@ log = logging.getLogger(__name__)
 
 LEVELS = (1, 2, 4, 8, 16, 32, 64, 128)
 _TILE = ("frames", "height", "width")
+# Of a preset's settings, those that no number shows.
+HIDDEN = (
+    "min_tokens", "map_steps", "early_density", "candidate_orders", "precision", "dense_backend", "max_extra_memory"
+)  # fmt: skip
 _WARMUP = f"Steps at the start that stay dense, counted over the whole denoising: {AMOUNT}."
 
 
@@ -150,9 +154,7 @@ def chosen(model: str, preset: str, widgets: dict[str, Any]) -> PSAConfig:
             raise ConfigError("preset", preset, f"{there}; without such a preset {', '.join(missing)} must be given")
         named = family.presets[family.default] if family else PSAConfig()
     config = config_from_widgets(widgets_from_config(named) | widgets, f"{model}: {preset}")
-    # What no number shows.
-    hidden = ("min_tokens", "map_steps", "early_density", "candidate_orders")
-    return config.replace(**{key: getattr(named, key) for key in hidden})
+    return config.replace(**{key: getattr(named, key) for key in HIDDEN})
 
 
 def _warn_of_others_numbers(model: str, preset: str, config: PSAConfig) -> None:

@@ -9,7 +9,7 @@ from ..psa_core.settings.errors import ConfigError, errors_at
 from ..psa_core.settings.preset_schema import ModelFamily, read_preset_file
 from ..psa_core.settings.user_presets import check_name, save_preset
 from .preset_files import DEFAULT_FAMILY, families, user_presets_dir
-from .preset_loader import widgets_from_config
+from .preset_loader import HIDDEN, widgets_from_config
 from .saving import SavingNode
 from .shared import Preset, say
 
@@ -110,6 +110,5 @@ def _own_family(model: str) -> ModelFamily | None:
 
 
 def _shows(config: PSAConfig) -> tuple[object, ...]:
-    """All of a preset that changes a picture; what a Preset Loader cannot show comes after what it can."""
-    hidden = ("min_tokens", "map_steps", "early_density", "candidate_orders", "radial", "schedule")
-    return widgets_from_config(config), *(getattr(config, key) for key in hidden)
+    """All of a preset that does something; what a Preset Loader cannot show comes after what it can."""
+    return widgets_from_config(config), *(getattr(config, key) for key in (*HIDDEN, "radial", "schedule"))

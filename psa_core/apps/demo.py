@@ -53,6 +53,7 @@ _GIVEN: dict[str, Any] = {
     "min_tokens": None,
     "precision": None,
     "dense_backend": None,
+    "max_extra_memory": None,
 }
 _REPORTED = ("steps", "frames", "width", "height", "seed")
 # Take about two minutes of one core; the 33 frames that the model was trained for would take five.

@@ -12,8 +12,9 @@ import torch
 
 from ..ops.constant import constant
 from ..settings.recipe import Recipe
+from .errors import Errors
 from .recipes import Choice
-from .trial import Errors, Trial
+from .trial import Trial, TrialInOrder
 
 # Each with the estimator that serves it best for the time that it takes (benchmarks/NOTES.md): at 38,880 tokens level 1
 # has a fifth less error by sampled_max, and the tail none.
@@ -78,13 +79,20 @@ def _cheapest(trial: Trial, target: float) -> Choice:
 
 def _errors_of_all(trial: Trial, recipes: Sequence[Recipe]) -> Errors:
     """Errors of recipes, each of them on every head; those that have something in common stand together."""
-    measured = []
     groups = [(order, list(group)) for order, group in groupby(recipes, lambda recipe: recipe.order)]
     trials = trial.in_orders([trial.one_order(order) for order, _ in groups])
-    estimators = dict.fromkeys(recipe.estimator for recipe in recipes)
+    by_order = [group for _, group in groups]
+    return trial.measured(lambda part: _errors([here.part(part) for here in trials], by_order))
+
+
+def _errors(trials: Sequence[TrialInOrder], by_order: Sequence[Sequence[Recipe]]) -> Errors:
+    """Errors of recipes in the order of each trial of a call."""
+    trial = trials[0].trial
+    estimators = dict.fromkeys(recipe.estimator for recipes in by_order for recipe in recipes)
     importance = {estimator: trial.importance(trials, estimator) for estimator in estimators}
-    for i, (here, (_, group)) in enumerate(zip(trials, groups, strict=True)):
-        maps = [here.levels(importance[recipe.estimator][i], recipe.config(trial.config)) for recipe in group]
+    measured = []
+    for i, (here, recipes) in enumerate(zip(trials, by_order, strict=True)):
+        maps = [here.levels(importance[recipe.estimator][i], recipe.config(trial.config)) for recipe in recipes]
         measured.append(here.errors(maps))
     return Errors.cat(measured)
 
@@ -92,9 +100,14 @@ def _errors_of_all(trial: Trial, recipes: Sequence[Recipe]) -> Errors:
 def _errors_by_density(trial: Trial, of_head: torch.Tensor, rungs: list[tuple[Recipe, ...]]) -> Errors:
     """Errors of each head's own recipe at several densities, which leave its order and its estimator as they are."""
     by_density = [trial.head_recipes(recipes, of_head) for recipes in rungs]
-    (here,) = trial.in_orders([by_density[0].orders])
-    importance = here.importance_by_head(by_density[0])
-    return here.errors([here.levels(importance, trial.config, recipes.quotas) for recipes in by_density])
+    (whole,) = trial.in_orders([by_density[0].orders])
+
+    def measure(part: Trial) -> Errors:
+        here, own = whole.part(part), [recipes.part(part.chunk) for recipes in by_density]
+        importance = here.importance_by_head(own[0])
+        return here.errors([here.levels(importance, trial.config, recipes.quotas) for recipes in own])
+
+    return trial.measured(measure)
 
 
 def _choice(

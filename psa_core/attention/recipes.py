@@ -16,6 +16,7 @@ from ..ops.reorder import Orders
 from ..settings.mask_ratios import pyramid_order
 from ..settings.orders import RASTER
 from ..settings.recipe import Recipe
+from .chunks import Chunk
 
 
 class Choice(NamedTuple):
@@ -67,6 +68,12 @@ class HeadRecipes(NamedTuple):
     estimators: tuple[str, ...]
     estimator_of_head: torch.Tensor
     quotas: Quotas
+
+    def part(self, chunk: Chunk) -> HeadRecipes:
+        """What they mean for some of the heads."""
+        orders = None if self.orders is None else self.orders.of_heads(chunk.of)
+        quotas = self.quotas._replace(bounds=chunk.of(self.quotas.bounds))
+        return HeadRecipes(orders, self.estimators, chunk.of(self.estimator_of_head), quotas)
 
 
 def head_recipes(

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import torch
 
 from ..ops.backends import choose_backend
 from ..ops.block_list.build import BlockList
+from ..ops.levels.rules import level_shares
 from ..ops.precision import PRECISIONS, precision_that_runs
 from ..ops.reorder import Orders
 from ..ops.reorder.by_content import Centroids
-from ..ops.reorder.orders import queries_of
+from ..ops.reorder.orders import in_order, queries_of
 from ..settings.config import PSAConfig
 from ..settings.sinks import Sinks
 from ..settings.sizes import Grid
 from .attend import attend
 from .choose import choose_recipes
+from .chunks import Chunk, join
 from .plan import (
     coarsest_level,
     mask_block_list,
@@ -25,7 +28,7 @@ from .plan import (
     mask_levels,
     plan_levels,
 )
-from .recipes import Choice
+from .recipes import Choice, HeadRecipes
 from .trial import Trial
 
 
@@ -83,6 +86,12 @@ class LevelMap(NamedTuple):
         pooled = None if self.pooled is None else self.pooled.repeat(times, 1)
         return self._replace(levels=self.levels.repeat(times, 1, 1, 1), orders=orders, pooled=pooled)
 
+    def part(self, chunk: Chunk) -> LevelMap:
+        """The map of some of the heads."""
+        orders = None if self.orders is None else self.orders.of_heads(chunk.of)
+        pooled = None if self.pooled is None else chunk.of(self.pooled)
+        return LevelMap(chunk.of(self.levels), orders, self.max_level, pooled)
+
     @property
     def nbytes(self) -> int:
         """What it keeps from other use."""
@@ -132,21 +141,13 @@ def sparse_attention(
         return _attend_masked(trial, trial.static, grid, exact_heads)
     if level_map is None:
         level_map = make_level_map(trial, choice, static_levels is not None)
-    levels, orders, max_level, pooled, choice, _ = level_map
-    # Kernels read tokens in their order instead.
-    taken = queries_of(orders) if backend == "torch" else None
-    if taken is not None and orders is not None:
-        (q, k, v), orders = orders.take_call(q, k, v), None
-    tensors = q, k, v, levels
-    attended = _attend(
-        *tensors, max_level, config, backend, orders, exact_heads=exact_heads, measured=trial.blocks, pooled=pooled
-    )
-    out = attended.out if taken is None else taken.restore(attended.out)
+    levels, _, _, _, choice, _ = level_map
+    attended = _attend(trial, level_map, exact_heads=exact_heads)
 
     def info() -> AttentionInfo:
         return AttentionInfo(levels, attended.level_shares(), backend, choice, attended.precision)
 
-    return Attended(_heads_inside(out), info, level_map, attended.exact_heads)
+    return Attended(_heads_inside(attended.out), info, level_map, attended.exact_heads)
 
 
 def make_level_map(trial: Trial, choice: Choice | None = None, any_level: bool = False) -> LevelMap:
@@ -157,27 +158,31 @@ def make_level_map(trial: Trial, choice: Choice | None = None, any_level: bool =
         choice: the recipe of each head, where calibration decides; None for measuring which.
         any_level: as of :func:`psa_core.attention.plan.coarsest_level`.
     """
-    q, k, config = trial.q, trial.k, trial.config
-    recipes = None
+    config, recipes = trial.config, None
     if config.mask_mode == "calibrated":
         choice = choose_recipes(trial) if choice is None else choice.at_density(config.target_density)
         recipes = trial.head_recipes(choice.recipes, choice.of_head)
         orders = recipes.orders
     else:
         orders = trial.fixed_order
-    op_orders = orders
-    if trial.backend == "torch" and orders is not None:
-        (q, k), op_orders = orders.take_call(q, k), None
-    rules = trial.static, trial.backend, op_orders, trial.static_rule, recipes
-    levels = plan_levels(q, k, config, trial.sinks, *rules)
+    parts = ((part.chunk, _levels(part, orders, recipes)) for part in trial.parts)
+    levels = join(parts, *trial.q.shape[:2])
     by_content = orders is not None and orders.of_queries is not None
     centroids = trial.content.centroids if by_content else None
     max_level = coarsest_level(config, any_level)
     pooled = None
     if max_level > 1:
         # Most heads that choose for themselves take level 1 alone, and need no pooled rows.
-        pooled = (levels.unflatten(1, (k.shape[1], -1)).flatten(2).amax(2) > 1).to(torch.uint8)
+        pooled = (levels.unflatten(1, (trial.k.shape[1], -1)).flatten(2).amax(2) > 1).to(torch.uint8)
     return LevelMap(levels, orders, max_level, pooled, choice, centroids)
+
+
+def _levels(part: Trial, orders: Orders | None, recipes: HeadRecipes | None) -> torch.Tensor:
+    """The level map of some heads, from orders and recipes of all."""
+    orders = None if orders is None else orders.of_heads(part.chunk.of)
+    recipes = None if recipes is None else recipes.part(part.chunk)
+    orders, (q, k) = in_order(orders, part.backend, part.q, part.k)
+    return plan_levels(q, k, part.config, part.sinks, part.static, part.backend, orders, part.static_rule, recipes)
 
 
 def trial_of(
@@ -200,14 +205,13 @@ def trial_of(
 
 def _attend_masked(trial: Trial, mask: torch.Tensor, grid: Grid, exact_heads: torch.Tensor | None) -> Attended:
     """Attention over the config's mask alone."""
-    q, k, v, config, backend = trial.q, trial.k, trial.v, trial.config, trial.backend
+    q, config, backend = trial.q, trial.config, trial.backend
     max_level = coarsest_level(config)
     of_shape = grid, trial.sinks, q.shape[2]
     # Plain torch reads the map itself.
     block_list = mask_block_list(config, *of_shape, max_level, q.device) if backend == "triton" else None
     levels = mask.expand(*q.shape[:2], -1, -1)
-    tensors = q, k, v, levels
-    attended = _attend(*tensors, max_level, config, backend, None, block_list, exact_heads, trial.blocks)
+    attended = _attend(trial, LevelMap(levels, None, max_level), block_list, exact_heads)
 
     def info() -> AttentionInfo:
         shares = mask_level_shares(config, *of_shape, q.device)
@@ -224,34 +228,49 @@ class _Output(NamedTuple):
 
 
 def _attend(
-    q: torch.Tensor,
-    k: torch.Tensor,
-    v: torch.Tensor,
-    levels: torch.Tensor,
-    max_level: int,
-    config: PSAConfig,
-    backend: str,
-    orders: Orders | None,
-    block_list: BlockList | None = None,
-    exact_heads: torch.Tensor | None = None,
-    measured: tuple[int, ...] = (),
-    pooled: torch.Tensor | None = None,
+    trial: Trial, level_map: LevelMap, block_list: BlockList | None = None, exact_heads: torch.Tensor | None = None
+) -> _Output:
+    """Attention over a level map, of as many heads at a time as keep to ``max_extra_memory``."""
+    if len(trial.parts) == 1:
+        return _attend_at_once(trial, level_map, block_list, exact_heads)
+    batch, heads, length, d = trial.q.shape
+    out = trial.q.new_empty((batch, length, heads, d)).transpose(1, 2)
+    precision, exact = PRECISIONS[0], []
+    for part in trial.parts:
+        of = part.chunk.of
+        done = _attend_at_once(
+            part, level_map.part(part.chunk), block_list, None if exact_heads is None else of(exact_heads)
+        )
+        of(out).copy_(done.out)
+        precision = done.precision
+        if done.exact_heads is not None:
+            exact.append((part.chunk, done.exact_heads))
+        # Before the next one is there.
+        del done
+    exact_heads = join(exact, batch, heads) if exact else None
+    return _Output(out, partial(level_shares, level_map.levels, level_map.max_level), exact_heads, precision)
+
+
+def _attend_at_once(
+    trial: Trial, level_map: LevelMap, block_list: BlockList | None, exact_heads: torch.Tensor | None
 ) -> _Output:
     """Attention over a level map in the precision that the config asks for, or the nearest that there is."""
+    config, backend, pooled = trial.config, trial.backend, level_map.pooled
+    orders, (q, k, v) = in_order(level_map.orders, backend, trial.q, trial.k, trial.v)
     precision = PRECISIONS[0]
     if backend == "triton":
         precision = precision_that_runs(config.precision, q.device, q.dtype, q.shape[-1])
-    sizes = config.block_m, config.block_n, max_level
+    call = q, k, v, level_map.levels, config.block_m, config.block_n, level_map.max_level
     if precision == PRECISIONS[0]:
-        out, shares = attend(q, k, v, levels, *sizes, backend, orders, block_list=block_list, pooled=pooled)
-        return _Output(out, shares, None, precision)
+        out, shares = attend(*call, backend, orders, block_list=block_list, pooled=pooled)
+        # What was copied in order goes back to where it lies.
+        copied = queries_of(level_map.orders) if orders is None else None
+        return _Output(out if copied is None else copied.restore(out), shares, None, precision)
     from .quantised import attend_quantised
 
-    measured = measured if config.precision == "auto" else ()
-    return _Output(
-        *attend_quantised(q, k, v, levels, *sizes, precision, orders, block_list, exact_heads, measured, pooled),
-        precision,
-    )
+    measured = trial.blocks if config.precision == "auto" and exact_heads is None else ()
+    quantised = attend_quantised(*call, precision, orders, block_list, exact_heads, measured, pooled)
+    return _Output(*quantised, precision)
 
 
 def _heads_inside(out: torch.Tensor) -> torch.Tensor:

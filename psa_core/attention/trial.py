@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
-from typing import NamedTuple
 
 import torch
 from torch.nn.functional import pad, scaled_dot_product_attention
@@ -19,7 +18,7 @@ from ..ops.levels.bounds import Quotas
 from ..ops.levels.rules import levels_from_importance
 from ..ops.reorder import Orders, orders_of_heads
 from ..ops.reorder.by_content import Centroids, Content, cluster_content
-from ..ops.reorder.orders import as_they_lie, first_order, take_queries
+from ..ops.reorder.orders import as_they_lie, first_order, in_order, take_queries
 from ..ops.similarity.cap import similarity_cap
 from ..settings.config import PSAConfig
 from ..settings.orders import ORDERS_BY_CONTENT, RASTER, SEMANTIC
@@ -27,7 +26,9 @@ from ..settings.recipe import Recipe
 from ..settings.sinks import Sinks, video_range, video_start
 from ..settings.sizes import Grid
 from .attend import attend
-from .errors import relative_error, squares
+from .chunks import WHOLE, Chunk, chunks_for
+from .errors import Errors, spot_of, squares
+from .extra_memory import extra_memory
 from .plan import coarsest_level
 from .recipes import HeadRecipes, head_recipes
 
@@ -38,36 +39,6 @@ ROWS = 32
 _TILE = 64
 # Steps of this share of a sequence, wrapped, fall evenly and never in step with the rows or columns of a picture.
 _GOLDEN = (5**0.5 - 1) / 2
-
-
-class Errors(NamedTuple):
-    """Squared norms in each query block of a trial.
-
-    Attributes:
-        wrong: float32 ``[C, B, H, blocks]``: of the output of each of C trials less that of dense attention.
-        right: the same of the output of dense attention.
-    """
-
-    wrong: torch.Tensor
-    right: torch.Tensor
-
-    def relative(self) -> torch.Tensor:
-        """Relative errors of all blocks together, float32 ``[C, B, H]``."""
-        return relative_error(self.wrong.sum(-1), self.right.sum(-1))
-
-    def spot(self, trial: torch.Tensor) -> torch.Tensor:
-        """Squared norms of the blocks that are measured again: float32 ``[2, B, H]``, wrong and right.
-
-        Args:
-            trial: int64 ``[B, H]``, which of the C trials of each head.
-        """
-        at = trial[None, ..., None].expand(1, -1, -1, self.wrong.shape[-1])
-        return torch.stack([x.gather(0, at)[0, ..., spot_of(at.shape[-1])].sum(-1) for x in (self.wrong, self.right)])
-
-    @staticmethod
-    def cat(errors: Sequence[Errors]) -> Errors:
-        """One after another."""
-        return Errors(*(torch.cat(parts) for parts in zip(*errors, strict=True)))
 
 
 # Asked several times a call.
@@ -89,11 +60,6 @@ def trial_blocks(tokens: int, block_m: int, sinks: Sinks) -> tuple[int, ...]:
     return tuple(free[int(i * eighth + (i + 1) * _GOLDEN % 1 * (eighth - 1))] for i in range(BLOCKS))
 
 
-def spot_of(blocks: int) -> slice:
-    """Which blocks of a trial are measured again later: two, where there are as many."""
-    return slice(2, 6, 3) if blocks > 5 else slice(0, 2)
-
-
 @dataclass(frozen=True)
 class Trial:
     """One call whose level maps are on trial.
@@ -106,6 +72,7 @@ class Trial:
         static, static_rule: as of :func:`psa_core.attention.plan.plan_levels`.
         backend: ``"triton"`` or ``"torch"``.
         centroids: of an earlier step, from which clusters start; None for clusters from nothing.
+        chunk: which heads it has of another trial.
     """
 
     q: torch.Tensor
@@ -118,6 +85,29 @@ class Trial:
     static_rule: str = "intersect"
     backend: str = "torch"
     centroids: Centroids | None = None
+    chunk: Chunk = WHOLE
+
+    @cached_property
+    def parts(self) -> list[Trial]:
+        """Trials of as many heads as keep to ``max_extra_memory``; of all heads there is this one alone."""
+        if not self.config.max_extra_memory:
+            return [self]
+        max_level = coarsest_level(self.config, any_level=self.static is not None)
+        what = self.config, max_level, len(self.orders), self.backend
+        needed = extra_memory(self.q, self.k, self.v, *what)
+        chunks = chunks_for(self.config.max_extra_memory, needed, *self.q.shape[:2])
+        return [self] if chunks == [WHOLE] else [self._part(chunk) for chunk in chunks]
+
+    def measured(self, measure: Callable[[Trial], Errors]) -> Errors:
+        """What is measured of all heads, part after part."""
+        if len(self.parts) == 1:
+            return measure(self)
+        return Errors.of_chunks([(part.chunk, measure(part)) for part in self.parts], *self.q.shape[:2])
+
+    def _part(self, chunk: Chunk) -> Trial:
+        q, k, v = map(chunk.of, (self.q, self.k, self.v))
+        static = None if self.static is None else chunk.of(self.static)
+        return replace(self, q=q, k=k, v=v, static=static, chunk=chunk)
 
     @property
     def blocks(self) -> tuple[int, ...]:
@@ -181,7 +171,7 @@ class Trial:
         rows = [take_queries(self.q, self.positions(self.blocks), each) for each in orders]
         # Dense attention does not care for the order of keys. A few rows at a time would leave most of a GPU idle.
         exact = scaled_dot_product_attention(torch.cat(rows, 2), self.k, self.v).chunk(len(rows), 2)
-        return [self._in_order(*each) for each in zip(orders, rows, exact, strict=True)]
+        return [TrialInOrder(self, *each) for each in zip(orders, rows, exact, strict=True)]
 
     def importance(self, trials: Sequence[TrialInOrder], estimator: str) -> list[torch.Tensor]:
         """Importance in each of several orders, by one estimator: as each of the trials has it."""
@@ -189,19 +179,9 @@ class Trial:
             return [here.importance(estimator) for here in trials]
         # Orders side by side, as if they were batch entries: a few query blocks at a time leave most of a GPU idle.
         q, k = (x.expand(len(trials), -1, -1, -1) for x in (self.q, self.k))
-        orders = Orders.cat([here.orders for here in trials if here.orders is not None])
+        orders = Orders.cat([here.of_heads for here in trials if here.of_heads is not None])
         sizes = self.config.block_m, self.config.block_n
         return list(ESTIMATORS[estimator](q, k, *sizes, self.backend, orders, self.blocks).split(1))
-
-    def _in_order(self, orders: Orders | None, rows: torch.Tensor, exact: torch.Tensor) -> TrialInOrder:
-        q, k, v = self.q, self.k, self.v
-        if orders is not None and self.backend == "torch":
-            (q, k, v), orders = orders.take_call(q, k, v), None
-        cap = similarity_cap(k, self.config, self.backend, orders) if self.config.use_sim_mask else None
-        static = None
-        if self.static is not None:
-            static = self.static.index_select(2, constant(self.blocks, torch.int64, q.device))
-        return TrialInOrder(self, q, k, v, orders, rows, exact, cap, static)
 
 
 @dataclass(frozen=True)
@@ -210,35 +190,56 @@ class TrialInOrder:
 
     Attributes:
         trial: what it belongs to.
-        q, k, v, orders: what ops take: tokens and their orders, or tokens in order.
+        of_heads: the order of each head; None for tokens as they lie.
         rows: the queries of the trial's blocks that errors are taken of, ``[B, H, n, D]``.
         exact: their dense attention.
-        cap: of the cosine similarity.
-        static: the rows of the static map.
     """
 
     trial: Trial
-    q: torch.Tensor
-    k: torch.Tensor
-    v: torch.Tensor
-    orders: Orders | None
+    of_heads: Orders | None
     rows: torch.Tensor
     exact: torch.Tensor
-    cap: torch.Tensor | None
-    static: torch.Tensor | None
+
+    def part(self, trial: Trial) -> TrialInOrder:
+        """What it has of the heads of a part of its trial."""
+        if trial is self.trial:
+            return self
+        of = trial.chunk.of
+        of_heads = None if self.of_heads is None else self.of_heads.of_heads(of)
+        return TrialInOrder(trial, of_heads, of(self.rows), of(self.exact))
+
+    @cached_property
+    def tokens(self) -> tuple[Orders | None, tuple[torch.Tensor, ...]]:
+        """Orders, and q, k and v, as ops take them."""
+        trial = self.trial
+        return in_order(self.of_heads, trial.backend, trial.q, trial.k, trial.v)
+
+    @cached_property
+    def cap(self) -> torch.Tensor | None:
+        """Of the cosine similarity."""
+        orders, (_, k, _) = self.tokens
+        config = self.trial.config
+        return similarity_cap(k, config, self.trial.backend, orders) if config.use_sim_mask else None
+
+    @cached_property
+    def static(self) -> torch.Tensor | None:
+        """The rows of the static map."""
+        static, blocks = self.trial.static, self.trial.blocks
+        return None if static is None else static.index_select(2, constant(blocks, torch.int64, static.device))
 
     def importance(self, estimator: str) -> torch.Tensor:
         """Importance by one estimator, float32 ``[B, H, blocks, k_blocks]``."""
         config, trial = self.trial.config, self.trial
-        sizes = config.block_m, config.block_n
-        return ESTIMATORS[estimator](self.q, self.k, *sizes, trial.backend, self.orders, trial.blocks)
+        orders, (q, k, _) = self.tokens
+        return ESTIMATORS[estimator](q, k, config.block_m, config.block_n, trial.backend, orders, trial.blocks)
 
     def importance_by_head(self, recipes: HeadRecipes) -> torch.Tensor:
         """Importance by each head's own estimator."""
         config, trial = self.trial.config, self.trial
         of_head = recipes.estimators, recipes.estimator_of_head
+        orders, (q, k, _) = self.tokens
         sizes = config.block_m, config.block_n
-        return importance_by_head(self.q, self.k, *sizes, *of_head, trial.backend, self.orders, trial.blocks)
+        return importance_by_head(q, k, *sizes, *of_head, trial.backend, orders, trial.blocks)
 
     def levels(self, importance: torch.Tensor, config: PSAConfig, quotas: Quotas | None = None) -> torch.Tensor:
         """A level map, uint8 ``[B, H, blocks, k_blocks]``, by the config's ``mask_ratios``, or by quotas."""
@@ -251,16 +252,17 @@ class TrialInOrder:
     def errors(self, maps: list[torch.Tensor]) -> Errors:
         """How far attention over each of the maps is from dense attention."""
         config = self.trial.config
+        orders, (_, k, v) = self.tokens
         n = len(maps)
         # Maps side by side, as if they were more query blocks: one launch for all of them.
         levels = torch.stack(maps, 2).flatten(2, 3)
         tile = _TILE if self.trial.backend == "triton" else ROWS
         rows = pad(_in_blocks(self.rows), (0, 0, 0, tile - ROWS))
         queries = rows[:, :, None].expand(-1, -1, n, -1, -1, -1).flatten(2, 4)
-        own_order = None if self.orders is None else as_they_lie(*queries.shape[:3], queries.device)
+        own_order = None if orders is None else as_they_lie(*queries.shape[:3], queries.device)
         out, _ = attend(
-            queries, self.k, self.v, levels, tile, config.block_n, coarsest_level(config),
-            self.trial.backend, self.orders, own_order,
+            queries, k, v, levels, tile, config.block_n, coarsest_level(config),
+            self.trial.backend, orders, own_order,
         )  # fmt: skip
         exact = self.exact.float()
         found = out.unflatten(2, (n, -1, tile))[..., :ROWS, :].flatten(3, 4)[..., : exact.shape[2], :]

@@ -19,9 +19,10 @@ import torch
 
 from ..attention.calibrate import given_choice
 from ..attention.choose import choose_recipes
+from ..attention.errors import relative_error
 from ..attention.recipes import Choice
 from ..attention.steps import Attended, LevelMap, make_level_map, sparse_attention, trial_of
-from ..attention.trial import Trial, measure_again, relative_error
+from ..attention.trial import Trial, measure_again
 from ..ops.backends import choose_backend
 from ..ops.reorder.by_content import Centroids
 from ..report.on_its_way import OnItsWay

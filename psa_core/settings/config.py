@@ -39,6 +39,7 @@ SIM_LEVELS = {"x2": 2, "x4": 4, "x8": 8}
 DEFAULT_TARGET_DENSITY = 0.15
 # At 2 the last step would have nothing.
 _MOST_EARLY_DENSITY = 1.9
+_MOST_MEMORY = 4096.0
 DEFAULT_TILE_SIZE = (2, 8, 8)
 DEFAULT_SIM_THRESHOLDS = {"x2": 0.7, "x4": 0.65, "x8": 0.6}
 
@@ -96,6 +97,9 @@ class PSAConfig:
         dense_backend: what runs calls that these settings leave dense, as in warm-up and dense layers: ``"model"``, the
             model's own attention; ``"cudnn"``; or in INT8, which is an approximation, ``"comfy_kitchen"`` or
             ``"sage"`` where they are installed. Hosts apply it.
+        max_extra_memory: GiB that a sparse call may take beside q, k, v and its output, its level map and what choosing
+            one takes included: as many heads at a time are computed as keep to it, one at the least, which changes
+            nothing in the result. Of orders by content, clusters take up to 1.5 whatever the limit. 0 or None for none.
         verbose: log each run's settings.
         description: shown to people.
 
@@ -133,6 +137,7 @@ class PSAConfig:
     map_steps: int = 1
     precision: str = "bf16"
     dense_backend: str = "model"
+    max_extra_memory: float = 0.0
     verbose: bool = False
     description: str = ""
     # The settings as a Python dictionary, for compiled graphs, which carry texts and no objects. Each object has its
@@ -158,6 +163,7 @@ class PSAConfig:
         check_text("description", self.description)
         set_field = object.__setattr__
         set_field(self, "early_density", number_between("early_density", self.early_density, 1.0, _MOST_EARLY_DENSITY))
+        set_field(self, "max_extra_memory", _gib("max_extra_memory", self.max_extra_memory))
         set_field(self, "warmup_steps", read_amount("warmup_steps", self.warmup_steps))
         set_field(self, "min_full_ratio", share("min_full_ratio", self.min_full_ratio))
         set_field(self, "mask_ratios", read_mask_ratios(self.mask_ratios, self.block_n))
@@ -220,6 +226,11 @@ class PSAConfig:
             if leaves or changes.get(other) is not None:
                 changes.setdefault(key, None)
         return dataclasses.replace(self, **changes)
+
+
+def _gib(key: str, value: Any) -> float:
+    """A bound of memory; 0 for None, as both mean that there is none."""
+    return number_between(key, 0 if value is None else value, 0.0, _MOST_MEMORY)
 
 
 def _sim_thresholds(thresholds: Any) -> FrozenMap:

@@ -49,6 +49,7 @@ _UNSAID = {
     "map_steps": 1,
     "precision": "bf16",
     "dense_backend": "model",
+    "max_extra_memory": 0.0,
     "early_density": 1.0,
     "candidate_orders": plain(DEFAULT_CANDIDATE_ORDERS),
 }

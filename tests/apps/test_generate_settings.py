@@ -76,11 +76,11 @@ def test_guidance_of_ones_own_is_for_both_experts() -> None:
 
 
 def test_options_of_the_attention_change_the_preset() -> None:
-    words = ["--min-tokens", "5", "--schedule", "last_dense=2", "--radial", "mode=coarsen"]
+    words = ["--min-tokens", "5", "--max-extra-memory", "1.5", "--schedule", "last_dense=2", "--radial", "mode=coarsen"]
     config = settings_of("Wan2.1_14b", *words).config
     preset = load_presets()["Wan2.1_14b"]["psa_balanced"]
     changed = {"schedule": Schedule(last_dense=2), "radial": RadialMask(mode="coarsen")}
-    assert config == preset.replace(min_tokens=5, **changed)
+    assert config == preset.replace(min_tokens=5, max_extra_memory=1.5, **changed)
     # What is not given stays as the preset has it.
     medium = load_presets()["Wan2.1_14b"]["radial_medium"]
     assert settings_of("Wan2.1_14b", "--preset", "radial_medium").config == medium

@@ -35,7 +35,8 @@ SHAPE = Shape(2, 2, TOKENS, TOKENS, 64, 64, 32)
 # No setting has its default.
 EVERY_SETTING = PSAConfig(
     type="dense", block_m=64, block_n=32, tile_n=64, mask_mode="calibrated", target_density=1 / 3, map_steps=4,
-    early_density=4 / 3, precision="int8", dense_backend="cudnn", candidate_orders=("Rows", "Gilbert"),
+    early_density=4 / 3, candidate_orders=("Rows", "Gilbert"),
+    precision="int8", dense_backend="cudnn", max_extra_memory=1 / 3,
     mask_ratios={1: (0, 0.1), 2: (0.1, 0.1), 32: (0.1, 0.7), 0: (0.7, 1)},
     min_full_ratio=0.123456789012345678, importance="mean", use_sim_mask=True,
     sim_thresholds={"x2": -0.1, "x4": 1 / 3, "x8": 1.0}, use_rearrange=False, rearrange_method="Tile",

@@ -54,7 +54,7 @@ def test_from_nothing_and_from_an_earlier_step(shape: tuple[int, ...]) -> None:
 def test_some_tokens_at_a_time_are_as_all_at_once(numbers: int, monkeypatch: pytest.MonkeyPatch) -> None:
     x = tokens((2, 3, 90, 64))
     expected = cluster(x)
-    monkeypatch.setattr(module, "_CHUNK_NUMBERS", numbers)
+    monkeypatch.setattr(module, "CLUSTERED_AT_ONCE", numbers)
     check(x, cluster(x), expected)
 
 

@@ -147,6 +147,7 @@ def configs(draw: st.DrawFn) -> PSAConfig:
         map_steps=draw(st.integers(1, 60)),
         precision=draw(st.sampled_from(PRECISIONS)),
         dense_backend=draw(st.sampled_from(DENSE_BACKENDS)),
+        max_extra_memory=draw(st.floats(0, 64)),
         verbose=draw(st.booleans()),
         description=draw(WRITTEN_TEXT),
     )

@@ -72,6 +72,12 @@ def add_attention_options(group: Any, parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--dense-backend", help=f"for dense steps and layers: {', '.join(DENSE_BACKENDS)}; default: the preset's"
     )
+    group.add_argument(
+        "--max-extra-memory",
+        type=float,
+        metavar="GIB",
+        help="what sparse attention may take beside its tensors; default: the preset's, which has no limit",
+    )
     group.add_argument("--min-tokens", type=int, help="clips with fewer tokens stay dense; default: the preset's")
     add_sparsity_options(parser)
 
@@ -139,7 +145,7 @@ def read_config(parsed: argparse.Namespace, family: ModelFamily, preset: str, op
     changes = {key: value for key, value in read_sparsity_options(parsed).items() if value is not None}
     if changes and config.type == "dense":
         raise ConfigError(option, preset, f"is dense, so that --{' and --'.join(changes)} would do nothing")
-    for key in ("min_tokens", "precision", "dense_backend"):
+    for key in ("min_tokens", "precision", "dense_backend", "max_extra_memory"):
         if getattr(parsed, key) is not None:
             changes[key] = getattr(parsed, key)
     return config.replace(**changes)

@@ -14,7 +14,7 @@ CLUSTERS = 16
 ITERATIONS, ITERATIONS_AGAIN = 4, 1
 FIT_STRIDE = 5
 # Of tokens that are looked at, at once.
-_CHUNK_NUMBERS = 1 << 26
+CLUSTERED_AT_ONCE = 1 << 26
 
 
 class Clusters(NamedTuple):
@@ -80,4 +80,4 @@ def _nearest(x: torch.Tensor, centroids: torch.Tensor) -> torch.Tensor:
 
 def _parts(x: torch.Tensor) -> Iterator[torch.Tensor]:
     """The tokens, so many at a time."""
-    yield from x.split(max(1, _CHUNK_NUMBERS // (x.shape[0] * x.shape[1] * x.shape[3])), 2)
+    yield from x.split(max(1, CLUSTERED_AT_ONCE // (x.shape[0] * x.shape[1] * x.shape[3])), 2)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import accumulate
 from typing import NamedTuple
 
@@ -39,6 +39,11 @@ class Orders(NamedTuple):
     def restore(self, x: torch.Tensor) -> torch.Tensor:
         """The inverse of :meth:`take`."""
         return Orders(inverse(self.index), self.of_head).take(x)
+
+    def of_heads(self, part: Callable[[torch.Tensor], torch.Tensor]) -> Orders:
+        """Those of a part of the heads, which ``part`` takes from a tensor ``[B, H]``."""
+        of_queries = None if self.of_queries is None else self.of_queries.of_heads(part)
+        return Orders(self.index, part(self.of_head), of_queries)
 
     def repeated(self, times: int) -> Orders:
         """The same orders for so many batches that follow one another."""
@@ -82,6 +87,15 @@ def first_order(batch: int, heads: int, device: torch.device) -> torch.Tensor:
 def as_they_lie(batch: int, heads: int, tokens: int, device: torch.device) -> Orders:
     """The order of tokens that lie in it already, for kernels that are told one."""
     return Orders(torch.arange(tokens, device=device)[None], first_order(batch, heads, device))
+
+
+def in_order(
+    orders: Orders | None, backend: str, q: torch.Tensor, *keys_and_values: torch.Tensor
+) -> tuple[Orders | None, tuple[torch.Tensor, ...]]:
+    """Orders and tokens as ops take them: kernels read tokens in their orders, and for ``"torch"`` they are copied."""
+    if orders is None or backend != "torch":
+        return orders, (q, *keys_and_values)
+    return None, orders.take_call(q, *keys_and_values)
 
 
 def take_queries(x: torch.Tensor, positions: torch.Tensor, orders: Orders | None) -> torch.Tensor:

@@ -21,7 +21,8 @@ FILE = """
 Wan2.1_1.3b:
   attention_configs:
     exact:
-      {mask_mode: calibrated, target_error: 0.08, min_tokens: 4000, map_steps: 4, candidate_orders: [Rows, Semantic]}
+      {mask_mode: calibrated, target_error: 0.08, min_tokens: 4000, map_steps: 4, candidate_orders: [Rows, Semantic],
+       precision: int8, dense_backend: cudnn, max_extra_memory: 1.5}
     fast: {mask_mode: calibrated, target_density: 0.1}
 """
 REFRESH = "async () => { await app.refreshComboInNodes(); }"

@@ -1,0 +1,85 @@
+"""Heads in chunks: what a bound of the extra memory makes of a call."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Iterable
+from functools import lru_cache
+from itertools import pairwise
+from typing import NamedTuple
+
+import torch
+
+from .extra_memory import ExtraMemory
+
+log = logging.getLogger(__name__)
+
+_GIB = 2**30
+
+
+class Chunk(NamedTuple):
+    """The heads of some batch entries that are computed at once."""
+
+    batch: slice
+    heads: slice
+
+    def of(self, x: torch.Tensor) -> torch.Tensor:
+        """What a tensor ``[B | 1, H | 1, ...]`` has of them, a view; an extent of 1 serves all."""
+        for dim, part in enumerate(self):
+            if x.shape[dim] > 1:
+                x = x[(slice(None),) * dim + (part,)]
+        return x
+
+
+# All of them.
+WHOLE = Chunk(slice(None), slice(None))
+
+
+def chunks_for(gib: float, needed: ExtraMemory, batch: int, heads: int) -> list[Chunk]:
+    """The chunks in which the heads of a call keep to a bound; heads one by one where even that is too little for one.
+
+    Args:
+        gib: the bound in GiB; 0 for none.
+        needed: what the call takes.
+        batch, heads: of the call.
+    """
+    if not gib:
+        return [WHOLE]
+    at_once = int(gib * _GIB - needed.always) // needed.a_head
+    if at_once < 1:
+        least = (needed.always + needed.a_head) / _GIB
+        _warn(f"PSA: max_extra_memory {gib:.3g} GiB is too little: one head at a time takes {least:.3g} GiB")
+    return cut_heads(batch, heads, at_once)
+
+
+def cut_heads(batch: int, heads: int, at_once: int) -> list[Chunk]:
+    """So few chunks that none has more than ``at_once`` heads, of nearly equal size; one head a chunk at the least."""
+    if max(1, at_once) >= batch * heads:
+        return [WHOLE]
+    batches = _cut(batch, at_once)
+    return [Chunk(some, part) for some in batches for part in _cut(heads, at_once // math.ceil(batch / len(batches)))]
+
+
+def join(parts: Iterable[tuple[Chunk, torch.Tensor]], batch: int, heads: int) -> torch.Tensor:
+    """One tensor ``[B, H, ...]`` of those of its chunks, each of which may go when it has been copied."""
+    whole = None
+    for chunk, part in parts:
+        if chunk == WHOLE:
+            return part
+        if whole is None:
+            whole = part.new_empty((batch, heads, *part.shape[2:]))
+        whole[chunk.batch, chunk.heads] = part
+    assert whole is not None
+    return whole
+
+
+def _cut(n: int, most: int) -> list[slice]:
+    runs = math.ceil(n / max(1, most))
+    return [slice(*bounds) for bounds in pairwise(n * i // runs for i in range(runs + 1))]
+
+
+@lru_cache(maxsize=64)
+def _warn(message: str) -> None:
+    """Once each, as calls come by the thousand."""
+    log.warning("%s", message)
