@@ -1,6 +1,6 @@
 """Tiny random pipelines of the families beside Wan 2 and CogVideoX; saved as folders, they load without a download.
 
-HunyuanVideo 1.5 and Kandinsky 5, whose encoders of text take long to build, have none and are given :data:`EMBEDDED`.
+LTX-2, HunyuanVideo 1.5 and Kandinsky 5, whose encoders of text take long to build, are given :data:`EMBEDDED` instead.
 """
 
 from __future__ import annotations
@@ -67,6 +67,36 @@ def ltx() -> Any:
         layers_per_block=(1, 1, 1, 1, 1), decoder_layers_per_block=(1, 1, 1, 1, 1),
     )  # fmt: skip
     return diffusers.LTXPipeline(_flow(), vae.eval(), _t5(), _tokenizer(), transformer.eval())
+
+
+def ltx2() -> Any:
+    from diffusers.pipelines.ltx2 import LTX2TextConnectors, LTX2Vocoder
+
+    sound = {"audio_num_attention_heads": _HEADS, "audio_attention_head_dim": 8, "audio_cross_attention_dim": 16}
+    transformer = diffusers.LTX2VideoTransformer3DModel(
+        **_SIZES, **sound, in_channels=_CHANNELS, out_channels=_CHANNELS, num_layers=_LAYERS, cross_attention_dim=32,
+        audio_in_channels=4, audio_out_channels=4, caption_channels=_TEXT_DIM,
+    )  # fmt: skip
+    vae = diffusers.AutoencoderKLLTX2Video(
+        latent_channels=_CHANNELS, block_out_channels=(8, 8, 8, 8), decoder_block_out_channels=(8, 16, 32),
+        layers_per_block=(1, 1, 1, 1, 1), decoder_layers_per_block=(1, 1, 1, 1),
+        decoder_spatial_padding_mode="zeros",
+    )  # fmt: skip
+    audio_vae = diffusers.AutoencoderKLLTX2Audio(
+        base_channels=4, latent_channels=2, ch_mult=(1,), num_res_blocks=1, resolution=32, mel_bins=8
+    )
+    connectors = LTX2TextConnectors(
+        caption_channels=_TEXT_DIM, text_proj_in_factor=2,
+        **{f"{stream}_connector_{name}": size for stream in ("video", "audio")
+           for name, size in (("num_attention_heads", 2), ("attention_head_dim", 8), ("num_layers", 1),
+                              ("num_learnable_registers", 4))},
+    )  # fmt: skip
+    vocoder = LTX2Vocoder(
+        in_channels=16, hidden_channels=32, upsample_kernel_sizes=[4, 4], upsample_factors=[2, 2],
+        resnet_kernel_sizes=[3], resnet_dilations=[[1, 3, 5]],
+    )  # fmt: skip
+    parts = (vae.eval(), audio_vae.eval(), None, None, connectors.eval(), transformer.eval(), vocoder.eval())
+    return diffusers.LTX2Pipeline(_flow(), *parts)
 
 
 def mochi() -> Any:
@@ -161,11 +191,16 @@ def _embedded_kandinsky() -> dict[str, Any]:
     return prompt | {f"negative_{name}": x for name, x in prompt.items()}
 
 
+def _embedded_ltx2() -> dict[str, Any]:
+    prompt = {"prompt_embeds": torch.randn(1, 8, 2 * _TEXT_DIM), "prompt_attention_mask": torch.ones(1, 8)}
+    return prompt | {f"negative_{name}": x for name, x in prompt.items()}
+
+
 # What a pipeline takes in place of a prompt, by its family.
-EMBEDDED = {"hunyuan_video_1_5": _embedded_1_5, "kandinsky5": _embedded_kandinsky}
+EMBEDDED = {"hunyuan_video_1_5": _embedded_1_5, "kandinsky5": _embedded_kandinsky, "ltx2": _embedded_ltx2}
 FAMILIES: dict[str, Callable[[], Any]] = {
     make.__name__: make
     for make in (
-        wan_vace, wan_image, skyreels_v2, ltx, mochi, hunyuan_video, hunyuan_video_1_5, kandinsky5, cosmos
+        wan_vace, wan_image, skyreels_v2, ltx, ltx2, mochi, hunyuan_video, hunyuan_video_1_5, kandinsky5, cosmos
     )
 }  # fmt: skip
