@@ -35,7 +35,8 @@ class PSADoctor(io.ComfyNode):
             description=(
                 "Says what this machine has and whether the kernels run on it, and measures in under a minute how fast "
                 "its dense attention is (ComfyUI's own, cuDNN, FlashAttention, and comfy-kitchen's INT8 and "
-                "SageAttention where installed) beside the pack's. The text and the JSON are for reports."
+                "SageAttention where installed) beside the pack's, and which dense_backend runs dense steps fastest. "
+                "The text and the JSON are for reports."
             ),
             search_aliases=["benchmark", "gpu speed test", "is it faster", "report a problem", "sparse attention"],
             inputs=[

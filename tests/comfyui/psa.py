@@ -101,12 +101,13 @@ def psa(
     schedule: Widgets | None = None,
     quality: str | None = None,
     unknown_models: str | None = None,
+    dense_backend: str | None = None,
     **numbers: Any,
 ) -> Patch:
     """PSA Attention Patch behind a Preset Loader with `numbers` in place of the sparse preset's.
 
     `mask` and `schedule` are widgets in place of the helper's; None leaves the node out and its socket open, and
-    `quality` and `unknown_models` out of the prompt.
+    `quality`, `unknown_models` and `dense_backend` out of the prompt.
     """
 
     def patch(graph: Graph, model: Link) -> Link:
@@ -115,7 +116,7 @@ def psa(
             links["mask"] = graph.add("PSARadialMask", **(MASK_WIDGETS | mask))
         if schedule is not None:
             links["schedule"] = graph.add("PSASparsitySchedule", **(SCHEDULE_WIDGETS | schedule))
-        added = {"quality": quality, "unknown_models": unknown_models}
+        added = {"quality": quality, "unknown_models": unknown_models, "dense_backend": dense_backend}
         given = {key: value for key, value in added.items() if value is not None}
         return graph.add(
             "PSAAttentionPatch", model=model, enabled=enabled, backend=backend, min_tokens=min_tokens, **given, **links

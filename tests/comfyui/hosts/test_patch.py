@@ -156,9 +156,21 @@ def test_auto_leaves_a_cpu_model_dense_and_says_so(comfyui: ComfyUI) -> None:
     assert line(result, graph).reasons["the model runs on cpu, not on an NVIDIA or AMD GPU"] == 4
 
 
-def test_triton_on_a_cpu_is_an_error_that_says_what_to_change(comfyui: ComfyUI) -> None:
-    with pytest.raises(PromptFailedError, match=r"backend = 'triton': the model runs on cpu.*use backend 'auto'"):
-        comfyui.client.run(single_pass("wan_t2v", patch=psa(backend="triton")))
+@pytest.mark.parametrize(
+    ("chosen", "said"),
+    [
+        ({"backend": "triton"}, r"backend = 'triton': the model runs on cpu.*use backend 'auto'"),
+        (
+            {"dense_backend": "cudnn"},
+            r"dense_backend = 'cudnn': cannot run here \(.*cpu.*\); model runs what the model",
+        ),
+    ],
+)
+def test_what_no_cpu_runs_is_an_error_that_says_what_to_change(
+    comfyui: ComfyUI, chosen: dict[str, str], said: str
+) -> None:
+    with pytest.raises(PromptFailedError, match=said):
+        comfyui.client.run(single_pass("wan_t2v", patch=psa(**chosen)))
 
 
 def test_bfloat16_model(comfyui: ComfyUI) -> None:
