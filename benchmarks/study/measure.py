@@ -89,8 +89,8 @@ def _mean_density(maps: Sequence[torch.Tensor]) -> float:
 
 def _errors(call: _Ready, levels: torch.Tensor, config: PSAConfig) -> torch.Tensor:
     """Of each head of a call."""
-    sizes = {"block_m": config.block_m, "block_n": config.block_n}
-    out = attention_from_levels(call.q, call.k, call.v, levels, **sizes, backend="torch")
+    tensors = call.q, call.k, call.v, levels
+    out = attention_from_levels(*tensors, block_m=config.block_m, block_n=config.block_n, backend="torch")
     difference, whole = (torch.linalg.vector_norm(x[0], dim=(1, 2)) for x in (out - call.dense, call.dense))
     return difference / whole
 

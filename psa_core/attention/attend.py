@@ -28,6 +28,7 @@ def attend(
     q_orders: Orders | None = None,
     block_list: BlockList | None = None,
     pooled: torch.Tensor | None = None,
+    hidden: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, Callable[[], torch.Tensor]]:
     """The output, and what tells the shares of levels in the map, whose block list may be there already.
 
@@ -36,10 +37,11 @@ def attend(
         orders: as of the kernels; ``"torch"`` takes tokens in the order in which blocks are cut.
         q_orders: of q and the output, in place of those that come with ``orders``.
         pooled: as of :class:`.steps.LevelMap`.
+        hidden: as of :func:`psa_core.ops.attention.torch.pyramid_attention_torch`.
     """
     pyramid = build_pyramid(k, v, max_level, backend, orders, pooled)
     if backend == "torch":
-        out = pyramid_attention_torch(q, k, v, levels, pyramid, block_m, block_n)
+        out = pyramid_attention_torch(q, k, v, levels, pyramid, block_m, block_n, hidden)
         return out, partial(level_shares, levels, max_level)
     from ..ops.attention.dispatch import pyramid_attention
 

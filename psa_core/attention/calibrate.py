@@ -32,6 +32,7 @@ def calibrate(
     sinks: Sequence[tuple[int, int, bool]] = (),
     static_levels: torch.Tensor | None = None,
     backend: str = "auto",
+    causal: bool = False,
     layer: int = 0,
     model: str = "",
 ) -> Calibration:
@@ -44,9 +45,9 @@ def calibrate(
     the one with the largest error. Deterministic.
 
     Args:
-        q, k, v, grid, text_length, sinks, static_levels, backend: as of :func:`psa_core.pyramid_sparse_attention`.
-            With a mask or with ``static_levels``, tokens stay in the order they have; without a grid, but for
-            ``"Semantic"``.
+        q, k, v, grid, text_length, sinks, static_levels, backend, causal: as of
+            :func:`psa_core.pyramid_sparse_attention`. With a mask, with ``static_levels`` and in causal calls, tokens
+            stay in the order they have; without a grid, but for ``"Semantic"``.
         config: settings with ``mask_mode="calibrated"``; None for these at density 0.15.
         layer: the number that the calibration has for it.
         model: its name in the calibration.
@@ -61,10 +62,11 @@ def calibrate(
     config = config if config is not None else PSAConfig(mask_mode="calibrated")
     if config.mask_mode != "calibrated":
         raise ConfigError("mask_mode", config.mask_mode, "must be calibrated: there is nothing to choose otherwise")
-    every_sink = check_call(q, k, v, config, grid, text_length, sinks, static_levels)
+    every_sink = check_call(q, k, v, config, grid, text_length, sinks, static_levels, causal)
     if config.radial is not None and config.radial.decides_alone:
         raise ConfigError("radial.mode", config.radial.mode, "leaves nothing to choose: intersect and finer wins do")
-    trial = trial_of(q, k, v, config, grid, every_sink, static_levels, choose_backend(backend, q, k, v))
+    backend = choose_backend(backend, q, k, v, causal)
+    trial = trial_of(q, k, v, config, grid, every_sink, static_levels, backend, causal=causal)
     choice = choose_recipes(trial)
     record = Calibrated()
     given = Given(choice.recipes, choice.of_head, choice.errors, config.target_error, grid, video_start(every_sink))

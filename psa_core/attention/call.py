@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from typing import Any, Literal, overload
 
 import torch
-from torch.nn.functional import scaled_dot_product_attention
 
+from ..ops.attention.dense import causal_attention, dense_attention
 from ..ops.backends import check_backend, choose_backend
+from ..ops.causal import Causal, causal_levels, hidden_keys
 from ..ops.importance.estimators import mean
 from ..ops.levels.rules import repair_empty_rows
 from ..settings.calibration import Calibration
@@ -30,7 +31,7 @@ def pyramid_sparse_attention(
     q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, config: PSAConfig | None = None, *,
     grid: Grid | None = None, text_length: int = 0, sinks: SinkRanges = (),
     static_levels: torch.Tensor | None = None, backend: str = "auto", calibration: Calibration | None = None,
-    return_info: Literal[False] = False,
+    causal: bool = False, return_info: Literal[False] = False,
 ) -> torch.Tensor: ...  # fmt: skip
 
 
@@ -39,7 +40,7 @@ def pyramid_sparse_attention(
     q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, config: PSAConfig | None = None, *,
     grid: Grid | None = None, text_length: int = 0, sinks: SinkRanges = (),
     static_levels: torch.Tensor | None = None, backend: str = "auto", calibration: Calibration | None = None,
-    return_info: Literal[True],
+    causal: bool = False, return_info: Literal[True],
 ) -> tuple[torch.Tensor, AttentionInfo]: ...  # fmt: skip
 
 
@@ -55,6 +56,7 @@ def pyramid_sparse_attention(
     static_levels: torch.Tensor | None = None,
     backend: str = "auto",
     calibration: Calibration | None = None,
+    causal: bool = False,
     return_info: bool = False,
 ) -> Any:
     """Pyramid Sparse Attention (arXiv 2512.04025): softmax attention in which key blocks of lesser importance are
@@ -64,8 +66,9 @@ def pyramid_sparse_attention(
     state is left alone.
 
     Args:
-        q: ``[B, H, Lq, D]``; k, v: ``[B, H, Lk, D]``; any floating dtype, any strides. Queries and keys are rotated
-            (RoPE) and normed already.
+        q: ``[B, H, Lq, D]``; k, v: ``[B, Hk, Lk, D]``, where Hk divides H, and head h of q reads head ``h // (H / Hk)``
+            of k and v; any floating dtype, any strides. Queries and keys are rotated (RoPE) and normed already. Orders
+            other than raster, and ``mask_mode="calibrated"``, copy k and v for every head of q unless ``causal``.
         config: settings; None for the defaults. What depends on steps, layers or ``min_tokens`` is the hosts' business.
             ``type="dense"`` runs torch's dense attention, to which no other setting or mask matters.
         grid: (frames, height, width) of the video in tokens; None leaves the sequence in the order it has, but for
@@ -81,6 +84,11 @@ def pyramid_sparse_attention(
             of attention over the level map, which itself has none.
         calibration: recipes of the heads, of one layer, which ``mask_mode="calibrated"`` takes instead of measuring
             which; None for measuring in every call.
+        causal: query i sees the keys up to ``i + Lk - Lq`` alone, so that the last of both stand together. The key
+            blocks that hold a query block's own positions are at level 1, and all others that it sees lie wholly in
+            the past of all its queries. No token after it changes what comes of a query block, but where a call
+            measures its calibration itself or quantises (``precision``), whose scales are those of all tokens. Sinks
+            are positions of keys; ``grid`` and ``"Semantic"`` are not taken, since tokens stay as they lie.
         return_info: also return an :class:`AttentionInfo`.
 
     Returns:
@@ -92,22 +100,22 @@ def pyramid_sparse_attention(
     """
     config = config if config is not None else PSAConfig()
     if config.type == "dense":
-        check_tensors(q, k, v)
+        check_tensors(q, k, v, causal)
         check_backend(backend)
-        out = scaled_dot_product_attention(q, k, v)
-        return (out, _dense_info(q, k, config)) if return_info else out
-    every_sink = check_call(q, k, v, config, grid, text_length, sinks, static_levels)
+        out = causal_attention(q, k, v) if causal else dense_attention(q, k, v)
+        return (out, _dense_info(q, k, config, causal)) if return_info else out
+    every_sink = check_call(q, k, v, config, grid, text_length, sinks, static_levels, causal)
     if calibration is not None:
-        _check_calibration(calibration, q, config, grid)
+        _check_calibration(calibration, q, config, grid, causal)
     if torch.compiler.is_compiling():
         # Not before: it takes torch's compiler along, which takes seconds to import.
         from .operator import compiled_attention
 
-        rest = grid, every_sink, static_levels, backend, calibration
+        rest = grid, every_sink, static_levels, backend, calibration, causal
         out, levels, shares, chosen = compiled_attention(q, k, v, config, *rest)
         return (out, AttentionInfo(levels, shares, chosen)) if return_info else out
     choice = None if calibration is None else given_choice(calibration, q, config)
-    attended = sparse_attention(q, k, v, config, grid, every_sink, static_levels, backend, choice)
+    attended = sparse_attention(q, k, v, config, grid, every_sink, static_levels, backend, choice, causal=causal)
     return (attended.out, attended.info()) if return_info else attended.out
 
 
@@ -120,16 +128,19 @@ def attention_from_levels(
     block_m: int,
     block_n: int,
     backend: str = "auto",
+    causal: bool = False,
 ) -> torch.Tensor:
     """Exact pyramid attention for a given level map: ``softmax_j(q . k_j / sqrt(D) + ln c_j) v_j`` over the rows kept.
 
     A query block whose row keeps nothing attends to its most important key block (by block means) at full resolution.
 
     Args:
-        q: ``[B, H, Lq, D]``; k, v: ``[B, H, Lk, D]``; any floating dtype, any strides.
+        q: ``[B, H, Lq, D]``; k, v: ``[B, Hk, Lk, D]``, where Hk divides H; any floating dtype, any strides.
         levels: uint8 ``[B | 1, H | 1, ceil(Lq / block_m), ceil(Lk / block_n)]``: 0, or a power of two up to block_n.
         block_m, block_n: tokens a query block (64 or 128) and a key block (32, 64 or 128).
         backend: ``"auto"``, ``"triton"`` or ``"torch"``; ``"auto"`` is torch where gradients are wanted.
+        causal: query i sees the keys up to ``i + Lk - Lq`` alone. Whatever the map says, key blocks that hold positions
+            of a query block's queries are at level 1, and those behind them are skipped.
 
     Returns:
         ``[B, H, Lq, D]`` in the dtype of q.
@@ -139,15 +150,20 @@ def attention_from_levels(
             the device to be checked: anything but 0 and powers of two up to block_n is skipped.
         BackendError: ``backend="triton"`` and the kernels cannot take these tensors, or gradients are wanted.
     """
-    check_tensors(q, k, v)
+    check_tensors(q, k, v, causal)
     for key, value, allowed in (("block_m", block_m, BLOCK_M), ("block_n", block_n, BLOCK_N)):
         if value not in allowed:
             raise ConfigError(key, value, "must be one of " + ", ".join(map(str, allowed)))
     blocks = math.ceil(q.shape[2] / block_m), math.ceil(k.shape[2] / block_n)
     check_levels(levels, (*q.shape[:2], *blocks), "levels")
-    backend = choose_backend(backend, q, k, v)
-    levels = repair_empty_rows(levels, mean(q, k, block_m, block_n, backend))
-    return attend(q, k, v, levels, block_m, block_n, block_n, backend)[0]
+    backend = choose_backend(backend, q, k, v, causal)
+    hidden = None
+    if causal:
+        mask = Causal(q.shape[2], k.shape[2], block_m, block_n)
+        levels, hidden = causal_levels(levels, mask), hidden_keys(mask, q.device)
+    else:
+        levels = repair_empty_rows(levels, mean(q, k, block_m, block_n, backend))
+    return attend(q, k, v, levels, block_m, block_n, block_n, backend, hidden=hidden)[0]
 
 
 class PSAAttention(torch.nn.Module):
@@ -171,28 +187,34 @@ class PSAAttention(torch.nn.Module):
         grid: Grid | None = None,
         text_length: int | None = None,
         sinks: SinkRanges = (),
+        causal: bool = False,
     ) -> torch.Tensor:
-        """``[B, H, Lq, D]`` from q of that shape and k, v ``[B, H, Lk, D]``; Lq and Lk may differ.
+        """``[B, H, Lq, D]`` from q of that shape and k, v ``[B, Hk, Lk, D]``; Lq and Lk may differ, and Hk divides H.
 
-        ``grid`` and ``sinks`` as of :func:`pyramid_sparse_attention`; ``text_length`` defaults to the config's.
+        ``grid``, ``sinks`` and ``causal`` as of :func:`pyramid_sparse_attention`; ``text_length`` defaults to the
+        config's.
         """
         length = self.config.text_length if text_length is None else text_length
         return pyramid_sparse_attention(
-            q, k, v, self.config, grid=grid, text_length=length, sinks=sinks, backend=self.backend
+            q, k, v, self.config, grid=grid, text_length=length, sinks=sinks, backend=self.backend, causal=causal
         )
 
     def extra_repr(self) -> str:
         return f"{self.config}, backend={self.backend!r}"
 
 
-def _dense_info(q: torch.Tensor, k: torch.Tensor, config: PSAConfig) -> AttentionInfo:
-    """What a call did that ran dense: every block at level 1."""
+def _dense_info(q: torch.Tensor, k: torch.Tensor, config: PSAConfig, causal: bool) -> AttentionInfo:
+    """What a call did that ran dense: every block at level 1, or every one that the causal mask leaves."""
     blocks = math.ceil(q.shape[2] / config.block_m), math.ceil(k.shape[2] / config.block_n)
     levels = torch.ones(*q.shape[:2], *blocks, dtype=torch.uint8, device=q.device)
+    if causal:
+        levels = causal_levels(levels, Causal(q.shape[2], k.shape[2], config.block_m, config.block_n))
     return AttentionInfo(levels, torch.ones(1, device=q.device), "torch")
 
 
-def _check_calibration(calibration: Calibration, q: torch.Tensor, config: PSAConfig, grid: Grid | None) -> None:
+def _check_calibration(
+    calibration: Calibration, q: torch.Tensor, config: PSAConfig, grid: Grid | None, causal: bool
+) -> None:
     if config.mask_mode != "calibrated":
         raise ConfigError("mask_mode", config.mask_mode, "must be calibrated for a call with a calibration")
     if len(calibration.recipes) != 1:
@@ -200,6 +222,9 @@ def _check_calibration(calibration: Calibration, q: torch.Tensor, config: PSACon
         raise ConfigError("calibration", layers, "must be that of one layer: give calibration.layer(number)")
     calibration.check_fits(config, q.shape[1])
     (recipes,) = calibration.recipes.values()
-    orders = {recipe.order for recipe in recipes} - {RASTER, SEMANTIC}
+    orders = {recipe.order for recipe in recipes} - {RASTER}
+    if orders and causal:
+        raise ConfigError("calibration", min(orders), "must have all heads in raster order for causal attention")
+    orders -= {SEMANTIC}
     if orders and grid is None:
         raise ConfigError("grid", None, f"the calibration has heads in order {min(orders)}, which needs the grid")

@@ -9,7 +9,7 @@ import torch
 
 from ..settings.config import PSAConfig
 from ..settings.errors import ConfigError
-from ..settings.orders import ORDERS_BY_CONTENT
+from ..settings.orders import ORDERS_BY_CONTENT, SEMANTIC
 from ..settings.sinks import Sinks, read_sinks, sink_tokens, video_start
 from ..settings.sizes import Grid
 
@@ -23,6 +23,7 @@ def check_call(
     text_length: int,
     sinks: Any,
     static: torch.Tensor | None,
+    causal: bool = False,
 ) -> Sinks:
     """See that a sparse call can follow its settings; arguments as of :func:`psa_core.pyramid_sparse_attention`.
 
@@ -32,13 +33,15 @@ def check_call(
     Raises:
         ConfigError: it cannot; the message names which.
     """
-    check_tensors(q, k, v)
-    found = _check_sequence(q, k, grid, text_length, sinks)
+    check_tensors(q, k, v, causal)
+    if causal:
+        _check_past_first(config, grid)
+    found = _check_sequence(q, k, grid, text_length, sinks, causal)
     _check_static(config, q, k, grid, static)
     return found
 
 
-def check_tensors(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> None:
+def check_tensors(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, causal: bool = False) -> None:
     """See that queries, keys and values go together.
 
     Raises:
@@ -47,21 +50,37 @@ def check_tensors(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> None:
     for key, x in (("q", q), ("k", k), ("v", v)):
         if x.ndim != 4 or 0 in x.shape or not x.is_floating_point():
             raise ConfigError(key, f"{x.dtype} {list(x.shape)}", "must be floating point [B, H, L, D], none of them 0")
-    if k.shape != v.shape or (q.shape[:2], q.shape[3]) != (k.shape[:2], k.shape[3]):
-        shapes = f"q {list(q.shape)}, k {list(k.shape)}, v {list(v.shape)}"
-        raise ConfigError("q, k, v", shapes, "must agree in batch, heads and head size, and k and v in length too")
+    shapes = f"q {list(q.shape)}, k {list(k.shape)}, v {list(v.shape)}"
+    if k.shape != v.shape or (q.shape[0], q.shape[3]) != (k.shape[0], k.shape[3]):
+        raise ConfigError("q, k, v", shapes, "must agree in batch and head size, and k and v in heads and length too")
+    if q.shape[1] % k.shape[1]:
+        raise ConfigError("q, k, v", shapes, "must have as many heads, or q a multiple of those of k and v")
+    if causal and q.shape[2] > k.shape[2]:
+        raise ConfigError("causal", shapes, "needs as many keys as queries, or more: the last of both stand together")
     if len({(x.dtype, x.device) for x in (q, k, v)}) > 1:
         kinds = ", ".join(f"{x.dtype} on {x.device}" for x in (q, k, v))
         raise ConfigError("q, k, v", kinds, "must share one dtype and device")
 
 
-def _check_sequence(q: torch.Tensor, k: torch.Tensor, grid: Grid | None, text_length: int, sinks: Any) -> Sinks:
-    shorter = min(q.shape[2], k.shape[2])
-    if not isinstance(text_length, int) or not 0 <= text_length <= shorter:
-        raise ConfigError("text_length", text_length, f"must be a whole number between 0 and {shorter}")
+def _check_past_first(config: PSAConfig, grid: Grid | None) -> None:
+    """See that no token of a causal call is to be put in front of its past."""
+    if grid is not None:
+        raise ConfigError("grid", grid, "must not be given for causal attention, which takes tokens as they lie")
+    if config.order == SEMANTIC and config.mask_mode != "calibrated":
+        allowed = "puts tokens in front of their past: causal attention needs use_rearrange False"
+        raise ConfigError("rearrange_method", config.rearrange_method, allowed)
+
+
+def _check_sequence(
+    q: torch.Tensor, k: torch.Tensor, grid: Grid | None, text_length: int, sinks: Any, causal: bool
+) -> Sinks:
+    # Positions are those of keys, among which the queries of a causal call are the last.
+    longest = k.shape[2] if causal else min(q.shape[2], k.shape[2])
+    if not isinstance(text_length, int) or not 0 <= text_length <= longest:
+        raise ConfigError("text_length", text_length, f"must be a whole number between 0 and {longest}")
     found = read_sinks(sinks, text_length)
-    if found and found[-1].stop > shorter:
-        raise ConfigError("sinks", tuple(found[-1]), f"must end at {shorter} tokens or before")
+    if found and found[-1].stop > longest:
+        raise ConfigError("sinks", tuple(found[-1]), f"must end at {longest} tokens or before")
     if grid is None:
         return found
     if q.shape[2] != k.shape[2]:

@@ -99,7 +99,7 @@ def _errors(trials: Sequence[TrialInOrder], by_order: Sequence[Sequence[Recipe]]
 
 def _errors_by_density(trial: Trial, of_head: torch.Tensor, rungs: list[tuple[Recipe, ...]]) -> Errors:
     """Errors of each head's own recipe at several densities, which leave its order and its estimator as they are."""
-    by_density = [trial.head_recipes(recipes, of_head) for recipes in rungs]
+    by_density = [trial.head_recipes(recipes, of_head, trial.blocks) for recipes in rungs]
     (whole,) = trial.in_orders([by_density[0].orders])
 
     def measure(part: Trial) -> Errors:

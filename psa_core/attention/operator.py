@@ -10,7 +10,7 @@ from operator import index
 
 import torch
 
-from ..ops.backends import BackendError, choose_backend_for
+from ..ops.backends import BackendError, choose_backend_for, shape_refusal
 from ..ops.modes import wants_gradients
 from ..settings.calibration import Calibration
 from ..settings.config import PSAConfig
@@ -24,7 +24,7 @@ _NAME = f"{operator_namespace(__package__)}::sparse_attention"
 # Spelled out, because not every torch reads all types of Python.
 _SCHEMA = (
     "(Tensor q, Tensor k, Tensor v, str config, SymInt[]? grid, SymInt[] sinks, Tensor? static_levels, str backend,"
-    " str? calibration=None) -> (Tensor, Tensor, Tensor)"
+    " str? calibration=None, bool causal=False) -> (Tensor, Tensor, Tensor)"
 )
 
 
@@ -38,6 +38,7 @@ def _attention(
     static_levels: torch.Tensor | None,
     backend: str,
     calibration: str | None = None,
+    causal: bool = False,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Output, level map and shares of levels of :func:`psa_core.pyramid_sparse_attention`.
 
@@ -52,7 +53,7 @@ def _attention(
     ranges = tuple(Sink(sinks[i], sinks[i + 1], bool(sinks[i + 2])) for i in range(0, len(sinks), 3))
     settings = _config(config)
     choice = None if calibration is None else given_choice(_calibration(calibration), q, settings)
-    attended = sparse_attention(q, k, v, settings, size, ranges, static_levels, backend, choice)
+    attended = sparse_attention(q, k, v, settings, size, ranges, static_levels, backend, choice, causal=causal)
     info = attended.info()
     levels, shares = info.levels, info.level_shares
     if settings.radial is not None:
@@ -68,9 +69,9 @@ _outside_the_graph = torch.compiler.disable(_attention)
 
 # In a compiled graph the answer is a constant.
 @torch.compiler.assume_constant_result
-def _choose_backend(backend: str, device: torch.device, dtype: torch.dtype, head_dim: int) -> str:
+def _choose_backend(backend: str, device: torch.device, dtype: torch.dtype, head_dim: int, refused: str | None) -> str:
     try:
-        return choose_backend_for(backend, device, dtype, head_dim)
+        return choose_backend_for(backend, device, dtype, head_dim, refused)
     except (ConfigError, BackendError):
         # The call itself says it better than a compiler.
         return backend
@@ -86,16 +87,18 @@ def compiled_attention(
     static_levels: torch.Tensor | None,
     backend: str,
     calibration: Calibration | None,
+    causal: bool,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, str]:
     """Output, level map, shares of levels and backend of one call, for a graph that is being compiled."""
     recipes = None if calibration is None else calibration.as_text
     flat = [number for start, stop, dense in sinks for number in (start, stop, 1 if dense else 0)]
-    rest = grid, flat, static_levels, backend, recipes
+    rest = grid, flat, static_levels, backend, recipes, causal
     if wants_gradients(q, k, v):
         # An operator has none; plain torch has, and they are worth a break in the graph.
         return *_outside_the_graph(q, k, v, config.as_text, *rest), "torch"
-    # A head size that the graph leaves open is settled here.
-    chosen = _choose_backend(backend, q.device, q.dtype, index(q.shape[-1]))
+    # Sizes that the graph leaves open are settled here.
+    refused = shape_refusal(index(q.shape[1]), index(k.shape[1]), causal)
+    chosen = _choose_backend(backend, q.device, q.dtype, index(q.shape[-1]), refused)
     q, k, v = (x.detach() for x in (q, k, v))
     return *attention_operator(q, k, v, config.as_text, *rest), chosen
 
@@ -111,6 +114,7 @@ def _shapes(
     static_levels: torch.Tensor | None,
     backend: str,
     calibration: str | None = None,
+    causal: bool = False,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     batch, heads, tokens, d = q.shape
     settings = _config(config)

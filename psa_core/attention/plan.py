@@ -10,7 +10,9 @@ import torch
 
 from ..masks.static import static_levels
 from ..ops.block_list.build import BlockList, build_block_list
+from ..ops.causal import Causal, causal_levels
 from ..ops.device_cache import device_cache
+from ..ops.grouped import for_query_heads
 from ..ops.importance.by_head import importance_by_head
 from ..ops.importance.estimators import ESTIMATORS
 from ..ops.levels.bounds import level_bounds
@@ -37,31 +39,36 @@ def plan_levels(
     orders: Orders | None = None,
     static_rule: str = "intersect",
     recipes: HeadRecipes | None = None,
+    causal: Causal | None = None,
 ) -> torch.Tensor:
     """The level map of one call that chooses by content.
 
     Args:
-        q: ``[B, H, Lq, D]``; k: ``[B, H, Lk, D]``; in the order in which blocks are cut, or with orders.
+        q: ``[B, H, Lq, D]``; k: ``[B, Hk, Lk, D]``; in the order in which blocks are cut, or with orders.
         config, sinks: as of :func:`psa_core.pyramid_sparse_attention`.
         static: uint8 ``[B | 1, H | 1, q_blocks, k_blocks]``, combined with what is chosen.
         backend: ``"triton"`` or ``"torch"``.
         orders: with ``"triton"``, those in which blocks are cut from q and k.
         static_rule: how they combine (:func:`psa_core.ops.levels.rules.compose`).
         recipes: estimator and quotas of each head, where calibration decides.
+        causal: as of :func:`psa_core.ops.levels.rules.levels_from_importance`.
 
     Returns:
         uint8 ``[B, H, q_blocks, k_blocks]`` in which every row keeps at least one block.
     """
-    cap = similarity_cap(k, config, backend, orders) if config.use_sim_mask else None
+    cap = None
+    if config.use_sim_mask:
+        cap = for_query_heads(similarity_cap(k, config, backend, orders), q.shape[1])
+    rules, sizes = (cap, static, static_rule, sinks, backend), (config.block_m, config.block_n)
     if recipes is not None:
         of_head = recipes.estimators, recipes.estimator_of_head
-        importance = importance_by_head(q, k, config.block_m, config.block_n, *of_head, backend, orders)
-        return levels_from_importance(importance, config, cap, static, static_rule, sinks, backend, recipes.quotas)
+        importance = importance_by_head(q, k, *sizes, *of_head, backend, orders, causal=causal)
+        return levels_from_importance(importance, config, *rules, recipes.quotas, causal=causal)
     only = _only_level(config, math.ceil(k.shape[2] / config.block_n))
     if only and static is None:
-        return _one_level(only, q, k, config, cap, sinks)
-    importance = ESTIMATORS[config.importance](q, k, config.block_m, config.block_n, backend, orders)
-    return levels_from_importance(importance, config, cap, static, static_rule, sinks, backend)
+        return _one_level(only, q, k, config, cap, sinks, causal)
+    importance = ESTIMATORS[config.importance](q, k, *sizes, backend, orders, causal=causal)
+    return levels_from_importance(importance, config, *rules, causal=causal)
 
 
 def mask_levels(config: PSAConfig, grid: Grid, sinks: Sinks, tokens: int, device: torch.device) -> torch.Tensor:
@@ -98,13 +105,21 @@ def _only_level(config: PSAConfig, k_blocks: int) -> int:
 
 
 def _one_level(
-    level: int, q: torch.Tensor, k: torch.Tensor, config: PSAConfig, cap: torch.Tensor | None, sinks: Sinks
+    level: int,
+    q: torch.Tensor,
+    k: torch.Tensor,
+    config: PSAConfig,
+    cap: torch.Tensor | None,
+    sinks: Sinks,
+    causal: Causal | None,
 ) -> torch.Tensor:
     shape = *q.shape[:2], math.ceil(q.shape[2] / config.block_m), math.ceil(k.shape[2] / config.block_n)
     levels = torch.full(shape, level, dtype=torch.uint8, device=q.device)
     if cap is not None:
         levels = torch.minimum(levels, cap)
-    return full_resolution_sinks(levels, sinks, config.block_m, config.block_n)
+    offset = 0 if causal is None else causal.offset
+    levels = full_resolution_sinks(levels, sinks, config.block_m, config.block_n, offset=offset)
+    return levels if causal is None else causal_levels(levels, causal)
 
 
 class _MaskShape(NamedTuple):

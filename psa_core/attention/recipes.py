@@ -11,7 +11,7 @@ import torch
 
 from ..ops.device_cache import device_cache
 from ..ops.importance.estimators import ESTIMATORS
-from ..ops.levels.bounds import Quotas, quota_bounds
+from ..ops.levels.bounds import Quotas, bounds_at, quota_ends
 from ..ops.reorder import Orders
 from ..settings.mask_ratios import pyramid_order
 from ..settings.orders import RASTER
@@ -80,7 +80,7 @@ def head_recipes(
     recipes: Sequence[Recipe],
     of_head: torch.Tensor,
     block_n: int,
-    k_blocks: int,
+    k_blocks: tuple[int, ...],
     orders_of: Callable[[tuple[str, ...], torch.Tensor], Orders | None] | None,
 ) -> HeadRecipes:
     """What heads have to do that take these recipes.
@@ -89,7 +89,7 @@ def head_recipes(
         recipes: those there are.
         of_head: int64 ``[B, H]`` on the device, the number of each head's.
         block_n: keys a key block.
-        k_blocks: key blocks of the call.
+        k_blocks: key blocks that each row of the map has; one number for all where they have as many.
         orders_of: makes the orders of names, int32 ``[B, H]`` which of them each head takes; None leaves tokens as they
             lie, whatever the recipes say.
     """
@@ -101,7 +101,7 @@ def head_recipes(
 
 
 class _Table(NamedTuple):
-    """Per recipe: the number of its order, int32 ``[R]``, of its estimator, and its bounds, int32 ``[R, n]``."""
+    """Per recipe: the number of its order, int32 ``[R]``, of its estimator, and its bounds, int32 ``[R, rows, n]``."""
 
     order: torch.Tensor
     estimator: torch.Tensor
@@ -111,7 +111,7 @@ class _Table(NamedTuple):
 # One a set of candidates and length; a few kilobytes.
 @device_cache(maxsize=64)
 def _table(
-    recipes: tuple[Recipe, ...], block_n: int, k_blocks: int, device: torch.device
+    recipes: tuple[Recipe, ...], block_n: int, k_blocks: tuple[int, ...], device: torch.device
 ) -> tuple[tuple[str, ...], tuple[str, ...], tuple[int, ...], _Table]:
     """Names of the orders and of the estimators, the levels, and the table over them."""
     names = tuple(dict.fromkeys(recipe.order for recipe in recipes))
@@ -119,13 +119,8 @@ def _table(
     used = {level for recipe in recipes for level, (lo, hi) in recipe.mask_ratios(block_n).items() if hi > lo}
     levels = tuple(sorted(used, key=pyramid_order))
     columns = (
-        [names.index(recipe.order) for recipe in recipes],
-        [list(ESTIMATORS).index(recipe.estimator) for recipe in recipes],
-        [quota_bounds(recipe.mask_ratios(block_n), levels, k_blocks) for recipe in recipes],
+        torch.tensor([names.index(recipe.order) for recipe in recipes], dtype=torch.int32),
+        torch.tensor([list(ESTIMATORS).index(recipe.estimator) for recipe in recipes], dtype=torch.int32),
+        bounds_at([quota_ends(recipe.mask_ratios(block_n), levels) for recipe in recipes], k_blocks),
     )
-    return (
-        names,
-        estimators,
-        levels,
-        _Table(*(torch.tensor(column, dtype=torch.int32, device=device) for column in columns)),
-    )
+    return names, estimators, levels, _Table(*(column.to(device) for column in columns))

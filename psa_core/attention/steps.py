@@ -10,12 +10,15 @@ import torch
 
 from ..ops.backends import choose_backend
 from ..ops.block_list.build import BlockList
+from ..ops.causal import Causal, hidden_keys
+from ..ops.grouped import for_query_heads
 from ..ops.levels.rules import level_shares
 from ..ops.precision import PRECISIONS, precision_that_runs
 from ..ops.reorder import Orders
 from ..ops.reorder.by_content import Centroids
 from ..ops.reorder.orders import in_order, queries_of
 from ..settings.config import PSAConfig
+from ..settings.orders import RASTER
 from ..settings.sinks import Sinks
 from ..settings.sizes import Grid
 from .attend import attend
@@ -38,7 +41,8 @@ class AttentionInfo(NamedTuple):
     Attributes:
         levels: the level map that ran, uint8 ``[B, H, q_blocks, k_blocks]``, over the reordered sequence.
         level_shares: share of block pairs at level 1, 2, 4 ..., float32, one a level that the call may use; the rest
-            is skipped. On the device, so that asking costs no wait.
+            is skipped. Of a causal call, of the block pairs that the mask leaves. On the device, so that asking costs
+            no wait.
         backend: ``"triton"`` or ``"torch"``.
         choice: the recipe of each head, where calibration decided; None elsewhere, and in compiled graphs.
         precision: that level 1 was computed in; ``"bf16"`` for that of the tensors.
@@ -89,7 +93,7 @@ class LevelMap(NamedTuple):
     def part(self, chunk: Chunk) -> LevelMap:
         """The map of some of the heads."""
         orders = None if self.orders is None else self.orders.of_heads(chunk.of)
-        pooled = None if self.pooled is None else chunk.of(self.pooled)
+        pooled = None if self.pooled is None else chunk.of_keys(self.pooled)
         return LevelMap(chunk.of(self.levels), orders, self.max_level, pooled)
 
     @property
@@ -126,6 +130,7 @@ def sparse_attention(
     choice: Choice | None = None,
     level_map: LevelMap | None = None,
     exact_heads: torch.Tensor | None = None,
+    causal: bool = False,
 ) -> Attended:
     """The steps of :func:`pyramid_sparse_attention`, one after another, from arguments that were checked.
 
@@ -134,8 +139,8 @@ def sparse_attention(
         level_map: of an earlier call, in place of choosing levels anew.
         exact_heads: of an earlier call, in place of measuring which heads ``precision: auto`` leaves unquantised.
     """
-    backend = choose_backend(backend, q, k, v)
-    trial = trial_of(q, k, v, config, grid, sinks, static_levels, backend)
+    backend = choose_backend(backend, q, k, v, causal)
+    trial = trial_of(q, k, v, config, grid, sinks, static_levels, backend, causal=causal)
     if config.radial is not None and config.radial.decides_alone and grid is not None:
         assert trial.static is not None
         return _attend_masked(trial, trial.static, grid, exact_heads)
@@ -145,7 +150,10 @@ def sparse_attention(
     attended = _attend(trial, level_map, exact_heads=exact_heads)
 
     def info() -> AttentionInfo:
-        return AttentionInfo(levels, attended.level_shares(), backend, choice, attended.precision)
+        shares = attended.level_shares()
+        if trial.causal is not None:
+            shares = shares / trial.causal.visible_share
+        return AttentionInfo(levels, shares, backend, choice, attended.precision)
 
     return Attended(_heads_inside(attended.out), info, level_map, attended.exact_heads)
 
@@ -182,7 +190,8 @@ def _levels(part: Trial, orders: Orders | None, recipes: HeadRecipes | None) -> 
     orders = None if orders is None else orders.of_heads(part.chunk.of)
     recipes = None if recipes is None else recipes.part(part.chunk)
     orders, (q, k) = in_order(orders, part.backend, part.q, part.k)
-    return plan_levels(q, k, part.config, part.sinks, part.static, part.backend, orders, part.static_rule, recipes)
+    rules = part.static, part.backend, orders, part.static_rule, recipes, part.causal
+    return plan_levels(q, k, part.config, part.sinks, *rules)
 
 
 def trial_of(
@@ -195,12 +204,17 @@ def trial_of(
     static_levels: torch.Tensor | None,
     backend: str,
     centroids: Centroids | None = None,
+    causal: bool = False,
 ) -> Trial:
     """The trial of a call's level maps; arguments as of :func:`sparse_attention` and :class:`.trial.Trial`."""
+    mask = Causal(q.shape[2], k.shape[2], config.block_m, config.block_n) if causal else None
+    if mask is None and (config.mask_mode == "calibrated" or config.order != RASTER):
+        # Heads that share keys may take them in different orders.
+        k, v = (for_query_heads(x, q.shape[1]) for x in (k, v))
     static, rule = static_levels, "intersect"
     if config.radial is not None and grid is not None:
         static, rule = mask_levels(config, grid, sinks, q.shape[2], q.device), config.radial.mode
-    return Trial(q, k, v, config, grid, sinks, static, rule, backend, centroids)
+    return Trial(q, k, v, config, grid, sinks, static, rule, backend, centroids, mask)
 
 
 def _attend_masked(trial: Trial, mask: torch.Tensor, grid: Grid, exact_heads: torch.Tensor | None) -> Attended:
@@ -262,7 +276,8 @@ def _attend_at_once(
         precision = precision_that_runs(config.precision, q.device, q.dtype, q.shape[-1])
     call = q, k, v, level_map.levels, config.block_m, config.block_n, level_map.max_level
     if precision == PRECISIONS[0]:
-        out, shares = attend(*call, backend, orders, block_list=block_list, pooled=pooled)
+        hidden = None if trial.causal is None else hidden_keys(trial.causal, q.device)
+        out, shares = attend(*call, backend, orders, None, block_list, pooled, hidden)
         # What was copied in order goes back to where it lies.
         copied = queries_of(level_map.orders) if orders is None else None
         return _Output(out if copied is None else copied.restore(out), shares, None, precision)

@@ -5,59 +5,34 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache
+from functools import cached_property
 
 import torch
-from torch.nn.functional import pad, scaled_dot_product_attention
 
+from ..ops.attention.dense import dense_attention
 from ..ops.block_positions import block_positions
+from ..ops.causal import Causal, causal_levels, hidden_keys, visible_blocks
 from ..ops.constant import constant
+from ..ops.grouped import for_query_heads, group_of
 from ..ops.importance.by_head import importance_by_head
 from ..ops.importance.estimators import ESTIMATORS
 from ..ops.levels.bounds import Quotas
 from ..ops.levels.rules import levels_from_importance
 from ..ops.reorder import Orders, orders_of_heads
 from ..ops.reorder.by_content import Centroids, Content, cluster_content
-from ..ops.reorder.orders import as_they_lie, first_order, in_order, take_queries
+from ..ops.reorder.orders import first_order, in_order, take_queries
 from ..ops.similarity.cap import similarity_cap
 from ..settings.config import PSAConfig
 from ..settings.orders import ORDERS_BY_CONTENT, RASTER, SEMANTIC
 from ..settings.recipe import Recipe
-from ..settings.sinks import Sinks, video_range, video_start
+from ..settings.sinks import Sinks, behind, video_range, video_start
 from ..settings.sizes import Grid
-from .attend import attend
 from .chunks import WHOLE, Chunk, chunks_for
 from .errors import Errors, spot_of, squares
 from .extra_memory import extra_memory
 from .plan import coarsest_level
 from .recipes import HeadRecipes, head_recipes
-
-# Query blocks of a trial, and the queries of each that errors are taken of: neighbours have much the same error.
-BLOCKS = 8
-ROWS = 32
-# Queries of the kernels' smallest tile.
-_TILE = 64
-# Steps of this share of a sequence, wrapped, fall evenly and never in step with the rows or columns of a picture.
-_GOLDEN = (5**0.5 - 1) / 2
-
-
-# Asked several times a call.
-@lru_cache(maxsize=64)
-def trial_blocks(tokens: int, block_m: int, sinks: Sinks) -> tuple[int, ...]:
-    """The query blocks of a trial: 8, or as many as there are, spread over the whole blocks without sinks.
-
-    One lies somewhere in each eighth of them: eight at equal distances would all have the same place in the picture
-    where the order is one of rows or columns. Of a sequence that has no such block, the last one.
-    """
-    held = {block for sink in sinks for block in sink.blocks(block_m)}
-    free = [block for block in range(tokens // block_m) if block not in held]
-    if not free:
-        return ((tokens - 1) // block_m,)
-    if len(free) <= BLOCKS:
-        return tuple(free)
-    eighth = len(free) / BLOCKS
-    # Less than a whole block short of an eighth, so that no two are the same.
-    return tuple(free[int(i * eighth + (i + 1) * _GOLDEN % 1 * (eighth - 1))] for i in range(BLOCKS))
+from .trial_rows import ROWS, attend_maps, in_blocks, trial_blocks
 
 
 @dataclass(frozen=True)
@@ -65,13 +40,14 @@ class Trial:
     """One call whose level maps are on trial.
 
     Attributes:
-        q: ``[B, H, Lq, D]``; k, v: ``[B, H, Lk, D]``, as they lie.
+        q: ``[B, H, Lq, D]``; k, v: ``[B, Hk, Lk, D]``, as they lie; Hk is H where heads may take other orders.
         config: block sizes, orders, tiles and the cosine cap.
         grid: (frames, height, width) in tokens; None where it is unknown.
         sinks: tokens beside the video that every query sees at full resolution.
         static, static_rule: as of :func:`psa_core.attention.plan.plan_levels`.
         backend: ``"triton"`` or ``"torch"``.
         centroids: of an earlier step, from which clusters start; None for clusters from nothing.
+        causal: the causal mask, under which tokens stay as they lie; None without.
         chunk: which heads it has of another trial.
     """
 
@@ -85,6 +61,7 @@ class Trial:
     static_rule: str = "intersect"
     backend: str = "torch"
     centroids: Centroids | None = None
+    causal: Causal | None = None
     chunk: Chunk = WHOLE
 
     @cached_property
@@ -95,7 +72,8 @@ class Trial:
         max_level = coarsest_level(self.config, any_level=self.static is not None)
         what = self.config, max_level, len(self.orders), self.backend
         needed = extra_memory(self.q, self.k, self.v, *what)
-        chunks = chunks_for(self.config.max_extra_memory, needed, *self.q.shape[:2])
+        batch, heads = self.k.shape[:2]
+        chunks = chunks_for(self.config.max_extra_memory, needed, batch, heads, group_of(self.q, self.k))
         return [self] if chunks == [WHOLE] else [self._part(chunk) for chunk in chunks]
 
     def measured(self, measure: Callable[[Trial], Errors]) -> Errors:
@@ -105,18 +83,24 @@ class Trial:
         return Errors.of_chunks([(part.chunk, measure(part)) for part in self.parts], *self.q.shape[:2])
 
     def _part(self, chunk: Chunk) -> Trial:
-        q, k, v = map(chunk.of, (self.q, self.k, self.v))
+        q, k, v = chunk.of(self.q), chunk.of_keys(self.k), chunk.of_keys(self.v)
         static = None if self.static is None else chunk.of(self.static)
         return replace(self, q=q, k=k, v=v, static=static, chunk=chunk)
 
     @property
     def blocks(self) -> tuple[int, ...]:
-        return trial_blocks(self.q.shape[2], self.config.block_m, self.sinks)
+        sinks = self.sinks if self.causal is None else behind(self.sinks, self.causal.offset)
+        return trial_blocks(self.q.shape[2], self.config.block_m, sinks)
+
+    @property
+    def stays(self) -> bool:
+        """Whether tokens stay as they lie: windows of a static map run along raster order, and the past comes first."""
+        return self.static is not None or self.causal is not None
 
     @property
     def orders(self) -> tuple[str, ...]:
-        """Names of the orders that heads choose from: windows of a static map run along raster order."""
-        if self.static is not None:
+        """Names of the orders that heads choose from."""
+        if self.stays:
             return (RASTER,)
         return tuple(dict.fromkeys(map(self._possible, self.config.candidate_orders)))
 
@@ -136,7 +120,7 @@ class Trial:
     def fixed_order(self) -> Orders | None:
         """The one that the config has for all heads; None for raster, as under a mask and where a grid is missed."""
         order = self.config.order
-        if order == RASTER or self.config.radial is not None:
+        if order == RASTER or self.config.radial is not None or self.causal is not None:
             return None
         return self.orders_of((order,), first_order(*self.q.shape[:2], self.q.device))
 
@@ -160,18 +144,39 @@ class Trial:
         q, k = (x[:, :, slice(*video_range(self.sinks, x.shape[2]))] for x in (self.q, self.k))
         return cluster_content(q, k, self.centroids)
 
-    def head_recipes(self, recipes: Sequence[Recipe], of_head: torch.Tensor) -> HeadRecipes:
-        """What heads have to do that take these recipes, by their numbers ``[B, H]``."""
-        k_blocks = math.ceil(self.k.shape[2] / self.config.block_n)
-        orders_of = None if self.static is not None else self.orders_of
-        return head_recipes(recipes, of_head, self.config.block_n, k_blocks, orders_of)
+    def head_recipes(
+        self, recipes: Sequence[Recipe], of_head: torch.Tensor, blocks: tuple[int, ...] | None = None
+    ) -> HeadRecipes:
+        """What heads that take these recipes, by number ``[B, H]``, have to do in some query blocks; None for all."""
+        k_blocks = (math.ceil(self.k.shape[2] / self.config.block_n),)
+        rows = k_blocks if self.causal is None else visible_blocks(self.causal, blocks)
+        return head_recipes(recipes, of_head, self.config.block_n, rows, None if self.stays else self.orders_of)
 
     def in_orders(self, orders: Sequence[Orders | None]) -> list[TrialInOrder]:
         """The trials of maps over the tokens in the orders that heads take them; None for as they lie."""
         rows = [take_queries(self.q, self.positions(self.blocks), each) for each in orders]
-        # Dense attention does not care for the order of keys. A few rows at a time would leave most of a GPU idle.
-        exact = scaled_dot_product_attention(torch.cat(rows, 2), self.k, self.v).chunk(len(rows), 2)
+        if self.causal is not None:
+            exact = [self._causal_attention(each) for each in rows]
+        else:
+            # Dense attention does not care for the order of keys. A few rows at a time would leave most of a GPU idle.
+            exact = list(dense_attention(torch.cat(rows, 2), self.k, self.v).chunk(len(rows), 2))
         return [TrialInOrder(self, *each) for each in zip(orders, rows, exact, strict=True)]
+
+    def _causal_attention(self, rows: torch.Tensor) -> torch.Tensor:
+        """Dense attention of the trial's queries. Torch's own would take a mask of them by all keys."""
+        assert self.causal is not None
+        k_blocks = math.ceil(self.k.shape[2] / self.config.block_n)
+        everything = torch.ones(1, 1, len(self.blocks), k_blocks, dtype=torch.uint8, device=rows.device)
+        levels = causal_levels(everything, self.causal, self.blocks)
+        facts = self.config.block_n, 1, self.backend
+        return attend_maps(rows, self.k, self.v, [levels], *facts, hidden=self.hidden)[:, :, 0]
+
+    @property
+    def hidden(self) -> torch.Tensor | None:
+        """As of :func:`psa_core.ops.causal.hidden_keys`, of the queries that errors are taken of."""
+        if self.causal is None:
+            return None
+        return hidden_keys(self.causal, self.q.device).index_select(0, self.positions(self.blocks))
 
     def importance(self, trials: Sequence[TrialInOrder], estimator: str) -> list[torch.Tensor]:
         """Importance in each of several orders, by one estimator: as each of the trials has it."""
@@ -219,7 +224,9 @@ class TrialInOrder:
         """Of the cosine similarity."""
         orders, (_, k, _) = self.tokens
         config = self.trial.config
-        return similarity_cap(k, config, self.trial.backend, orders) if config.use_sim_mask else None
+        if not config.use_sim_mask:
+            return None
+        return for_query_heads(similarity_cap(k, config, self.trial.backend, orders), self.rows.shape[1])
 
     @cached_property
     def static(self) -> torch.Tensor | None:
@@ -231,43 +238,34 @@ class TrialInOrder:
         """Importance by one estimator, float32 ``[B, H, blocks, k_blocks]``."""
         config, trial = self.trial.config, self.trial
         orders, (q, k, _) = self.tokens
-        return ESTIMATORS[estimator](q, k, config.block_m, config.block_n, trial.backend, orders, trial.blocks)
+        sizes, blocks = (config.block_m, config.block_n), (trial.blocks, trial.causal)
+        return ESTIMATORS[estimator](q, k, *sizes, trial.backend, orders, *blocks)
 
     def importance_by_head(self, recipes: HeadRecipes) -> torch.Tensor:
         """Importance by each head's own estimator."""
         config, trial = self.trial.config, self.trial
         of_head = recipes.estimators, recipes.estimator_of_head
         orders, (q, k, _) = self.tokens
-        sizes = config.block_m, config.block_n
-        return importance_by_head(q, k, *sizes, *of_head, trial.backend, orders, trial.blocks)
+        sizes, blocks = (config.block_m, config.block_n), (trial.blocks, trial.causal)
+        return importance_by_head(q, k, *sizes, *of_head, trial.backend, orders, *blocks)
 
     def levels(self, importance: torch.Tensor, config: PSAConfig, quotas: Quotas | None = None) -> torch.Tensor:
         """A level map, uint8 ``[B, H, blocks, k_blocks]``, by the config's ``mask_ratios``, or by quotas."""
         trial = self.trial
         return levels_from_importance(
             importance, config, self.cap, self.static, trial.static_rule, trial.sinks, trial.backend,
-            quotas, trial.blocks,
+            quotas, trial.blocks, trial.causal,
         )  # fmt: skip
 
     def errors(self, maps: list[torch.Tensor]) -> Errors:
         """How far attention over each of the maps is from dense attention."""
-        config = self.trial.config
         orders, (_, k, v) = self.tokens
-        n = len(maps)
-        # Maps side by side, as if they were more query blocks: one launch for all of them.
-        levels = torch.stack(maps, 2).flatten(2, 3)
-        tile = _TILE if self.trial.backend == "triton" else ROWS
-        rows = pad(_in_blocks(self.rows), (0, 0, 0, tile - ROWS))
-        queries = rows[:, :, None].expand(-1, -1, n, -1, -1, -1).flatten(2, 4)
-        own_order = None if orders is None else as_they_lie(*queries.shape[:3], queries.device)
-        out, _ = attend(
-            queries, k, v, levels, tile, config.block_n, coarsest_level(config),
-            self.trial.backend, orders, own_order,
-        )  # fmt: skip
+        config = self.trial.config
+        facts = config.block_n, coarsest_level(config), self.trial.backend
+        found = attend_maps(self.rows, k, v, maps, *facts, orders, self.trial.hidden)
         exact = self.exact.float()
-        found = out.unflatten(2, (n, -1, tile))[..., :ROWS, :].flatten(3, 4)[..., : exact.shape[2], :]
-        wrong = squares(_in_blocks(found.float() - exact[:, :, None])).movedim(2, 0)
-        return Errors(wrong, squares(_in_blocks(exact))[None].expand(n, -1, -1, -1))
+        wrong = squares(in_blocks(found.float() - exact[:, :, None])).movedim(2, 0)
+        return Errors(wrong, squares(in_blocks(exact))[None].expand(len(maps), -1, -1, -1))
 
 
 def measure_again(trial: Trial, orders: Orders | None, out: torch.Tensor) -> torch.Tensor:
@@ -282,11 +280,6 @@ def measure_again(trial: Trial, orders: Orders | None, out: torch.Tensor) -> tor
         float32 ``[2, B, H]``, as ``Choice.spot``.
     """
     positions = trial.positions(trial.blocks[spot_of(len(trial.blocks))])
-    exact = scaled_dot_product_attention(take_queries(trial.q, positions, orders), trial.k, trial.v).float()
+    exact = dense_attention(take_queries(trial.q, positions, orders), trial.k, trial.v).float()
     wrong = take_queries(out, positions, orders).float() - exact
     return torch.stack([squares(x) for x in (wrong, exact)])
-
-
-def _in_blocks(x: torch.Tensor) -> torch.Tensor:
-    """``[..., blocks, ROWS, D]`` of ``[..., n, D]``, with zeros for the rows that a last block lacks."""
-    return pad(x, (0, 0, 0, -x.shape[-2] % ROWS)).unflatten(-2, (-1, ROWS))

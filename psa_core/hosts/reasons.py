@@ -6,13 +6,11 @@ import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from inspect import signature
 from typing import Any, NamedTuple
 
 import torch
 
-from ..attention.call import pyramid_sparse_attention
-from ..ops.backends import choose_backend_for, triton_refusal
+from ..ops.backends import choose_backend_for, shape_refusal, triton_refusal
 from ..settings.at_step import DensePlaces, dense_places, is_full_resolution
 from ..settings.config import PSAConfig
 from ..settings.errors import ConfigError
@@ -101,9 +99,11 @@ class Call:
     def refusal(self) -> str | None:
         """Why the kernels cannot take the call where they are left the choice; where they are not, it is an error."""
         self.before_trial()
+        facts = self.device, self.dtype, self.head_dim
+        refused = shape_refusal(1, 1, self.place.causal)
         if self.backend == "auto":
-            return triton_refusal(self.device, self.dtype, self.head_dim)
-        choose_backend_for(self.backend, self.device, self.dtype, self.head_dim)
+            return triton_refusal(*facts) or refused
+        choose_backend_for(self.backend, *facts, refused)
         return None
 
 
@@ -211,10 +211,6 @@ PLACES = (
 )
 
 
-# Until attention takes it, models that ask for it stay dense.
-COMPUTES_CAUSAL = "causal" in signature(pyramid_sparse_attention).parameters
-
-
 def _not_the_grid(call: Call) -> str:
     assert call.place.grid is not None
     size = " x ".join(map(str, call.place.grid))
@@ -230,7 +226,6 @@ def _needs_grid(call: Call) -> bool:
 
 RUN = (
     Reason(CROSS_ATTENTION, lambda call: call.q_tokens != call.k_tokens and not call.place.causal),
-    Reason("causal attention", lambda call: call.place.causal and not COMPUTES_CAUSAL),
     Reason("the preset is dense", lambda call: call.config.type == "dense", expected=True),
     Reason("video grid unknown", lambda call: call.place.grid is None and not call.place.grid_optional),
     Reason("a mask, and the video's grid is unknown", _needs_grid),

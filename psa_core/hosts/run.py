@@ -6,7 +6,6 @@ import logging
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any
 
 import torch
 
@@ -121,8 +120,9 @@ class Run:
         """Run a causal call."""
         given = self.calibrations.get(place.expert)
         calibration = None if given is None else given.layer(place.layer)
-        options: dict[str, Any] = {"calibration": calibration, "causal": True, "return_info": True}
-        out, info = pyramid_sparse_attention(q, k, v, config, backend=self.backend, **options)
+        out, info = pyramid_sparse_attention(
+            q, k, v, config, backend=self.backend, calibration=calibration, causal=True, return_info=True
+        )
         return Result(Attended(out, lambda: info, None), chosen=info.choice)
 
     def attend_dense(
@@ -184,8 +184,7 @@ def _relative_error(out: torch.Tensor, q: torch.Tensor, k: torch.Tensor, v: torc
     """Norm of the difference to dense attention by the norm of that, 0-dim on the device, summed in float32."""
     # In the model's precision: next to what a sparse call leaves out its rounding is nothing, and float32 would take
     # a GPU many times as long.
-    options: dict[str, Any] = {"causal": True} if causal else {}
-    dense = pyramid_sparse_attention(q, k, v, _DENSE, **options)
+    dense = pyramid_sparse_attention(q, k, v, _DENSE, causal=causal)
     norm = torch.linalg.vector_norm(dense, dtype=torch.float32)
     return torch.linalg.vector_norm(out - dense, dtype=torch.float32) / norm.clamp_min(_TINY)
 

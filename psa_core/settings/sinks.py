@@ -89,6 +89,13 @@ def around(grid: Grid, sinks: Sinks, tokens: int) -> tuple[int, int]:
     return before, tokens - before - math.prod(grid)
 
 
+def behind(sinks: Sinks, tokens: int) -> Sinks:
+    """What is left of sinks behind so many tokens, counted from there."""
+    if not tokens:
+        return sinks
+    return tuple(Sink(max(start - tokens, 0), stop - tokens, dense) for start, stop, dense in sinks if stop > tokens)
+
+
 # Asked on every attention call.
 @lru_cache(maxsize=64)
 def sink_rows(sinks: Sinks, block_m: int, blocks: tuple[int, ...]) -> tuple[int, ...]:

@@ -18,7 +18,7 @@ from psa_core.apps.cli import main
 from psa_core.report.videos import write_video
 from psa_core.settings.errors import ConfigError
 
-from ..support.language_models import needs_causal, prompt, qwen2_5_vl
+from ..support.language_models import prompt, qwen2_5_vl
 
 
 class Processor:
@@ -64,7 +64,6 @@ def test_what_is_no_video(tmp_path: Path) -> None:
         read_frames(tmp_path / "words.mp4", 4)
 
 
-@needs_causal
 def test_dense_and_sparse_answers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

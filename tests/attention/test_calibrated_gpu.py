@@ -14,7 +14,7 @@ from psa_core import PSAConfig, Recipe, pyramid_sparse_attention
 from psa_core.attention.choose import candidates, choose_recipes
 from psa_core.attention.recipes import Choice
 from psa_core.attention.steps import sparse_attention, trial_of
-from psa_core.attention.trial import ROWS, trial_blocks
+from psa_core.attention.trial_rows import ROWS, trial_blocks
 from psa_core.hosts.kept import Kept
 from psa_core.hosts.place import Place
 from psa_core.ops.importance.estimators import ESTIMATORS

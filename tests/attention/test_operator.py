@@ -291,9 +291,11 @@ class TestSettings:
         met = []
         run = steps.sparse_attention
 
-        def noted(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, config: PSAConfig, *others: Any) -> Any:
+        def noted(
+            q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, config: PSAConfig, *others: Any, **last: Any
+        ) -> Any:
             met.append(config)
-            return run(q, k, v, config, *others)
+            return run(q, k, v, config, *others, **last)
 
         monkeypatch.setattr(steps, "sparse_attention", noted)
         compiled = torch.compile(pyramid_sparse_attention, fullgraph=True, backend="aot_eager")

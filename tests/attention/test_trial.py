@@ -14,7 +14,8 @@ from psa_core import PSAConfig, RadialMask, Recipe, pyramid_sparse_attention
 from psa_core.attention.choose import candidates
 from psa_core.attention.errors import Errors
 from psa_core.attention.steps import trial_of
-from psa_core.attention.trial import Trial, measure_again, trial_blocks
+from psa_core.attention.trial import Trial, measure_again
+from psa_core.attention.trial_rows import trial_blocks
 from psa_core.ops.backends import triton_installed
 from psa_core.ops.reorder import order_index
 from psa_core.settings.orders import DEFAULT_CANDIDATE_ORDERS

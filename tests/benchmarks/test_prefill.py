@@ -8,10 +8,7 @@ import torch
 from benchmarks.prefill import check, qwen2_5_vl_7b
 from psa_core.apps.bench.checks import WrongResultError
 
-from ..support.language_models import needs_causal
 
-
-@needs_causal
 def test_level_1_is_checked_before_anything_is_measured() -> None:
     torch.manual_seed(0)
     model = qwen2_5_vl_7b(layers=1, hidden=128, heads=2, kv_heads=1, inner=64).float()

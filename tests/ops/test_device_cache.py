@@ -20,9 +20,11 @@ from psa_core import PSAConfig, RadialMask, Recipe
 from psa_core.attention import calibrate, plan, recipes
 from psa_core.ops.backends import triton_installed
 from psa_core.ops.block_positions import block_positions
+from psa_core.ops.causal import Causal, hidden_keys, own_blocks, seen_runs
 from psa_core.ops.constant import constant
 from psa_core.ops.device_cache import clear_device_caches
 from psa_core.ops.importance.sampling import sample_positions
+from psa_core.ops.levels.bounds import row_bounds
 from psa_core.ops.levels.sinks import sink_tables
 from psa_core.ops.reorder import by_content, order_index
 from psa_core.ops.reorder.orders import as_they_lie, first_order
@@ -41,13 +43,24 @@ def index_of(n: int) -> torch.Tensor:
     return order_index(("Raster", "Gilbert"), (1, 1, n), (2, 4, 4), 0, CPU)
 
 
+def every_head(n: int) -> torch.Tensor:
+    from psa_core.ops.pyramid.triton import _every_head
+
+    return _every_head(2, n, CPU)
+
+
 CASES: dict[str, Callable[[int], Any]] = {
     "_given": lambda n: calibrate._given(RECIPES, (0, 1, 0), (n / 7, 0.1, 0.2), 2, CPU),
-    "_table": lambda n: recipes._table(RECIPES, 128, n, CPU)[-1],
+    "_table": lambda n: recipes._table(RECIPES, 128, (n,), CPU)[-1],
     "as_they_lie": lambda n: as_they_lie(2, 3, n, CPU),
     "block_positions": lambda n: block_positions((0, 2), 64, n, CPU),
     "constant": lambda n: constant((n, 2.5), torch.float32, CPU),
     "_cached_index": index_of,
+    "_every_head": every_head,
+    "own_blocks": lambda n: own_blocks(Causal(n, n + 9, 64, 32), None, CPU),
+    "hidden_keys": lambda n: hidden_keys(Causal(n, n + 9, 64, 32), CPU),
+    "seen_runs": lambda n: seen_runs(Causal(n, n + 9, 64, 32), 8, 8, None, CPU),
+    "row_bounds": lambda n: row_bounds(PSAConfig(), n, CPU, Causal(n, n, 128, 128)),
     "first_order": lambda n: first_order(2, n, CPU),
     "sample_positions": lambda n: sample_positions(n, CPU),
     "sink_tables": lambda n: sink_tables((Sink(0, 3),), 64, 32, n, n, CPU),
@@ -56,12 +69,13 @@ CASES: dict[str, Callable[[int], Any]] = {
     "_mask_level_shares": lambda n: plan.mask_level_shares(MASKED, (2, 1, n), (), 2 * n, CPU),
     "_mask_block_list": lambda n: plan.mask_block_list(MASKED, (2, 1, n), (), 2 * n, 8, CPU),
 }
+KERNELS = ("_mask_block_list", "_every_head")
 each_function = pytest.mark.parametrize(
-    "make", [pytest.param(make, id=name, marks=needs_triton if "list" in name else ()) for name, make in CASES.items()]
+    "make", [pytest.param(make, id=name, marks=needs_triton if name in KERNELS else ()) for name, make in CASES.items()]
 )
 # Kernels run on real tensors alone.
 each_without_kernels = pytest.mark.parametrize(
-    "make", [pytest.param(make, id=name) for name, make in CASES.items() if "list" not in name]
+    "make", [pytest.param(make, id=name) for name, make in CASES.items() if name not in KERNELS]
 )
 
 

@@ -234,7 +234,7 @@ def test_levels_by_quotas_equal_torch() -> None:
     importance = torch.randn(2, 12, 256, 1000, device=CUDA).softmax(-1)
     ends = torch.randint(1001, (2, 12, 3), device=CUDA).sort(-1).values
     ends[0, 0], ends[0, 1] = 0, 1000
-    quotas, config = Quotas((1, 2, 8, 0), ends.int()), PSAConfig()
+    quotas, config = Quotas((1, 2, 8, 0), ends[:, :, None].int()), PSAConfig()
     levels = levels_from_importance(importance, config, backend="triton", quotas=quotas)
     assert torch.equal(levels, levels_from_importance(importance, config, backend="torch", quotas=quotas))
 
@@ -288,7 +288,7 @@ def test_never_waits_for_the_gpu(changes: dict) -> None:
 def test_estimators_and_quotas_by_head_never_wait_for_the_gpu(backend: str) -> None:
     q, k, _ = from_projections(Shape(1, 3, 4000, 4000, 64, 128, 64), torch.bfloat16)
     of_head = torch.arange(3, dtype=torch.int32, device=CUDA)[None]
-    quotas = Quotas((1, 8, 0), torch.tensor([[[0, 9], [5, 5], [7, 63]]], dtype=torch.int32, device=CUDA))
+    quotas = Quotas((1, 8, 0), torch.tensor([[[[0, 9]], [[5, 5]], [[7, 63]]]], dtype=torch.int32, device=CUDA))
 
     def choose() -> None:
         importance = importance_by_head(q, k, 128, 64, tuple(ESTIMATORS), of_head, backend)

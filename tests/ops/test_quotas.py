@@ -26,7 +26,7 @@ each_backend = pytest.mark.parametrize("backend", BACKENDS)
 
 def random_quotas(batch: int, heads: int, k_blocks: int, levels: tuple[int, ...] = LEVELS) -> Quotas:
     """Any bounds, of which about a third are 0 or all blocks."""
-    shape = batch, heads, len(levels) - 1
+    shape = batch, heads, 1, len(levels) - 1
     ends = torch.randint(k_blocks + 1, shape)
     ends = torch.where(torch.rand(shape) < 0.3, torch.randint(2, shape) * k_blocks, ends)
     return Quotas(levels, ends.sort(-1).values.int().to(DEVICE))
@@ -85,7 +85,7 @@ def test_a_head_gets_what_it_gets_alone(backend: str, call: tuple, data: st.Data
     ratios = [[data.draw(ratio_tilings(32)) for _ in range(heads)] for _ in range(batch)]
     levels = (1, 2, 4, 8, 16, 32, 0)
     bounds = [[quota_bounds(head, levels, k_blocks) for head in entry] for entry in ratios]
-    quotas = Quotas(levels, torch.tensor(bounds, dtype=torch.int32, device=DEVICE))
+    quotas = Quotas(levels, torch.tensor(bounds, dtype=torch.int32, device=DEVICE)[:, :, None])
     together = levels_from_importance(*call, backend, quotas)
     for b, h in ((b, h) for b in range(batch) for h in range(heads)):
         own = config.replace(mask_mode="topk", mask_ratios=ratios[b][h])
@@ -100,7 +100,7 @@ class TestBounds:
     def test_all_levels_but_one_may_be_empty(self, backend: str) -> None:
         importance = random_importance(1, 4, 3, 50)
         bounds = [[0, 0, 50], [0, 50, 50], [50, 50, 50], [0, 0, 0]]
-        quotas = Quotas((1, 2, 8, 0), torch.tensor([bounds], dtype=torch.int32, device=DEVICE))
+        quotas = Quotas((1, 2, 8, 0), torch.tensor([bounds], dtype=torch.int32, device=DEVICE)[:, :, None])
         levels = levels_from_importance(importance, CONFIG, backend=backend, quotas=quotas)
         assert (levels[:, 0] == 8).all()
         assert (levels[:, 1] == 2).all()
@@ -111,14 +111,14 @@ class TestBounds:
 
     def test_equal_importances_rank_in_block_order(self, backend: str) -> None:
         importance = torch.full((1, 2, 1, 10), 0.1, device=DEVICE)
-        quotas = Quotas((1, 4, 0), torch.tensor([[[3, 5], [0, 1]]], dtype=torch.int32, device=DEVICE))
+        quotas = Quotas((1, 4, 0), torch.tensor([[[[3, 5]], [[0, 1]]]], dtype=torch.int32, device=DEVICE))
         levels = levels_from_importance(importance, CONFIG, backend=backend, quotas=quotas)
         assert levels[0, :, 0].tolist() == [[1, 1, 1, 4, 4, 0, 0, 0, 0, 0], [4, 0, 0, 0, 0, 0, 0, 0, 0, 0]]
 
     def test_may_be_a_view(self, backend: str) -> None:
         importance, quotas = random_importance(2, 3, 2, 40), random_quotas(2, 3, 40)
         view = Quotas(quotas.levels, quotas.bounds.mT.contiguous().mT)
-        shared = Quotas(quotas.levels, quotas.bounds[:1, :1].expand(2, 3, -1))
+        shared = Quotas(quotas.levels, quotas.bounds[:1, :1].expand(2, 3, -1, -1))
         for given in (view, shared):
             levels = levels_from_importance(importance, CONFIG, backend=backend, quotas=given)
             expected = levels_from_importance_naive(importance, CONFIG, quotas=given)

@@ -5,13 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import pytest
 import torch
 import transformers
 
-from psa_core.hosts.reasons import COMPUTES_CAUSAL
-
-needs_causal = pytest.mark.skipif(not COMPUTES_CAUSAL, reason="attention takes no causal calls")
 # Which tokens are a video's, transformers 4 finds out by itself.
 _WANTS_TYPES = not transformers.__version__.startswith("4.")
 LAYERS, VOCABULARY = 2, 64

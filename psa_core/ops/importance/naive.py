@@ -6,41 +6,62 @@ from collections.abc import Callable
 
 import torch
 
+from ..causal import Causal
+
 
 def sampled_max_naive(
-    q: torch.Tensor, k: torch.Tensor, q_sample: torch.Tensor, k_sample: torch.Tensor, block_m: int, block_n: int
+    q: torch.Tensor,
+    k: torch.Tensor,
+    q_sample: torch.Tensor,
+    k_sample: torch.Tensor,
+    block_m: int,
+    block_n: int,
+    causal: Causal | None = None,
 ) -> torch.Tensor:
     """``S[i, j] = max over sampled (q in i, k in j) of softmax_k(q . k / sqrt(D))``, each row divided by its sum.
 
     Args:
-        q: ``[B, H, Lq, D]``; k: ``[B, H, Lk, D]``.
+        q: ``[B, H, Lq, D]``; k: ``[B, Hk, Lk, D]``: head h of q reads head ``h // (H / Hk)`` of it.
         q_sample, k_sample: positions of the sampled tokens, ascending.
+        causal: a query counts the sampled keys up to its own position; a row of a block that sees none is 0.
 
     Returns:
         float64 ``[B, H, q_blocks, k_blocks]``.
     """
-    return _sampled_naive(q, k, q_sample, k_sample, block_m, block_n, torch.amax)
+    sees = _sees(q_sample, k_sample, causal)
+    return _sampled_naive(q, k, q_sample, k_sample, block_m, block_n, torch.amax, sees)
 
 
 def sampled_sum_naive(
-    q: torch.Tensor, k: torch.Tensor, q_sample: torch.Tensor, k_sample: torch.Tensor, block_m: int, block_n: int
+    q: torch.Tensor,
+    k: torch.Tensor,
+    q_sample: torch.Tensor,
+    k_sample: torch.Tensor,
+    block_m: int,
+    block_n: int,
+    causal: Causal | None = None,
 ) -> torch.Tensor:
     """The same with the sum in place of the maximum; of all tokens as their sample it is the mass that is estimated.
 
     Args and result: as of :func:`sampled_max_naive`.
     """
-    return _sampled_naive(q, k, q_sample, k_sample, block_m, block_n, torch.sum)
+    sees = _sees(q_sample, k_sample, causal)
+    return _sampled_naive(q, k, q_sample, k_sample, block_m, block_n, torch.sum, sees)
 
 
-def mean_naive(q: torch.Tensor, k: torch.Tensor, block_m: int, block_n: int) -> torch.Tensor:
+def mean_naive(
+    q: torch.Tensor, k: torch.Tensor, block_m: int, block_n: int, causal: Causal | None = None
+) -> torch.Tensor:
     """Softmax over key blocks of ``mean(q in i) . mean(k in j) / sqrt(D) + ln(tokens in j)``.
 
+    If causal, over those whose last key the last query of block i sees.
     Args and result: as of :func:`sampled_max_naive`.
     """
     q_mean = torch.stack([block.double().mean(2) for block in q.split(block_m, 2)], 2)
     k_mean = torch.stack([block.double().mean(2) for block in k.split(block_n, 2)], 2)
     tokens = torch.tensor([block.shape[2] for block in k.split(block_n, 2)], device=k.device)
-    return (q_mean @ k_mean.mT / q.shape[-1] ** 0.5 + tokens.double().log()).softmax(-1)
+    logits = q_mean @ _for_heads(k_mean, q).mT / q.shape[-1] ** 0.5 + tokens.double().log()
+    return _softmax(logits, _sees(_last_tokens(q, block_m), _last_tokens(k, block_n), causal))
 
 
 def _sampled_naive(
@@ -51,9 +72,10 @@ def _sampled_naive(
     block_m: int,
     block_n: int,
     reduce: Callable[..., torch.Tensor],
+    sees: torch.Tensor,
 ) -> torch.Tensor:
-    logits = q[:, :, q_sample].double() @ k[:, :, k_sample].double().mT / q.shape[-1] ** 0.5
-    weights = logits.softmax(-1)
+    logits = q[:, :, q_sample].double() @ _for_heads(k, q)[:, :, k_sample].double().mT / q.shape[-1] ** 0.5
+    weights = _softmax(logits, sees)
     rows = [
         torch.stack(
             [
@@ -65,16 +87,38 @@ def _sampled_naive(
         for i in range(-(-q.shape[2] // block_m))
     ]
     importance = torch.stack(rows, -2)
-    return importance / importance.sum(-1, keepdim=True)
+    return (importance / importance.sum(-1, keepdim=True)).nan_to_num()
 
 
-def sub_block_mass_naive(q: torch.Tensor, k: torch.Tensor, block_m: int, block_n: int, size: int = 8) -> torch.Tensor:
+def sub_block_mass_naive(
+    q: torch.Tensor, k: torch.Tensor, block_m: int, block_n: int, size: int = 8, causal: Causal | None = None
+) -> torch.Tensor:
     """The sum of ``softmax_b(mean(q in a) . mean(k in b) / sqrt(D))`` over runs a of block i and b of block j.
 
-    Each row is divided by its sum. Runs have ``size`` tokens; a ragged last one counts as a whole one.
+    Each row is divided by its sum. Runs have ``size`` tokens; a ragged last one counts as a whole one. If causal, a run
+    of keys counts for a run of queries whose last one sees its last key.
 
     Args and result: as of :func:`sampled_max_naive`.
     """
     q_mean, k_mean = (torch.stack([run.double().mean(2) for run in x.split(size, 2)], 2) for x in (q, k))
     q_runs, k_runs = (torch.arange(x.shape[2], device=x.device) for x in (q_mean, k_mean))
-    return _sampled_naive(q_mean, k_mean, q_runs, k_runs, block_m // size, block_n // size, torch.sum)
+    sees = _sees(_last_tokens(q, size), _last_tokens(k, size), causal)
+    return _sampled_naive(q_mean, k_mean, q_runs, k_runs, block_m // size, block_n // size, torch.sum, sees)
+
+
+def _for_heads(k: torch.Tensor, q: torch.Tensor) -> torch.Tensor:
+    return k.repeat_interleave(q.shape[1] // k.shape[1], 1)
+
+
+def _last_tokens(x: torch.Tensor, size: int) -> torch.Tensor:
+    return torch.tensor([run[-1] for run in torch.arange(x.shape[2]).split(size)], device=x.device)
+
+
+def _sees(queries: torch.Tensor, keys: torch.Tensor, causal: Causal | None) -> torch.Tensor:
+    """Which of some keys each of some queries sees, by their positions: bool ``[queries, keys]``."""
+    everything = torch.ones(len(queries), len(keys), dtype=torch.bool, device=queries.device)
+    return everything if causal is None else keys <= queries[:, None] + causal.offset
+
+
+def _softmax(logits: torch.Tensor, sees: torch.Tensor) -> torch.Tensor:
+    return logits.masked_fill(~sees, -torch.inf).softmax(-1).nan_to_num()

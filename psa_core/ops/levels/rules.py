@@ -7,8 +7,9 @@ import torch
 from ...settings.config import PSAConfig
 from ...settings.errors import ConfigError
 from ...settings.sinks import Sinks
+from ..causal import Causal, causal_levels, own_blocks
 from ..constant import constant
-from .bounds import Quotas, level_bounds
+from .bounds import Quotas, row_bounds
 from .sinks import sink_tables
 
 COMPOSITIONS = ("intersect", "finer wins")
@@ -24,6 +25,7 @@ def levels_from_importance(
     backend: str = "torch",
     quotas: Quotas | None = None,
     blocks: tuple[int, ...] | None = None,
+    causal: Causal | None = None,
 ) -> torch.Tensor:
     """The level map that runs: levels by importance, the static map, the cosine cap, sinks, and no row left empty.
 
@@ -38,6 +40,8 @@ def levels_from_importance(
         backend: ``"triton"`` (one launch) or ``"torch"``.
         quotas: each head's own, in place of the config's ``mask_ratios``, ``mask_mode`` and ``min_full_ratio``.
         blocks: which query blocks the rows are; None for all.
+        causal: own key blocks rank before all others and stay at level 1, those behind them are skipped, whatever else
+            is said; each row's shares are those of the blocks that it sees. Sinks are positions of keys.
 
     Returns:
         uint8 ``[B, H, q_blocks, k_blocks]`` in which every row keeps at least one block.
@@ -46,48 +50,62 @@ def levels_from_importance(
         from .triton import select_levels_triton
 
         return select_levels_triton(importance, config, cap, static_levels, static_rule, sinks, quotas, blocks)
-    levels = select_levels(importance, config, quotas)
+    levels = select_levels(importance, config, quotas, causal, blocks)
     if static_levels is not None:
         levels = compose(levels, static_levels, static_rule)
         importance = importance - 2.0 * (static_levels == 0)
     if cap is not None:
         levels = torch.minimum(levels, cap)
+    if causal is not None:
+        levels = full_resolution_sinks(levels, sinks, config.block_m, config.block_n, blocks, causal.offset)
+        return causal_levels(levels, causal, blocks)
     levels = full_resolution_sinks(levels, sinks, config.block_m, config.block_n, blocks)
     return repair_empty_rows(levels, importance)
 
 
-def select_levels(importance: torch.Tensor, config: PSAConfig, quotas: Quotas | None = None) -> torch.Tensor:
+def select_levels(
+    importance: torch.Tensor,
+    config: PSAConfig,
+    quotas: Quotas | None = None,
+    causal: Causal | None = None,
+    blocks: tuple[int, ...] | None = None,
+) -> torch.Tensor:
     """Choose a level for every block pair (arXiv 2512.04025, section 3.3).
 
     Args:
         importance: float ``[B, H, q_blocks, k_blocks]``, rows summing to 1.
         config: ``mask_ratios``, ``mask_mode`` and, for ``thresholdbound``, ``min_full_ratio``.
         quotas: each head's own, in place of these.
+        causal, blocks: as of :func:`levels_from_importance`.
 
     Returns:
-        uint8 of the same shape. Equal importances rank in the order of their blocks.
+        uint8 of the same shape. Equal importances rank in the order of their blocks. Under the causal mask the levels
+        of own blocks, and of those behind them, mean nothing yet.
     """
-    k_blocks = importance.shape[-1]
-    ranked = importance.sort(dim=-1, descending=True, stable=True)
-    levels, bounds, full_quota = level_bounds(config, k_blocks)
+    k_blocks, device = importance.shape[-1], importance.device
+    ranked = _own_first(importance, causal, blocks).sort(dim=-1, descending=True, stable=True).indices
+    rank = torch.arange(k_blocks, device=device)
+    levels, bounds, full_quota = row_bounds(config, k_blocks, device, causal, blocks)
     if quotas is None and config.mask_mode == "topk":
-        quotas = Quotas(levels, constant(bounds, torch.int32, importance.device).expand(1, 1, -1))
+        quotas = Quotas(levels, bounds[None, None])
     if quotas is not None:
-        by_rank = _by_rank(quotas, k_blocks).expand(importance.shape)
+        number = (quotas.bounds[..., None, :] <= rank[:, None]).sum(-1).expand(importance.shape)
+        by_rank = constant(quotas.levels, torch.uint8, device)[number]
     else:
-        mass = ranked.values.cumsum(-1)
+        mass = importance.gather(-1, ranked).cumsum(-1)
         before = torch.nn.functional.pad(mass[..., :-1], (1, 0))
-        edges = constant(bounds, before.dtype, before.device)
-        by_rank = constant(levels, torch.uint8, importance.device)[torch.bucketize(before, edges, right=True)]
-        by_rank[..., :full_quota] = 1
-    return torch.empty_like(by_rank, memory_format=torch.contiguous_format).scatter_(-1, ranked.indices, by_rank)
+        number = torch.bucketize(before, bounds[0].to(before.dtype), right=True)
+        by_rank = constant(levels, torch.uint8, device)[number].masked_fill_(rank < full_quota[:, None], 1)
+    return torch.empty_like(by_rank, memory_format=torch.contiguous_format).scatter_(-1, ranked, by_rank)
 
 
-def _by_rank(quotas: Quotas, k_blocks: int) -> torch.Tensor:
-    """The level of the block that has so many ranked before it: uint8 ``[B, H, 1, k_blocks]``."""
-    bounds = quotas.bounds[:, :, None, None]
-    rank = torch.arange(k_blocks, device=bounds.device)[:, None]
-    return constant(quotas.levels, torch.uint8, bounds.device)[(bounds <= rank).sum(-1)]
+def _own_first(importance: torch.Tensor, causal: Causal | None, blocks: tuple[int, ...] | None) -> torch.Tensor:
+    """Importances that put own key blocks before all others."""
+    if causal is None:
+        return importance
+    first, behind = own_blocks(causal, blocks, importance.device)
+    j = torch.arange(importance.shape[-1], device=importance.device)
+    return importance.masked_fill((j >= first) & (j < behind), 2.0)
 
 
 def compose(levels: torch.Tensor, other: torch.Tensor, rule: str = "intersect") -> torch.Tensor:
@@ -115,20 +133,27 @@ def compose(levels: torch.Tensor, other: torch.Tensor, rule: str = "intersect") 
 
 
 def full_resolution_sinks(
-    levels: torch.Tensor, sinks: Sinks, block_m: int, block_n: int, blocks: tuple[int, ...] | None = None
+    levels: torch.Tensor,
+    sinks: Sinks,
+    block_m: int,
+    block_n: int,
+    blocks: tuple[int, ...] | None = None,
+    offset: int = 0,
 ) -> torch.Tensor:
     """Put every key block that holds a token of a sink at level 1, and every query block whose rows are to be dense.
 
     Args:
         levels: uint8 ``[B, H, q_blocks, k_blocks]``, which it changes.
         blocks: which query blocks the rows are; None for all.
+        offset: where the first query stands among the tokens of the sinks.
 
     Returns:
         ``levels``.
     """
     if not sinks:
         return levels
-    rows, columns = sink_tables(sinks, block_m, block_n, blocks or levels.shape[2], levels.shape[3], levels.device)
+    q_blocks, k_blocks = blocks or levels.shape[2], levels.shape[3]
+    rows, columns = sink_tables(sinks, block_m, block_n, q_blocks, k_blocks, levels.device, offset)
     return levels.masked_fill_((rows[:, None] | columns).bool(), 1)
 
 
