@@ -20,12 +20,16 @@ class Layout(NamedTuple):
         sinks: tokens beside the video that every query sees at full resolution.
         others: tokens behind the video that are neither its own nor a sink's.
         trailing: frames at the end of the grid that are pictures beside the clip.
+        leading: the same at its start; None where the call has those of the run.
+        in_parts: whether the queries are a part of the video's, and the layer's next calls have the others.
     """
 
     grid: Grid | None
     sinks: Sinks = ()
     others: int = 0
     trailing: int = 0
+    leading: int | None = None
+    in_parts: bool = False
 
 
 def video_last(grid: Grid | None, tokens: int) -> Layout:

@@ -30,6 +30,7 @@ class Place:
             in the batch. They have the same latents, and they share recipes and level maps: guidance multiplies their
             difference, and with it whatever sparse attention does to the one and not to the other.
         others: tokens behind the video that are neither its own nor a sink's.
+        in_parts: whether queries are a part of the video's, which ``window`` tells from the others.
         causal: whether tokens see only those in front of them; queries are then the last of the keys.
         grid_optional: whether tokens may be cut into blocks in the order they have where the grid is unknown.
         window: which part of the clip it is, where a model sees it in parts; None for the whole.
@@ -49,6 +50,7 @@ class Place:
     window: Hashable = None
     others: int = 0
     grid_optional: bool = False
+    in_parts: bool = False
     causal: bool = False
 
     @property

@@ -48,6 +48,7 @@ class Request(NamedTuple):
         full_precision: whether nothing may be less exact than the model's own attention.
         gradients: whether autograd records the call.
         dtypes: of queries, keys and values.
+        part: whether queries are a part of the video's, and keys all that it looks at.
         prompts: how many tokens the prompts have that the model attends to in other calls.
         other: what it is, where that is not plain self-attention, in ComfyUI the video's; "" where nothing speaks for
             that.
@@ -65,6 +66,7 @@ class Request(NamedTuple):
     full_precision: bool = False
     gradients: bool = False
     dtypes: tuple[torch.dtype, ...] = ()
+    part: bool = False
     prompts: tuple[int, ...] = ()
     other: str = ""
 
@@ -148,7 +150,7 @@ OWN_SPARSE_ATTENTION = "sparse attention of the model's own"
 MASKED = "attention mask"
 
 CROSS_ATTENTION = "cross-attention"
-_CROSS = Reason(CROSS_ATTENTION, lambda call: call.q_tokens != call.k_tokens)
+_CROSS = Reason(CROSS_ATTENTION, lambda request: request.q_tokens != request.k_tokens and not request.part)
 # Of language models: a few tokens behind all that the cache holds.
 DECODING = "decoding"
 _MASK = Reason(MASKED, lambda request: request.mask is not None and masks_something(request.mask))
@@ -219,13 +221,19 @@ def _not_the_grid(call: Call) -> str:
 
 
 def _needs_grid(call: Call) -> bool:
-    """Whether all that the settings say is a mask, of which nothing is known without the grid."""
+    """Whether all that the settings say is a mask, of which nothing is known without the grid.
+
+    A mask that is one rule of several is left out where there is no grid at all, not where the grid is in parts.
+    """
     radial = call.config.radial
-    return call.place.grid is None and radial is not None and radial.decides_alone
+    return call.place.grid is None and radial is not None and (radial.decides_alone or call.place.in_parts)
 
 
 RUN = (
-    Reason(CROSS_ATTENTION, lambda call: call.q_tokens != call.k_tokens and not call.place.causal),
+    Reason(
+        CROSS_ATTENTION,
+        lambda call: call.q_tokens != call.k_tokens and not (call.place.causal or call.place.in_parts),
+    ),
     Reason("the preset is dense", lambda call: call.config.type == "dense", expected=True),
     Reason("video grid unknown", lambda call: call.place.grid is None and not call.place.grid_optional),
     Reason("a mask, and the video's grid is unknown", _needs_grid),

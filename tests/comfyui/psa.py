@@ -125,14 +125,15 @@ def psa(
     return patch
 
 
-def by_name(model: str, preset: str, min_tokens: int = 1, **numbers: Any) -> Patch:
+def by_name(model: str, preset: str, min_tokens: int = 1, unknown_models: str | None = None, **numbers: Any) -> Patch:
     """PSA Attention Patch behind a Preset Loader with a preset's name and no numbers but these."""
+    given: Widgets = {"enabled": True, "backend": "torch", "min_tokens": min_tokens}
+    if unknown_models is not None:
+        given["unknown_models"] = unknown_models
 
     def patch(graph: Graph, link: Link) -> Link:
         loader = graph.add("PSAPresetLoader", model=model, preset=preset, **numbers)
-        return graph.add(
-            "PSAAttentionPatch", model=link, preset=loader, enabled=True, backend="torch", min_tokens=min_tokens
-        )
+        return graph.add("PSAAttentionPatch", model=link, preset=loader, **given)
 
     return patch
 

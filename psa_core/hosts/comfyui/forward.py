@@ -52,7 +52,7 @@ class Forward:
         previous: the override that would have run without the pack, or None for the model's own attention.
         options: ComfyUI's ``transformer_options`` of this forward.
         calls: the video's self-attention calls so far, which number the layers of models that do not.
-        calls_by_layer: the same by layer, of which VACE's blocks and the model's own share one.
+        calls_by_layer: the same by layer, of which VACE's blocks and the model's own share one, and by their queries.
         reached: whether there was an attention call at all.
     """
 
@@ -68,7 +68,7 @@ class Forward:
     previous: Override | None
     options: dict[str, Any] = field(default_factory=dict)
     calls: int = 0
-    calls_by_layer: Counter[int] = field(default_factory=Counter)
+    calls_by_layer: Counter[tuple[int, int]] = field(default_factory=Counter)
     reached: bool = False
 
     def attend(self, func: Override, args: tuple[Any, ...], kwargs: dict[str, Any]) -> torch.Tensor:
@@ -83,9 +83,9 @@ class Forward:
         other = self.model.other(self.inputs, call.request, layout, call.options)
         is_self = call.request.q_tokens == call.request.k_tokens
         # Layers are numbered by the video's own calls alone, whatever else there is in a block.
-        is_video = is_self and not other
+        is_video = (is_self or layout.in_parts) and not other
         place = self._place(call, layout, self.model, is_video)
-        request = call.request._replace(prompts=self.model.prompts(self.inputs), other=other)
+        request = call.request._replace(prompts=self.model.prompts(self.inputs), other=other, part=layout.in_parts)
         other_kind = first_reason(COMFYUI, request)
         reason = other_kind or self.run.dense_reason(call.q, call.k, place)
         if reason is not None:
@@ -122,15 +122,20 @@ class Forward:
 
     def _place(self, call: _Call, layout: Layout, model: VideoModel, is_video: bool) -> Place:
         layer = model.layer(self.calls, call.options)
-        nth = self.calls_by_layer[layer]
+        kind = layer, call.request.q_tokens
+        nth = self.calls_by_layer[kind]
         if is_video:
             self.calls += 1
-            self.calls_by_layer[layer] += 1
-        references = None if self.leading is None else (self.leading, layout.trailing)
+            self.calls_by_layer[kind] += 1
+        leading = self.leading if layout.leading is None else layout.leading
+        references = None if leading is None else (leading, layout.trailing)
+        # Parts are windows: they share recipes, and each has a level map of its own.
+        condition, window = ("part", (self._window, nth)) if layout.in_parts else (nth, self._window)
         return Place(
             self.step, layer, layout.grid, layout.sinks, self.steps, model.frames_per_token, self.in_window,
-            references, condition=(self.prompts.condition, nth), conditions=self.prompts.conditions,
-            window=self._window, others=layout.others, grid_optional=model.grid_optional,
+            references, condition=(self.prompts.condition, condition), conditions=self.prompts.conditions,
+            window=window, others=layout.others, grid_optional=model.grid_optional or layout.in_parts,
+            in_parts=layout.in_parts,
         )  # fmt: skip
 
     @cached_property

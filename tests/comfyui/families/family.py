@@ -92,6 +92,7 @@ class Case:
         others: tokens behind it that are none.
         sparse: calls that run sparse.
         dense: calls that do not, by reason.
+        parts: of calls that have a part of the grid each, their keys that are a sink's, and those that are not.
     """
 
     family: Family
@@ -100,10 +101,13 @@ class Case:
     dense: dict[str, int] = field(default_factory=dict)
     sinks: Sinks = ()
     others: int = 0
+    parts: tuple[tuple[int, int], ...] = ()
 
     @property
     def density(self) -> float:
         """At level 8 but for sinks."""
+        if self.parts:
+            return sum((sink + rest / 8) / (sink + rest) for sink, rest in self.parts) / len(self.parts)
         tokens = math.prod(self.grid) + sink_tokens(read_sinks(self.sinks)) + self.others
         levels = torch.full((1, 1, math.ceil(tokens / 128), math.ceil(tokens / 32)), 8, dtype=torch.uint8)
         return float(density(full_resolution_sinks(levels, read_sinks(self.sinks), 128, 32)))

@@ -17,6 +17,7 @@ CAMERA = Model("WAN22_Camera", {**_WAN, "model_type": "camera_2.2"})
 HUMO = Model("WAN21_HuMo", {**_WAN, "model_type": "humo"})
 S2V = Model("WAN22_S2V", {**_WAN, "model_type": "s2v", "audio_inject_layers": [0]})
 WAN_ANIMATE = Model("WAN22_Animate", {**_WAN, "model_type": "animate", "in_dim": 36})
+WAN_ANIMATE_2 = Model("WAN_Animate2", {**_WAN, "model_type": "animate2", "in_dim": 36})
 SCAIL = Model("WAN21_SCAIL", {**_WAN, "model_type": "scail", "in_dim": 20})
 ONE = [1, 16, 1, 16, 24]
 
@@ -42,6 +43,14 @@ CASES = {
         ),
         # Text, and the image that CLIP sees.
         (5, 7, 11), dense={CROSS: 4},
+    ),
+    "Wan, Animate 2": Case(
+        Family(
+            WAN_ANIMATE_2, ((2, 16, 5, 15, 23),),
+            entries={"pose_video_latent": [1, 16, 4, 15, 23], "concat_latent_image": [1, 16, 5, 15, 23]},
+        ),
+        # The pose's own call and one a frame, and what is cross-attention of the clip is of the pose too.
+        (5, 8, 12), sparse=2 * (1 + 5), dense={CROSS: 2 * 4}, parts=((0, V - F), (0, V), *[(F, V)] * 4),
     ),
     "Wan, HuMo": wan(HUMO, reference_latents=[ONE], sinks=((V, V + F, True),)),
     "Wan, S2V": wan(S2V, reference_latents=[ONE], reference_motion=[1, 16, 19, 16, 24], others=F + 136),

@@ -12,7 +12,7 @@ import torch
 
 from ..client import PromptResult
 from ..conftest import ComfyUI
-from ..graphs import Graph, Link, Patch, Settings, single_pass, two_segments
+from ..graphs import Graph, Link, Patch, Settings, single_pass, two_segments, with_reference
 from ..psa import by_name, chain, line, lines, relative_error
 from .test_composition import context_windows
 
@@ -171,6 +171,28 @@ def test_a_kept_map_serves_no_other_call_of_its_step(
         return comfyui.client.sample(single_pass(host, settings, chain(*patches)))
 
     assert torch.equal(sample("one_step_kept"), sample("one_step"))
+
+
+def test_frames_of_animate_2_share_recipes_and_have_maps_of_their_own(comfyui: ComfyUI) -> None:
+    def animated(name: str = "", cache: bool = False) -> Graph:
+        patches: list[Patch] = [by_name(MODEL, name, unknown_models="video")] if name else []
+        if cache:
+            patches.append(
+                lambda graph, model: graph.add("WanAnimate2Cache", model=model, device="cpu", dtype="default")
+            )
+        graph = single_pass("wan_animate2", replace(TWO_STEPS, cfg=1.0), chain(*patches))
+        return with_reference(graph, "pose_video_latent", (4, 16, 24))
+
+    result, report = reported(comfyui, animated("full"))
+    assert report["density"] == 1
+    # For the pose video's own call and for a frame's.
+    assert choosing(report) == {"0": 2 * HEADS, "1": 2 * HEADS}
+    assert relative_error(comfyui.client.latent(result), comfyui.client.sample(animated())) < 1e-4
+
+    assert torch.equal(comfyui.client.sample(animated("one_step_kept")), comfyui.client.sample(animated("one_step")))
+    # From the cache, the pose's own calls are left out after the first step.
+    kept = comfyui.client.sample(animated("fixed_kept"))
+    assert relative_error(comfyui.client.sample(animated("fixed_kept", cache=True)), kept) < 1e-4
 
 
 @pytest.mark.parametrize("name", ["density", "density_kept"])

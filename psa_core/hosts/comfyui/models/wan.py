@@ -4,7 +4,9 @@
 |---|---|---|
 | text, image and first-last-frame to video, Fun, ATI, 5B, Camera, WanDancer | video | |
 | VACE | video, its references the first frames | |
-| Animate, Animate 2 | video, its reference the first frame | the pose has calls of its own |
+| Animate, Animate 2 | video, its reference the first frame | |
+| Animate 2, with a pose video | a frame of the video's queries, all of its keys and a frame of the pose's | a sink |
+| the same, the pose's own | pose video | |
 | Phantom | video, subjects | a sink |
 | Fun with a reference | reference, video | a sink |
 | S2V | video, reference, motion | a sink, or ordinary tokens if they are many |
@@ -21,7 +23,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from ....settings.sinks import text_in_front
+from ....settings.sinks import Sink, text_in_front
 from ....settings.sizes import Grid
 from ...layout import Layout, video_first
 from ...reasons import Request
@@ -62,6 +64,8 @@ class Wan(VideoModel):
         if self.as_before or grid is None:
             return Layout(grid, trailing=subjects)
         frames, height, width = grid
+        if self.variant == "animate2" and _is_pose(request, grid):
+            return _with_pose(request, grid)
         front = 0
         reference = inputs.conditions.get("reference_latent")
         if reference is not None and self.variant in ("scail", "scail2"):
@@ -74,7 +78,7 @@ class Wan(VideoModel):
 
     def other(self, inputs: Inputs, request: Request, layout: Layout, options: Mapping[str, Any]) -> str:
         is_pose = self.variant == "animate2" and layout.grid is not None and _is_pose(request, layout.grid)
-        return "attention with the pose video" if is_pose else ""
+        return "attention with the pose video" if self.as_before and is_pose else ""
 
 
 _SMALL = "Wan2.1_1.3b"
@@ -103,3 +107,13 @@ def _is_pose(request: Request, grid: Grid) -> bool:
     frame, clip = grid[1] * grid[2], math.prod(grid)
     branch = request.q_tokens == request.k_tokens == clip - frame
     return branch or (request.q_tokens == frame and request.k_tokens in (clip, clip + frame) and grid[0] > 1)
+
+
+def _with_pose(request: Request, grid: Grid) -> Layout:
+    """Where the tokens of such a call lie: in the grid of the pose video, or frame by frame without one."""
+    frames, height, width = grid
+    if request.q_tokens == request.k_tokens:
+        return Layout((frames - 1, height, width), leading=0)
+    clip = math.prod(grid)
+    pose = (Sink(clip, request.k_tokens, dense_rows=False),) if request.k_tokens > clip else ()
+    return Layout(None, pose, in_parts=True)
