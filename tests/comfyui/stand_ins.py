@@ -24,7 +24,7 @@ from .cogvideox_variants import VARIANTS
 from .families.hunyuan_video import HUNYUAN_VIDEO_15
 from .families.ltx import LTX_2
 from .families.minimax_h3 import MINIMAX_H3
-from .families.wan import WAN_ANIMATE
+from .families.wan import WAN_ANIMATE, WAN_ANIMATE_2
 from .graphs import Graph, Link
 from .tiny_models import HOSTS, Host
 
@@ -38,11 +38,13 @@ _MINIMAX_H3 = Host("minimax_h3", write=Path.touch, latent=(5, 16, 24))
 _HUNYUAN_VIDEO_15 = Host("hunyuan_video_15", write=Path.touch, channels=32, latent=(5, 8, 12))
 _LTX = Host("ltxav", write=Path.touch, channels=128, latent=(5, 8, 12))
 _WAN_ANIMATE = Host("wan_animate", write=Path.touch, latent=(5, 16, 24))
+_WAN_ANIMATE_2 = Host("wan_animate2", write=Path.touch, latent=(5, 16, 24))
 _FROM_CONFIG = {
     _MINIMAX_H3: MINIMAX_H3,
     _HUNYUAN_VIDEO_15: HUNYUAN_VIDEO_15,
     _LTX: LTX_2,
     _WAN_ANIMATE: WAN_ANIMATE,
+    _WAN_ANIMATE_2: WAN_ANIMATE_2,
 }
 _H3_STREAMS = [[1, 24, 5, 16, 24], [1, 32, 2, 20]]
 _LTX_SOUND = [[1, 8, 10, 16]]
@@ -60,6 +62,7 @@ MODELS: dict[ModelFile, Host] = {
     files.WAN22_I2V[0]: HOSTS["wan22_i2v"],
     files.WAN22_I2V[1]: HOSTS["wan22_i2v_low_noise"],
     files.WAN22_ANIMATE: _WAN_ANIMATE,
+    files.WAN_ANIMATE2: _WAN_ANIMATE_2,
     files.MINIMAX_H3: _MINIMAX_H3,
     files.HUNYUAN_VIDEO_15: _HUNYUAN_VIDEO_15,
     files.LTX23: _LTX,
@@ -80,7 +83,7 @@ _REMOVED = {
     *("LatentCut", "VAEDecode", "VAEDecodeAudio", "CreateVideo", "SaveVideo", "PSACompare", "TrimVideoLatent"),
     *("LTXAVTextEncoderLoader", "LTXVAudioVAELoader", "LatentUpscaleModelLoader", "LTXVPreprocess"),
     *("VAEDecodeTiled", "LTXVAudioVAEDecode", "LoadVideo", "GetVideoComponents", "SDPoseKeypointExtractor"),
-    *("SDPoseDrawKeypoints", "SDPoseFaceBBoxes", "CropByBBoxes"),
+    *("SDPoseDrawKeypoints", "SDPoseFaceBBoxes", "CropByBBoxes", "ImageFromBatch"),
 }
 _nonces = itertools.count()
 _LOADERS = ("UNETLoader", "PSACogVideoXLoader", "CheckpointLoaderSimple")
@@ -88,7 +91,7 @@ _LOADERS = ("UNETLoader", "PSACogVideoXLoader", "CheckpointLoaderSimple")
 _PASSED = {"LTXVImgToVideoInplace": "latent", "LTXVLatentUpsampler": "samples"}
 # Two more than the longest warm-up.
 _MOST_STEPS = 17
-SAMPLERS = ("KSampler", "KSamplerAdvanced", "SamplerCustomAdvanced")
+SAMPLERS = ("KSampler", "KSamplerAdvanced", "SamplerCustom", "SamplerCustomAdvanced")
 
 
 def write_stand_ins(wanted: Iterable[ModelFile], base_directory: Path) -> None:
@@ -136,8 +139,12 @@ def cut_down(graph: dict[str, Any]) -> Graph:
             small[key] = _node("PSATestText", tokens=host.text_tokens, dim=TEXT_DIM, seed=_number(key))
         elif kind in ("EmptyHunyuanLatentVideo", "EmptyHunyuanVideo15Latent", "Wan22ImageToVideoLatent"):
             small[key] = _node("PSATestLatent", **latent)
-        elif kind in ("WanImageToVideo", "WanAnimateToVideo"):
+        elif kind in ("WanImageToVideo", "WanAnimateToVideo", "WanAnimate2ToVideo"):
             pair = {name: inputs[name] for name in ("positive", "negative")}
+            if kind == "WanAnimate2ToVideo":
+                # All frames but that of the reference.
+                pose = {"entry": "pose_video_latent", "seed": 5, **size, "frames": frames - 1}
+                pair = {name: _append(small, "PSATestReference", conditioning=x, **pose) for name, x in pair.items()}
             small[key] = _node("PSATestImage", clip_vision=host.clip_vision, seed=3, **pair, **size)
             _redirect(small, [key, 2], _append(small, "PSATestLatent", **latent))
         elif kind == "InstructPixToPixConditioning":

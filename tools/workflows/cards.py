@@ -38,6 +38,7 @@ CARDS = {
     "wan22_i2v_a14b": Card(("Wan 2.2", "A14B", "image"), _WAN22),
     "wan22_i2v_a14b_4steps": Card(("Wan 2.2 A14B", "image", "4 steps"), _WAN22),
     "wan22_animate_14b": Card(("Wan 2.2", "Animate 14B", "motion"), _WAN22),
+    "wan_animate2_14b": Card(("Wan", "Animate 2", "motion"), _WAN22),
     "ltx23_t2v": Card(("LTX", "2.3", "text, sound"), _LTX),
     "ltx23_i2v": Card(("LTX", "2.3", "image, sound"), _LTX),
     "ltx25_t2v": Card(("LTX-2.5", "text", "sound"), _LTX),

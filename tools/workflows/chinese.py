@@ -30,14 +30,20 @@ CHINESE: dict[str, str] = {
     "tokens), 6 steps with a LoRA. Pose and face are taken from the video by SDPose.": (
         "参考图像中的角色按驱动视频里的人物动作；832 x 480，77 帧（32,760 个 token），用 LoRA 采样 6 步。姿态和面部由 SDPose 从视频中提取。"
     ),
-    "A driving video to try: [street_dance_drive.mp4](https://raw.githubusercontent.com/Comfy-Org/"
-    "workflow_templates/refs/heads/main/input/street_dance_drive.mp4), into `ComfyUI/input`.": (
+    "A driving video to try: [street_dance_drive.mp4](https://raw.githubusercontent.com/Comfy-Org/workflow_templates/"
+    "refs/heads/main/input/street_dance_drive.mp4), into `ComfyUI/input`.": (
         "可以试用的驱动视频：[street_dance_drive.mp4](https://raw.githubusercontent.com/Comfy-Org/"
         "workflow_templates/refs/heads/main/input/street_dance_drive.mp4)，放入 `ComfyUI/input`。"
     ),
-    "Wan Animate 2 looks at its pose video in calls that stay dense: with it little is gained.": (
-        "Wan Animate 2 在保持稠密的调用中查看姿态视频：用它几乎得不到加速。"
+    "Wan Animate 2, motion to a character": "Wan Animate 2，把动作迁移到角色",
+    "The character of the reference image moves as the person in the driving video, which is used as it is; 480 x "
+    "832, 81 frames, 6 steps with a LoRA. Each frame sees its frame of the driving video exactly.": (
+        "参考图像中的角色按驱动视频里的人物动作，驱动视频无需预处理；480 x 832，81 帧，用 LoRA 采样 6 步。每一帧都精确地看到驱动视频中对应的帧。"
     ),
+    "`prompt` says what character and background look like, `motion` what happens in the driving video.": (
+        "`prompt` 写角色和背景的样子，`motion` 写驱动视频中的动作。"
+    ),
+    "Out of memory: `device` of Wan Animate 2 Cache at `cpu`.": "显存不足：把 Wan Animate 2 Cache 的 `device` 设为 `cpu`。",
     "LTX-2.3, text to video with sound": "LTX-2.3，文生有声视频",
     "LTX-2.3, image to video with sound": "LTX-2.3，图生有声视频",
     "LTX-2.5, text to video with sound": "LTX-2.5，文生有声视频",

@@ -76,9 +76,14 @@ WAN22_I2V_4STEPS = (
     _wan22("loras", "wan2.2_i2v_lightx2v_4steps_lora_v1_low_noise.safetensors"),
 )
 WAN22_ANIMATE = _wan22("diffusion_models", "wan2.2_animate_14B_bf16.safetensors")
-WAN_I2V_DISTILLED = ModelFile(
-    "Comfy-Org/Wan-Animate-2", "loras/lightx2v_I2V_14B_480p_cfg_step_distill_rank64_bf16.safetensors", "loras"
-)
+
+
+def _wan_animate2(folder: str, name: str) -> ModelFile:
+    return ModelFile("Comfy-Org/Wan-Animate-2", f"{folder}/{name}", folder)
+
+
+WAN_ANIMATE2 = _wan_animate2("diffusion_models", "wan_animate_2_int8_convrot.safetensors")
+WAN_I2V_DISTILLED = _wan_animate2("loras", "lightx2v_I2V_14B_480p_cfg_step_distill_rank64_bf16.safetensors")
 SDPOSE = ModelFile("Comfy-Org/SDPose", "checkpoints/sdpose_wholebody_fp16.safetensors", "checkpoints")
 
 

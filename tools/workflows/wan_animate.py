@@ -1,9 +1,9 @@
-"""Wan 2.2 Animate: the character of a picture moves as a person in a video does."""
+"""Wan 2.2 Animate and Wan Animate 2: the character of a picture moves as a person in a video does."""
 
 from __future__ import annotations
 
 from .canvas import Canvas, Output, Workflow
-from .model_files import CLIP_VISION, SDPOSE, UMT5, WAN21_VAE, WAN22_ANIMATE, WAN_I2V_DISTILLED
+from .model_files import CLIP_VISION, SDPOSE, UMT5, WAN21_VAE, WAN22_ANIMATE, WAN_ANIMATE2, WAN_I2V_DISTILLED
 from .parts import (
     BASELINE,
     DIAL,
@@ -20,27 +20,31 @@ from .parts import (
 )
 from .wan_negative import WAN_NEGATIVE
 
-FPS, SHIFT = 16, 8.0
+FPS, SHIFT, SHIFT_2 = 16, 8.0, 5.0
 SIZE = {"width": 832, "height": 480, "length": 77}
+SIZE_2 = {"width": 480, "height": 832, "length": 81}
+STEPS = 6
 # Of the stock templates, which download it.
 DRIVING_VIDEO = "street_dance_drive.mp4"
 FACE = 512
+VIDEO_TO_TRY = (
+    "A driving video to try: [street_dance_drive.mp4](https://raw.githubusercontent.com/Comfy-Org/workflow_templates/"
+    "refs/heads/main/input/street_dance_drive.mp4), into `ComfyUI/input`."
+)
 PROMPT = "A person dances in a street, the camera stands still."
+# Each of the two is told what the other shows.
+LOOKS = "Character: as in the reference image. Background: a quiet street between brick houses, soft daylight."
+MOTION = "A person dancing."
 
 
 def _animate(canvas: Canvas) -> None:
     canvas.group("Model")
     model = load_unet(canvas, WAN22_ANIMATE, SHIFT, WAN_I2V_DISTILLED)
     (patched,) = psa(canvas, model)
-    canvas.group("Character and motion")
-    image = start_image(canvas, "Reference image")
-    driving = canvas.add("LoadVideo", "Driving video", size=VIDEO_SIZE, file=DRIVING_VIDEO)
-    canvas.group("Video")
+    image, driving = _character_and_motion(canvas)
     with canvas.within("Motion to a character (Wan 2.2 Animate)"):
         canvas.group("Encoders")
-        clip = canvas.add("CLIPLoader", clip_name=UMT5, type="wan", device="default")
-        clip_vision = canvas.add("CLIPVisionLoader", clip_name=CLIP_VISION)
-        vae = canvas.add("VAELoader", vae_name=WAN21_VAE)
+        clip, clip_vision, vae = _encoders(canvas)
         pose, face = _pose_and_face(canvas, driving)
         positive, negative = prompts(canvas, clip, PROMPT, WAN_NEGATIVE)
         seen = canvas.add("CLIPVisionEncode", clip_vision=clip_vision, image=image, crop="none")
@@ -60,16 +64,98 @@ def _animate(canvas: Canvas) -> None:
         )
         canvas.group("Sample and decode")
         conditioning = conditioned, Output(conditioned.node, 1)
-        samples = sample(canvas, patched, conditioning, Output(conditioned.node, 2), steps=6, cfg=1.0, sampler="euler")
-        # The reference is the first latent frame.
-        trimmed = canvas.add("TrimVideoLatent", samples=samples, trim_amount=Output(conditioned.node, 3))
-        _, video = decoded(canvas, trimmed, vae, FPS)
+        latent = Output(conditioned.node, 2)
+        samples = sample(canvas, patched, conditioning, latent, steps=STEPS, cfg=1.0, sampler="euler")
+        video = _without_reference(canvas, samples, conditioned, vae)
         canvas.promote(positive, text="prompt")
         promote_size(canvas, conditioned)
         canvas.promote(samples, seed="seed", steps="steps")
     canvas.group("Save")
     save(canvas, video, "psa_wan22_animate")
     report(canvas, samples, patched)
+
+
+def _animate2(canvas: Canvas) -> None:
+    canvas.group("Model")
+    unet = load_unet(canvas, WAN_ANIMATE2, lora=WAN_I2V_DISTILLED)
+    # What it computes of the driving video is the same in every step.
+    cached = canvas.add("WanAnimate2Cache", model=unet, device="gpu", dtype="int8")
+    (patched,) = psa(canvas, canvas.add("ModelSamplingSD3", model=cached, shift=SHIFT_2))
+    image, driving = _character_and_motion(canvas)
+    with canvas.within("Motion to a character (Wan Animate 2)"):
+        canvas.group("Encoders")
+        clip, clip_vision, vae = _encoders(canvas)
+        frames = canvas.add("GetVideoComponents", video=driving)
+        first = canvas.add("ImageFromBatch", image=frames, batch_index=0, length=1)
+        seen, seen_pose = (
+            canvas.add("CLIPVisionEncode", clip_vision=clip_vision, image=each, crop="none") for each in (image, first)
+        )
+        positive, negative = prompts(canvas, clip, LOOKS, WAN_NEGATIVE)
+        motion = canvas.add("CLIPTextEncode", "Prompt of the motion", size=(380, 120), clip=clip, text=MOTION)
+        conditioned = canvas.add(
+            "WanAnimate2ToVideo",
+            positive=positive,
+            negative=negative,
+            vae=vae,
+            reference_image=image,
+            pose_video=frames,
+            clip_vision_output=seen,
+            positive_pose=motion,
+            clip_vision_output_pose=seen_pose,
+            batch_size=1,
+            video_frame_offset=0,
+            pose_strength=1.0,
+            pose_start_percent=0.0,
+            pose_end_percent=1.0,
+            reference_image_strength=1.0,
+            **SIZE_2,
+        )
+        canvas.group("Sample and decode")
+        sigmas = canvas.add("BasicScheduler", model=patched, scheduler="simple", steps=STEPS, denoise=1.0)
+        samples = canvas.sampler(
+            "SamplerCustom",
+            model=patched,
+            positive=conditioned,
+            negative=Output(conditioned.node, 1),
+            sampler=canvas.add("KSamplerSelect", sampler_name="lcm"),
+            sigmas=sigmas,
+            latent_image=Output(conditioned.node, 2),
+            add_noise=True,
+            noise_seed=0,
+            cfg=1.0,
+        )
+        video = _without_reference(canvas, samples, conditioned, vae)
+        canvas.promote(positive, text="prompt")
+        canvas.promote(motion, text="motion")
+        promote_size(canvas, conditioned)
+        canvas.promote(samples, noise_seed="seed")
+        canvas.promote(sigmas, steps="steps")
+        canvas.promote(conditioned, pose_strength="pose_strength", reference_image_strength="reference_strength")
+    canvas.group("Save")
+    save(canvas, video, "psa_wan_animate2")
+    report(canvas, samples, patched)
+
+
+def _character_and_motion(canvas: Canvas) -> tuple[Output, Output]:
+    """An image and a video, in front of the subgraph that takes them."""
+    canvas.group("Character and motion")
+    image = start_image(canvas, "Reference image")
+    driving = canvas.add("LoadVideo", "Driving video", size=VIDEO_SIZE, file=DRIVING_VIDEO)
+    canvas.group("Video")
+    return image, driving
+
+
+def _encoders(canvas: Canvas) -> tuple[Output, Output, Output]:
+    """Of text, of what is seen, and of pixels."""
+    clip = canvas.add("CLIPLoader", clip_name=UMT5, type="wan", device="default")
+    clip_vision = canvas.add("CLIPVisionLoader", clip_name=CLIP_VISION)
+    return clip, clip_vision, canvas.add("VAELoader", vae_name=WAN21_VAE)
+
+
+def _without_reference(canvas: Canvas, samples: Output, conditioned: Output, vae: Output) -> Output:
+    """The video of samples whose first latent frame is the reference."""
+    trimmed = canvas.add("TrimVideoLatent", samples=samples, trim_amount=Output(conditioned.node, 3))
+    return decoded(canvas, trimmed, vae, FPS)[1]
 
 
 def _pose_and_face(canvas: Canvas, driving: Output) -> tuple[Output, Output]:
@@ -115,10 +201,22 @@ WAN_ANIMATE = (
         (
             BASELINE,
             DIAL,
-            "A driving video to try: [street_dance_drive.mp4](https://raw.githubusercontent.com/Comfy-Org/"
-            "workflow_templates/refs/heads/main/input/street_dance_drive.mp4), into `ComfyUI/input`.",
-            "Wan Animate 2 looks at its pose video in calls that stay dense: with it little is gained.",
+            VIDEO_TO_TRY,
         ),
         _animate,
+    ),
+    Workflow(
+        "wan_animate2_14b",
+        "Wan Animate 2, motion to a character",
+        "The character of the reference image moves as the person in the driving video, which is used as it is; 480 x "
+        "832, 81 frames, 6 steps with a LoRA. Each frame sees its frame of the driving video exactly.",
+        (
+            BASELINE,
+            DIAL,
+            VIDEO_TO_TRY,
+            "`prompt` says what character and background look like, `motion` what happens in the driving video.",
+            "Out of memory: `device` of Wan Animate 2 Cache at `cpu`.",
+        ),
+        _animate2,
     ),
 )
