@@ -84,7 +84,8 @@ def _targets(parsed: argparse.Namespace) -> None:
     from psa_core.apps.bench.measure import run_jobs, save_rows
 
     from .op.stages import stage_rows
-    from .targets import TARGETS, target_jobs, target_table
+    from .target import target_table
+    from .targets import TARGETS, target_jobs
 
     rows = stage_rows(run_jobs(target_jobs(), parsed.quick))
     results, file = save_rows(rows, parsed.output, "targets", quick=parsed.quick)
@@ -95,7 +96,8 @@ def _models(parsed: argparse.Namespace) -> None:
     from psa_core.apps.bench.timing import QUICK
 
     from .models import MODEL_EFFORT, model_rows
-    from .targets import MODEL_TARGETS, target_table
+    from .target import target_table
+    from .targets import MODEL_TARGETS
 
     rows = model_rows(parsed.cases, QUICK if parsed.quick else MODEL_EFFORT)
     _keep(rows, parsed, "model", more=f"\n\n{target_table(rows, MODEL_TARGETS)}")
@@ -133,7 +135,7 @@ def _pixels(parsed: argparse.Namespace) -> None:
     from .pixels.cases import QUICK_STUDIES, STUDIES, studies_named
     from .pixels.measure import run_pixels
     from .pixels.results import TARGETS, pixel_table
-    from .targets import target_table
+    from .target import target_table
 
     if parsed.cases:
         rows, file = run_pixels(studies_named(parsed.cases), parsed.output, "some")

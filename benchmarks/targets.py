@@ -1,10 +1,8 @@
-"""Targets, the jobs that measure them, and whether a run met them."""
+"""Targets of a run of the benchmark, and the jobs that measure them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Sequence
 
 from psa_core.apps.bench.cases import COGVIDEOX, COGVIDEOX_1_5, DENSITY, WAN_14B, WAN_720P, Case
 from psa_core.apps.bench.jobs import Job
@@ -12,54 +10,21 @@ from psa_core.apps.bench.ours import BLOCK_NS, IMPORTANCE, SETTINGS, Setting
 from psa_core.apps.bench.results import PSA, WHOLE_OP, Row
 from psa_core.settings.config import PSAConfig
 
-from .op.cases import FIRST_CALL_PART, LENGTH_PART, MODEL_PART, STAGES_PART, length_cases
+from .op.cases import (
+    FIRST_CALL_PART,
+    LENGTH_PART,
+    MEMORY_PART,
+    MODEL_PART,
+    PRECISION_CASES,
+    PRECISION_PART,
+    STAGES_PART,
+    WAN_14B_720P,
+    length_cases,
+)
 from .op.parts import LATER_CALL, SECOND_CALL, benchmark_jobs
 from .op.stages import KERNEL, LEVEL_1_SUFFIX
-
-
-@dataclass(frozen=True)
-class Target:
-    """A figure that a run should reach.
-
-    Attributes:
-        name: the figure in words.
-        part: of the benchmark that measures it.
-        figure: takes the run's rows; None when they do not tell.
-        bound: what to reach, in ``unit``.
-        at_least: whether the bound is a lower one.
-    """
-
-    name: str
-    part: str
-    figure: Callable[[Sequence[Any]], float | None]
-    bound: float
-    unit: str = "x"
-    at_least: bool = True
-
-    def line(self, rows: Sequence[Any]) -> tuple[str, str, str, str]:
-        """Name, target, measured, and met, missed or not measured."""
-        value = self.figure(rows)
-        target = f"{'>=' if self.at_least else '<='} {self.bound:.2f}{self.unit}"
-        if value is None:
-            return self.name, target, "", "not measured"
-        met = value >= self.bound if self.at_least else value <= self.bound
-        return self.name, target, f"{value:.2f}{self.unit}", "met" if met else "missed"
-
-
-def find(rows: Iterable[Row], **fields: object) -> Row | None:
-    """The first row of ours with these fields."""
-    return next((row for row in rows if row.attention == PSA and _fits(row, fields)), None)
-
-
-def target_table(rows: Sequence[Any], targets: Sequence[Target]) -> str:
-    """One line a target."""
-    lines = [("target of", "target", "measured", ""), *(target.line(rows) for target in targets)]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return "\n".join("  ".join(cell.ljust(w) for cell, w in zip(x, widths, strict=True)).rstrip() for x in lines)
-
-
-def _fits(row: Row, fields: dict[str, object]) -> bool:
-    return all(getattr(row, name) == value for name, value in fields.items())
+from .precision_targets import MEMORY_TARGETS, PRECISION_TARGETS
+from .target import Target, find, fits
 
 
 def _setting(case: Case, importance: str, block_n: int, tail: bool = False) -> dict[str, object]:
@@ -122,7 +87,7 @@ def _short_clips(heads: int, head_dim: int, importance: str, density: float) -> 
 
     def figure(rows: Sequence[Row]) -> float | None:
         fields = {"part": LENGTH_PART, "heads": heads, "head_dim": head_dim, "importance": importance}
-        found = [row for row in rows if _fits(row, {**fields, "attention": PSA, "density": density})]
+        found = [row for row in rows if fits(row, {**fields, "attention": PSA, "density": density})]
         long_enough = [row for row in found if row.tokens >= least]
         return min(long_enough, key=lambda row: row.tokens).ratio if long_enough else None
 
@@ -161,13 +126,16 @@ TARGETS = (
         for importance in IMPORTANCE
     ),
     _second_call(),
+    *PRECISION_TARGETS,
+    *MEMORY_TARGETS,
 )
 MODEL_TARGETS = tuple(_model(WAN_720P.name, importance, 2.2) for importance in IMPORTANCE)
 
 
 def target_jobs() -> list[Job]:
     """What the targets ask for and nothing else: no rivals, one length a head size."""
-    jobs = {(job.part, job.case): job for job in benchmark_jobs((FIRST_CALL_PART, LENGTH_PART, STAGES_PART))}
+    parts = (FIRST_CALL_PART, LENGTH_PART, STAGES_PART, PRECISION_PART, MEMORY_PART)
+    jobs = {(job.part, job.case): job for job in benchmark_jobs(parts)}
     shortest: dict[tuple[int, int], Case] = {}
     for case in length_cases():
         if case.tokens >= PSAConfig().min_tokens:
@@ -176,5 +144,7 @@ def target_jobs() -> list[Job]:
         (FIRST_CALL_PART, WAN_720P),
         *((LENGTH_PART, case) for case in shortest.values()),
         *((STAGES_PART, case) for case, _ in SPEED_BOUNDS),
+        *((PRECISION_PART, case) for case in PRECISION_CASES),
+        (MEMORY_PART, WAN_14B_720P),
     ]
     return [jobs[part_and_case] for part_and_case in wanted]

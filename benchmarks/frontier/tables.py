@@ -12,7 +12,7 @@ from psa_core.apps.bench.rivals import SOL
 from psa_core.apps.bench.table import markdown, pivot
 
 from ..op.flex import FLEX
-from ..targets import Target, target_table
+from ..target import Target, target_table
 from .heads import SOURCES, SYNTHETIC, TRAINED_LARGE, TRAINED_SMALL, Source
 from .ours import (
     BEST_POSSIBLE,

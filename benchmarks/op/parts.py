@@ -32,18 +32,27 @@ from psa_core.settings.errors import ConfigError
 
 from .cases import (
     ALL_CASES,
+    FIELD_CASES,
+    FIELD_PART,
     FIRST_CALL_PART,
     LENGTH_DENSITIES,
     LENGTH_PART,
     LOCALITY_PART,
     MASK_CASES,
     MASKS_PART,
+    MEMORY_PART,
     PARTS,
+    PRECISION_CASES,
+    PRECISION_PART,
     STAGES_PART,
+    WAN_14B_720P,
     length_cases,
 )
+from .field import field_contenders
 from .flex import flex_contenders
 from .masks import mask_contenders
+from .memory import memory_contenders
+from .precisions import precision_contenders
 from .stages import stage_contenders
 
 FIRST_CALL, SECOND_CALL, LATER_CALL = "first call", "second call", "a later call"
@@ -70,10 +79,13 @@ def benchmark_jobs(parts: Sequence[str], names: Sequence[str] | None = None, qui
     jobs: dict[str, tuple[Sequence[Case], Callable[[str, Case, Inputs], Iterable[Contender | Row]]]] = {
         FIRST_CALL_PART: (chosen((WAN_720P,)), _first_calls),
         CASES_PART: (chosen(CASES), _everything),
+        FIELD_PART: (chosen(FIELD_CASES), field_contenders),
         DENSITY_PART: (chosen(DENSITY_CASES), partial(_by_density, densities=densities)),
         LENGTH_PART: (lengths if names is None else (), partial(density_contenders, densities=LENGTH_DENSITIES)),
         LOCALITY_PART: (chosen(CASES), _adaptive),
         STAGES_PART: (chosen(CASES), stage_contenders),
+        PRECISION_PART: (chosen(PRECISION_CASES), precision_contenders),
+        MEMORY_PART: (chosen((*CASES, WAN_14B_720P)), memory_contenders),
         MASKS_PART: (chosen(MASK_CASES), mask_contenders),
     }
     return [Job(part, case, jobs[part][1]) for part in PARTS if part in parts for case in jobs[part][0]]

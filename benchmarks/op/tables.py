@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from psa_core.apps.bench.results import PSA, Results, Row
+from psa_core.apps.bench.side_by_side import DTYPE
 from psa_core.apps.bench.table import (
     attention_name,
     case_name,
@@ -16,15 +17,22 @@ from psa_core.apps.bench.table import (
     time_and_ratio,
 )
 
-from .cases import LENGTH_PART, LOCALITY_PART, MASKS_PART, MODEL_PART, STAGES_PART
+from .cases import (
+    FIELD_PART,
+    LENGTH_PART,
+    LOCALITY_PART,
+    MASKS_PART,
+    MEMORY_PART,
+    MODEL_PART,
+    PRECISION_PART,
+    STAGES_PART,
+)
 from .crossover import crossovers
 
 
 def all_tables(results: Results) -> str:
     """The tables of ``psa bench`` and those of the other parts, as far as the rows fill them."""
-    return tables(
-        results, *(make(results.rows) for make in (_stages, _lengths, _crossovers, _locality, _masks, _models))
-    )
+    return tables(results, *(make(results.rows) for make in _TABLES))
 
 
 def _models(rows: Sequence[Row]) -> str:
@@ -76,3 +84,36 @@ def _stages(rows: Sequence[Row]) -> str:
     """Settings down, stages across, in milliseconds."""
     ours = [row for row in rows if row.part == STAGES_PART and row.attention == PSA]
     return pivot("PSA by stage, ms", ours, setting_name, lambda row: row.stage, lambda row: f"{row.ms:.2f}")
+
+
+def _field(rows: Sequence[Row]) -> str:
+    return pivot("models and shapes", of_part(rows, FIELD_PART), attention_name, case_name)
+
+
+def _precisions(rows: Sequence[Row]) -> str:
+    """Settings down, stages across."""
+
+    def setting(row: Row) -> str:
+        density = "" if row.density is None else f", density {row.density:g}"
+        return f"{setting_name(row)}{density}"
+
+    def cell(row: Row) -> str:
+        return time_and_ratio(row) if row.ms is not None or row.error is None else f"{row.error:.3f}"
+
+    found = [row for row in rows if row.part == PRECISION_PART]
+    return pivot("by precision", found, setting, lambda row: row.stage, cell)
+
+
+def _gib(row: Row) -> str:
+    bytes_of_k_and_v = 2 * row.tokens * row.heads * row.head_dim * DTYPE.itemsize
+    memory = f"{(row.extra_memory or 0) * bytes_of_k_and_v / 2**30:.2f} GiB"
+    return memory if row.ms is None else f"{memory}, {row.ms:.2f} ms"
+
+
+def _memory(rows: Sequence[Row]) -> str:
+    """Settings down, what takes memory across."""
+    found = [row for row in rows if row.part == MEMORY_PART and row.attention == PSA]
+    return pivot("beside q, k, v and out", found, setting_name, lambda row: row.stage, _gib)
+
+
+_TABLES = (_field, _stages, _lengths, _crossovers, _locality, _precisions, _memory, _masks, _models)

@@ -13,7 +13,7 @@ from psa_core.apps.bench.table import markdown
 from psa_core.report.quality import ANOTHER_VIDEO, psnr_as_plain
 from psa_core.settings.files import write_json
 
-from ..targets import Target
+from ..target import Target
 from .cases import BEST_FIXED, CALIBRATED, PRESET, SOL, STUDIES
 
 UNITS = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import hypothesis.strategies as st
 import pytest
@@ -137,6 +138,21 @@ def test_rivals_that_are_not_there_say_so(monkeypatch: pytest.MonkeyPatch) -> No
     for make in (lambda: int8_contender("cases", SMALL, inputs), lambda: sol_contender("cases", SMALL, inputs, 0.15)):
         with pytest.raises(RefusalError, match="not installed"):
             make()
+
+
+def test_text_is_a_sink_of_sol_attn(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[dict[str, object]] = []
+
+    def sol_attn(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, **options: object) -> torch.Tensor:
+        asked.append(options)
+        return q
+
+    kitchen = SimpleNamespace(sol_attn=sol_attn, sol_attn_is_available=lambda device: True)
+    monkeypatch.setitem(sys.modules, "comfy_kitchen", kitchen)
+    for text in (0, 65):
+        case = Case("small", 1, 128, (1, 8, 8), text)
+        sol_contender("cases", case, video_inputs(case, CPU, torch.float32), 0.2).call()
+    assert asked == [{"topk_ratio": 0.2}, {"topk_ratio": 0.2, "sink_blocks": [0, 2], "sink_q": [0, 2]}]
 
 
 def test_ratios_are_against_the_dense_backend() -> None:

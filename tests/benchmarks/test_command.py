@@ -36,7 +36,7 @@ def test_without_a_gpu_it_is_one_line_and_exit_code_2(
         (["--targets", "--cases", "Wan"], "--cases = ['Wan']: has no meaning beside --targets"),
         (
             ["--only", "speed"],
-            "--only = 'speed': must be one of first call, cases, density, length, locality, stages, ",
+            "--only = 'speed': must be one of first call, cases, field, density, length, ",
         ),
         (["--only", "length", "--cases", "Wan"], "--cases = ['Wan']: leaves nothing to measure"),
     ],

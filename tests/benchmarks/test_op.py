@@ -10,20 +10,29 @@ import pytest
 import torch
 from hypothesis import given
 
-from benchmarks.op.cases import PARTS, length_cases
+from benchmarks.op import precisions as precision_part
+from benchmarks.op.cases import FEW_BLOCKS, FIELD_CASES, PARTS, length_cases
 from benchmarks.op.crossover import crossover, crossovers
+from benchmarks.op.field import kept_share
 from benchmarks.op.flex import flex_block_mask, top_blocks
 from benchmarks.op.parts import benchmark_jobs
+from benchmarks.op.precisions import ADDED, KEPT, precision_contenders
 from benchmarks.op.stages import BLOCK_LIST, KERNEL, PYRAMID, REST, SELECTION, stage_rows
 from benchmarks.op.tables import all_tables
 from psa_core.apps.bench.cases import Case
-from psa_core.apps.bench.inputs import Inputs
+from psa_core.apps.bench.inputs import Inputs, video_inputs
 from psa_core.apps.bench.ours import Setting
-from psa_core.apps.bench.results import WHOLE_OP, Results
+from psa_core.apps.bench.results import PSA, WHOLE_OP, Results, Row
 from psa_core.apps.bench.rivals import CUDNN
+from psa_core.apps.bench.timing import Contender
 from psa_core.apps.cli import main
+from psa_core.ops.backends import triton_installed
+from psa_core.ops.levels.bounds import level_bounds
 
 from ..support.bench_results import MACHINE, made_up_results
+from ..support.tensors import DEVICE, relative_error
+
+needs_triton = pytest.mark.skipif(not triton_installed(), reason="Triton is not installed")
 
 SMALL = Case("small", 2, 64, (3, 12, 14), 20)
 
@@ -74,6 +83,41 @@ def test_stages_are_what_their_calls_have_over() -> None:
     assert found[SELECTION] == pytest.approx(1.0)
     assert found[REST] == pytest.approx(1.5)
     assert "importance and level selection" not in found
+
+
+@needs_triton
+def test_every_precision_is_measured_over_the_same_map(monkeypatch: pytest.MonkeyPatch) -> None:
+    case = Case("tiny", 1, 64, (2, 8, 8), 3)
+    monkeypatch.setattr(precision_part, "with_memory", lambda contender, inputs: contender)
+    monkeypatch.setattr(precision_part, "DENSITIES", (0.5,))
+    monkeypatch.setattr(precision_part, "IMPORTANCE", ("mean",))
+    monkeypatch.setattr(precision_part, "precisions", lambda *_: ("bf16", "int8"))
+    inputs = video_inputs(case, DEVICE, torch.float16)
+    measured = [x for x in precision_contenders("precision", case, inputs) if x is not None]
+    ours = [x for x in measured if (x.row if isinstance(x, Contender) else x).attention == PSA]
+    (added,) = (x for x in ours if isinstance(x, Row))
+    assert added.stage == ADDED
+    assert added.error is not None
+    assert 0 < added.error < 0.05
+    contenders = [x for x in ours if isinstance(x, Contender)]
+    outs = {(x.row.precision, x.row.stage): x.call() for x in contenders}
+    assert {stage for precision, stage in outs if precision == "int8"} == {
+        WHOLE_OP,
+        KEPT,
+        KERNEL,
+        f"{KERNEL}, level 1 only",
+    }
+    for (precision, stage), out in outs.items():
+        whole = outs[precision, WHOLE_OP if "level 1" not in stage else f"{KERNEL}, level 1 only"]
+        assert relative_error(out, whole) < 2e-3
+
+
+def test_few_blocks_are_64_of_64() -> None:
+    share = kept_share(FEW_BLOCKS)
+    config = Setting("mean", 64, share).config(FEW_BLOCKS).replace(mask_ratios={1: (0.0, share), 0: (share, 1.0)})
+    (levels, bounds, _) = level_bounds(config, math.ceil(FEW_BLOCKS.tokens / 64))
+    assert (levels, bounds) == ((1, 0), (64,))
+    assert [case.tokens for case in FIELD_CASES] == [14_080, 32_640, 38_196, 108_756, 104_050, 109_632]
 
 
 def test_table_from_a_file(tmp_path: Path, capsys) -> None:

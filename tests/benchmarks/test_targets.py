@@ -6,13 +6,17 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.op.cases import WAN_14B_720P
+from benchmarks.op.precisions import ADDED, KEPT
 from benchmarks.op.stages import KERNEL, LEVEL_1_SUFFIX
-from benchmarks.targets import MODEL_TARGETS, TARGETS, Target, target_jobs, target_table
+from benchmarks.target import Target, target_table
+from benchmarks.targets import MODEL_TARGETS, TARGETS, target_jobs
 from psa_core import PSAConfig
 from psa_core.apps.bench import measure
 from psa_core.apps.bench.cases import WAN_720P
 from psa_core.apps.bench.ours import Setting
-from psa_core.apps.bench.results import WHOLE_OP, Machine, Results
+from psa_core.apps.bench.results import WHOLE_OP, Machine, Results, Row
+from psa_core.apps.bench.rivals import CUDNN
 from psa_core.apps.cli import main
 
 from ..support.bench_results import MACHINE, made_up_results
@@ -41,6 +45,23 @@ def test_kernel_target_weighs_time_by_density() -> None:
         line for line in target_table([whole, kernel], TARGETS).splitlines() if "1.00x" in line and "met" in line
     )
     assert line.startswith("density x dense time by kernel, level 1 only, Wan 1.3B")
+
+
+def test_kept_maps_and_bounded_memory_have_targets() -> None:
+    row = Setting("mean", density=0.08, precision="int8").row("precision", WAN_720P)
+    dense = Row.of("precision", WAN_720P, CUDNN, ms=43.0)
+    kept = row.replace(stage=KEPT, ms=4.0)
+    added = row.replace(stage=ADDED, error=0.012)
+    big = Setting("sampled_max", precision="int8").row("memory", WAN_14B_720P)
+    free, bounded = big.replace(ms=100.0, extra_memory=1.8), big.replace(ms=104.0, extra_memory=0.5, max_extra_memory=1)
+    rows = [dense, row.replace(ms=8.0), kept, added, free, bounded]
+    lines = [target.line(rows)[1:] for target in TARGETS]
+    assert [line for line in lines if line[-1] != "not measured"] == [
+        (">= 9.00x", "8.60x", "missed"),
+        ("<= 0.02", "0.01", "met"),
+        ("<= 5.00 %", "4.00 %", "met"),
+        ("<= 1.00 GiB", "0.72 GiB", "met"),
+    ]
 
 
 def test_target_jobs_measure_every_target() -> None:

@@ -10,7 +10,7 @@ from .checkout import benchmarks_command, in_checkout
 
 OUTPUT = Path("benchmarks/results")
 _SWITCHES = {
-    "targets": "every target, met or missed; about a minute on an H200",
+    "targets": "every target, met or missed; minutes",
     "model": "a forward pass of Wan 1.3B and of CogVideoX1.5, random weights",
     "quality": "PSNR and SSIM of every preset in the tiny model; minutes, on a CPU too",
     "frontier": "error against time of calibrated attention, fixed recipes and rivals; minutes",

@@ -39,13 +39,15 @@ class Row:
     """One measurement; :data:`UNITS` says what the numbers are.
 
     Attributes:
-        part: of the benchmark: cases, density, length, locality, first call, stages, masks, model.
+        part: of the benchmark: cases, density, field, length, locality, first call, stages, precision,
+            memory, masks, model.
         case: model and size.
         attention: who computed it; ``"PSA"`` is ours.
         importance, block_n, density, tail: of our settings; None where they mean nothing. ``tail``: all other blocks
             are pooled to one row instead of skipped.
         preset: name of the preset that our settings are.
         precision: of ours at level 1; None for that of the tensors.
+        max_extra_memory: bound of ours in GiB; None for none.
         stage: ``"whole op"``, or a part of it.
         mask: the radial mask, if there is one.
         refusal: why there are no numbers.
@@ -73,6 +75,7 @@ class Row:
     mask: str | None = None
     preset: str | None = None
     precision: str | None = None
+    max_extra_memory: float | None = None
 
     @classmethod
     def of(cls, part: str, case: Case, attention: str, **more: Any) -> Row:

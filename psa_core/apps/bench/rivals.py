@@ -24,6 +24,7 @@ _NAMES = {SDPBackend.CUDNN_ATTENTION: CUDNN, SDPBackend.FLASH_ATTENTION: FLASH, 
 
 # INT8 and FP8 round keys, queries and weights; Sol-Attn leaves most of the exact result out by design.
 _INT8_BOUND, _SOL_BOUND = 0.2, math.inf
+_SOL_BLOCK = 64
 
 
 def sdpa_contender(
@@ -75,15 +76,18 @@ def int8_contender(part: str, case: Case, inputs: Inputs) -> Contender:
 
 
 def sol_contender(part: str, case: Case, inputs: Inputs, density: float) -> Contender:
-    """Sparse attention in INT8: this share of 64-key blocks exactly, one pooled row for each other block."""
+    """Sparse attention in INT8: this share of 64-key blocks exactly, one pooled row for each other block.
+
+    Text is its sink: all queries have its keys exactly, and its own have all.
+    """
     attend = sol_attention(inputs.q.device, case.head_dim)
-    call = functools.partial(attend, *inputs, density)
+    call = functools.partial(attend, *inputs, density, sinks=case.text_length)
     row = Row.of(part, case, SOL, block_n=64, density=density, tail=True)
     return Contender(row, call, error=lambda: error_from_dense(call(), inputs), bound=_SOL_BOUND, rival=True)
 
 
 def sol_attention(device: torch.device, head_dim: int = 128) -> Callable[..., torch.Tensor]:
-    """Sol-Attn of q, k, v ``[B, H, L, D]`` and a density.
+    """Sol-Attn of q, k, v ``[B, H, L, D]``, a density, and the number of tokens in front that are sinks.
 
     Raises:
         RefusalError: it cannot take part.
@@ -95,9 +99,11 @@ def sol_attention(device: torch.device, head_dim: int = 128) -> Callable[..., to
     if not kitchen.sol_attn_is_available(device):
         raise RefusalError("its kernels do not run on this GPU")
 
-    def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, density: float) -> torch.Tensor:
+    def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, density: float, sinks: int = 0) -> torch.Tensor:
         tokens_first = (x.transpose(1, 2) for x in (q, k, v))
-        return kitchen.sol_attn(*tokens_first, topk_ratio=density).transpose(1, 2)
+        blocks = [0, math.ceil(sinks / _SOL_BLOCK)]
+        exact = {"sink_blocks": blocks, "sink_q": blocks} if sinks else {}
+        return kitchen.sol_attn(*tokens_first, topk_ratio=density, **exact).transpose(1, 2)
 
     return attend
 

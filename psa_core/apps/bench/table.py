@@ -64,7 +64,8 @@ def attention_name(row: Row) -> str:
     if row.preset is not None:
         return f"PSA, preset {row.preset}"
     more = f"{', rest pooled' if row.tail else ''}{f', {row.precision}' if row.precision else ''}"
-    return f"PSA, n = {row.block_n}, {row.importance}{more}"
+    bound = "" if row.max_extra_memory is None else f", in {row.max_extra_memory:g} GiB"
+    return f"PSA, n = {row.block_n}, {row.importance}{more}{bound}"
 
 
 def markdown(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
