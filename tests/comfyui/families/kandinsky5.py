@@ -12,6 +12,10 @@ KANDINSKY5 = Model(
     },
 )  # fmt: skip
 CASES = {
+    "Kandinsky 5, image": Case(
+        Family(KANDINSKY5, ((1, 16, 5, 16, 24),), entries={"time_dim_replace": [1, 16, 1, 16, 24]}), (5, 8, 12),
+        dense={PROMPTS_OWN: 1, CROSS: 2},
+    ),
     "Kandinsky 5": Case(
         Family(KANDINSKY5, ((2, 16, 5, 14, 22),)), (5, 7, 11), dense={PROMPTS_OWN: 1, CROSS: 2}
     ),

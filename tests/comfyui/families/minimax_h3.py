@@ -24,4 +24,17 @@ CASES = {
         ),
         (5, 8, 12), sinks=((0, 16 + F, False), (16 + F, 16 + F + 40, True)),
     ),
+    # Rows of a picture, then two of each of three latent frames of sound.
+    "MiniMax H3, references": Case(
+        Family(
+            MINIMAX_H3, ((1, 24, 5, 16, 24), (1, 32, 2, 20)),
+            entries={
+                "minimax_refs": [
+                    {"kind": "image", "latent_h": 16, "latent_w": 24, "latent": [1, 24, 1, 16, 24]},
+                    {"kind": "audio", "ref_audio_t": 3, "audio_latent": [1, 32, 2, 3]},
+                ]
+            },
+        ),
+        (5, 8, 12), sinks=((0, 16 + F + 6, False), (16 + F + 6, 16 + F + 6 + 40, True)),
+    ),
 }  # fmt: skip

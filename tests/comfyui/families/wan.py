@@ -18,6 +18,7 @@ HUMO = Model("WAN21_HuMo", {**_WAN, "model_type": "humo"})
 S2V = Model("WAN22_S2V", {**_WAN, "model_type": "s2v", "audio_inject_layers": [0]})
 WAN_ANIMATE = Model("WAN22_Animate", {**_WAN, "model_type": "animate", "in_dim": 36})
 WAN_ANIMATE_2 = Model("WAN_Animate2", {**_WAN, "model_type": "animate2", "in_dim": 36})
+WAN_DANCER = Model("WAN22_WanDancer", {**_WAN, "model_type": "wandancer", "in_dim": 36, "audio_inject_layers": [0]})
 SCAIL = Model("WAN21_SCAIL", {**_WAN, "model_type": "scail", "in_dim": 20})
 ONE = [1, 16, 1, 16, 24]
 
@@ -52,6 +53,7 @@ CASES = {
         # The pose's own call and one a frame, and what is cross-attention of the clip is of the pose too.
         (5, 8, 12), sparse=2 * (1 + 5), dense={CROSS: 2 * 4}, parts=((0, V - F), (0, V), *[(F, V)] * 4),
     ),
+    "Wan, WanDancer": wan(WAN_DANCER, dense=4, concat_latent_image=[1, 16, 5, 15, 23]),
     "Wan, HuMo": wan(HUMO, reference_latents=[ONE], sinks=((V, V + F, True),)),
     "Wan, S2V": wan(S2V, reference_latents=[ONE], reference_motion=[1, 16, 19, 16, 24], others=F + 136),
     "Wan, SCAIL": wan(
