@@ -33,6 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         benchmark finds a wrong result, or when prompts or parts of a comparison have failed.
     """
     parsed = _parser().parse_args(arguments)
+    parsed.arguments = sys.argv[1:] if arguments is None else list(arguments)
     with _log_to_stderr(), _any_letters_to_stdout():
         try:
             parsed.run(parsed)

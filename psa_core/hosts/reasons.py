@@ -145,6 +145,9 @@ def _scenes_fit(radial: RadialMask | None, frames: int, frames_per_token: int) -
 UNKNOWN_MODEL = "not a Wan or CogVideoX model"
 UNREADABLE = "a call in a form of the model's own"
 CONTEXT_PARALLELISM = "context parallelism"
+RING = "ring attention, where no GPU has the whole sequence (Ulysses runs sparse)"
+HEADS_OF_ALL_GPUS = "a calibration of heads that other GPUs have"
+GRADIENTS = "gradients are on (torch.no_grad turns them off)"
 NO_TORCH_ATTENTION = "no call of torch's attention in the layer"
 OWN_SPARSE_ATTENTION = "sparse attention of the model's own"
 MASKED = "attention mask"
@@ -154,7 +157,7 @@ _CROSS = Reason(CROSS_ATTENTION, lambda request: request.q_tokens != request.k_t
 # Of language models: a few tokens behind all that the cache holds.
 DECODING = "decoding"
 _MASK = Reason(MASKED, lambda request: request.mask is not None and masks_something(request.mask))
-_GRADIENTS = Reason("gradients are on (torch.no_grad turns them off)", lambda request: request.gradients)
+_GRADIENTS = Reason(GRADIENTS, lambda request: request.gradients)
 _MIXED = Reason(
     lambda request: f"q, k and v of different dtypes ({', '.join(map(str, request.dtypes))})",
     lambda request: len(set(request.dtypes)) > 1,

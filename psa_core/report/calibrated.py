@@ -64,6 +64,16 @@ class Calibrated:
         self._calls = 0
         self._lock = threading.Lock()
 
+    def __getstate__(self) -> dict[str, Any]:
+        """To other processes it goes without any GPU's tensors."""
+        given = {at: Given(*(_on_cpu(x) for x in each)) for at, each in self._given.items()}
+        measured = [(step, layer, squares.cpu()) for step, layer, squares in self._measured]
+        return {"_given": given, "_measured": measured, "_asked": self._asked, "_calls": self._calls}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__()  # type: ignore[misc]
+        vars(self).update(state)
+
     @classmethod
     def of(cls, parts: Iterable[Calibrated]) -> Calibrated:
         """One of several runs, whose latest recipes it has."""
@@ -223,3 +233,7 @@ def _by_head(given: Given) -> list[list[tuple[Recipe, float]]]:
         [(given.recipes[number], error) for number, error in zip(*head, strict=True)]
         for head in zip(numbers, errors, strict=True)
     ]
+
+
+def _on_cpu(x: Any) -> Any:
+    return x.cpu() if isinstance(x, torch.Tensor) else x

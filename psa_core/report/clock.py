@@ -34,6 +34,14 @@ class Clock:
         self._spare: dict[torch.device, list[_Events]] = {}
         self._lock = threading.Lock()
 
+    def __getstate__(self) -> dict[str, dict[Hashable, float]]:
+        """A clock goes to other processes as what it has measured. Waits for the GPU."""
+        return {"_seconds": self.seconds()}
+
+    def __setstate__(self, state: dict[str, dict[Hashable, float]]) -> None:
+        self.__init__()  # type: ignore[misc]
+        self._seconds = state["_seconds"]
+
     @contextmanager
     def measure(self, name: Hashable, device: torch.device) -> Iterator[None]:
         """Measure what is run on a device inside the ``with``; not counted where that raises."""

@@ -111,6 +111,15 @@ class Report:
         # With several GPUs, ComfyUI runs forwards in threads that share one run.
         self._lock = threading.Lock()
 
+    def __getstate__(self) -> dict[str, Any]:
+        """A report goes to other processes in numbers, without level maps. Waits for the GPU."""
+        calls, apart = self._calls(), {"_lock", "_unread", "_read", "level_maps"}
+        return {**{name: x for name, x in vars(self).items() if name not in apart}, "_read": calls}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__()  # type: ignore[misc]
+        vars(self).update(state)
+
     @classmethod
     def of(cls, reports: Iterable[Report]) -> Report:
         """One report of several runs, such as the parts of a denoising, without level maps. Waits for the GPU."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 from pathlib import Path
 
 from ...settings.errors import ConfigError
@@ -30,7 +31,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     what = parser.add_argument_group("what to show")
     add_prompt_options(what, OUTPUT)
     what.add_argument("--seed", type=int, default=0, help="of the noise, the same for every prompt; default: 0")
-    add_model_options(parser.add_argument_group("model"))
+    model = parser.add_argument_group("model")
+    add_model_options(model)
+    model.add_argument("--gpus", type=int, default=1, help="that share a model's heads; default: 1")
     attention = parser.add_argument_group("attention")
     attention.add_argument("--preset", help="default: the model's; baseline is dense attention")
     add_quality_option(attention)
@@ -47,9 +50,18 @@ def run_command(parsed: argparse.Namespace) -> None:
     """
     settings = read_settings(parsed)
     check_packages(parsed, "generate", NEEDS)
+    from . import gpus
     from .generating import run_generate
 
-    print(run_generate(settings))
+    if settings.gpus == 1:
+        print(run_generate(settings))
+    elif gpus.is_started():
+        with gpus.joined():
+            line = run_generate(settings)
+        if line:
+            print(line)
+    elif code := gpus.start(settings.gpus, parsed.arguments):
+        raise SystemExit(code)
 
 
 def read_settings(parsed: argparse.Namespace) -> GenerateSettings:
@@ -67,4 +79,5 @@ def read_settings(parsed: argparse.Namespace) -> GenerateSettings:
             raise ConfigError("--quality", parsed.quality, "must not stand beside --preset: leave one of them out")
         preset, option = read_quality(parsed.quality), "--quality"
     config = read_config(parsed, family, preset, option)
-    return read_generate_settings(parsed, model, preset, config, pace_of(model.facts, preset), parsed.seed)
+    settings = read_generate_settings(parsed, model, preset, config, pace_of(model.facts, preset), parsed.seed)
+    return dataclasses.replace(settings, gpus=parsed.gpus)

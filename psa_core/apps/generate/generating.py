@@ -8,6 +8,7 @@ from typing import Any
 
 from .errors import FailedPromptsError
 from .files import make_output, next_number, prompts_to_make, run_document, versions, write_document, write_video
+from .gpus import is_first, of_first
 from .pipeline import first_line, load_pipeline
 from .sample import Made, sample
 from .video_settings import GenerateSettings
@@ -28,16 +29,17 @@ def run_generate(settings: GenerateSettings) -> str:
         ConfigError, BackendError: something that the user can set right; no prompt has run.
         FailedPromptsError: the same line, when prompts have failed.
     """
-    make_output(settings.output)
-    count, missing = len(settings.prompts), prompts_to_make(settings)
+    if is_first():
+        make_output(settings.output)
+    count, missing = len(settings.prompts), of_first(prompts_to_make(settings) if is_first() else [])
     videos = f"{count} video{'s' * (count > 1)}"
     if len(missing) < count:
-        print(f"{count - len(missing)} of {videos} were there", flush=True)
+        _say(f"{count - len(missing)} of {videos} were there")
     failed = _make_all(settings, missing) if missing else []
     line = f"{count - len(failed)} of {videos}"
     if failed:
         raise FailedPromptsError(f"{line}; failed: {', '.join(failed)}")
-    return f"{line} in {settings.output}"
+    return f"{line} in {settings.output}" if is_first() else ""
 
 
 def _make_all(settings: GenerateSettings, places: Sequence[int]) -> list[str]:
@@ -46,22 +48,32 @@ def _make_all(settings: GenerateSettings, places: Sequence[int]) -> list[str]:
     first = next_number(settings.output)
     failed: list[str] = []
     for number, index in enumerate(places, first):
-        pipeline.set_progress_bar_config(desc=f"{index + 1}/{len(settings.prompts)}")
+        pipeline.set_progress_bar_config(desc=f"{index + 1}/{len(settings.prompts)}", disable=not is_first())
         try:
-            print(_make(pipeline, settings, settings.prompts[index], number), flush=True)
+            _make(pipeline, settings, settings.prompts[index], number)
         except Exception as error:
+            if settings.gpus > 1:
+                # The other processes would wait for this one; torchrun ends them with it.
+                raise
             failed.append(f"{index + 1} ({first_line(error)})")
             log.warning("prompt %d failed: %s", index + 1, first_line(error))
             log.debug("prompt %d", index + 1, exc_info=True)
     return failed
 
 
-def _make(pipeline: Any, settings: GenerateSettings, prompt: str, number: int) -> str:
-    """Make and write one video; a line for people."""
+def _make(pipeline: Any, settings: GenerateSettings, prompt: str, number: int) -> None:
+    """Make and write one video, and say a line of it."""
     made = sample(pipeline, settings, prompt)
+    if not is_first():
+        return
     file = write_video(settings.output, number, prompt, made.frames, settings.facts.frames_per_second)
     write_document(file, _document(settings, prompt, made))
-    return " | ".join([file.name, made.line, f"{made.seconds:.1f} s", *_in_both(settings)])
+    _say(" | ".join([file.name, made.line, f"{made.seconds:.1f} s", *_in_both(settings)]))
+
+
+def _say(line: str) -> None:
+    if is_first():
+        print(line, flush=True)
 
 
 def _in_both(settings: GenerateSettings) -> list[str]:

@@ -19,6 +19,7 @@ from ...models.tiny_video import model as tiny_video
 from ...ops.backends import choose_backend_for
 from ...settings.errors import ConfigError
 from .choose_model import INDEX
+from .gpus import share
 from .loras import EXPERTS, Lora
 from .video_settings import GenerateSettings
 
@@ -47,6 +48,8 @@ def load_pipeline(settings: GenerateSettings) -> Any:
     _shift_flow(pipeline, settings.flow_shift)
     _load_loras(pipeline, settings.loras)
     _place(pipeline, settings.cpu_offload, device)
+    if settings.gpus > 1:
+        share(pipeline, settings.gpus)
     return pipeline
 
 

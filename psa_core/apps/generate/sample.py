@@ -56,7 +56,7 @@ def sample(pipeline: Any, settings: GenerateSettings, prompt: str, **reporting: 
         # Offloading is put in order at the end of a run, which this one did not reach.
         pipeline.maybe_free_model_hooks()
         raise
-    return Made(frames, handle.report if handle is not None else None, seconds)
+    return Made(frames, handle.merged_report() if handle is not None else None, seconds)
 
 
 def _call(pipeline: Any, settings: GenerateSettings, prompt: str) -> dict[str, Any]:

@@ -37,6 +37,7 @@ class GenerateSettings:
         seed: of the noise of every video.
         loras: in diffusers format.
         cpu_offload: keep on the GPU only what is at work, and decode in tiles.
+        gpus: that share the heads of the model.
         output: the folder to write to; made when it is not there.
 
     Raises:
@@ -62,6 +63,7 @@ class GenerateSettings:
     loras: tuple[Lora, ...]
     cpu_offload: bool
     output: Path
+    gpus: int = 1
 
     def __post_init__(self) -> None:
         if not self.prompts:
@@ -76,6 +78,10 @@ class GenerateSettings:
         if not 0 <= self.guidance < math.inf:
             raise ConfigError("--guidance", self.guidance, "must be a number, 0 or more")
         check_seed("--seed", self.seed)
+        if self.gpus < 1:
+            raise ConfigError("--gpus", self.gpus, "must be 1 or more")
+        if self.gpus > 1 and self.cpu_offload:
+            raise ConfigError("--gpus", self.gpus, "must not stand beside --cpu-offload: leave one of them out")
         if self.facts.bundled:
             self._check_bundled()
         self._check_image()

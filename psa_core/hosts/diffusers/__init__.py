@@ -49,6 +49,7 @@ from .calibrations import GivenCalibrations, by_expert
 from .denoising import Denoising
 from .families import family_of, transformers_of
 from .operators import enter, flat
+from .parallel import merged
 from .steps import SchedulerSteps, TimestepSteps
 
 log = logging.getLogger(__name__)
@@ -132,6 +133,13 @@ class Handle:
         """What the latest denoising run did; each run starts a new one."""
         return self._denoising.run.report
 
+    def merged_report(self) -> Report:
+        """The same of all GPUs that share the heads of a model (context parallelism); all of them have to call it.
+
+        Times add up. Recipes and level maps are each GPU's own.
+        """
+        return merged(self.report, next(iter(self._patches.values())).transformer)
+
     def calibration(self, model: str = "") -> Calibration:
         """The recipes that the heads of the only transformer had at the end of the latest run of
         ``mask_mode="calibrated"``.
@@ -181,7 +189,7 @@ class _Patch:
         older = getattr(transformer, _PATCH, None)
         if older is not None:
             older.remove()
-        self._transformer, self._denoising = transformer, denoising
+        self.transformer, self._denoising = transformer, denoising
         # Not a diffusers hook: accelerate, when offloading, replaces the transformer's forward, and removing a hook
         # that was there before would undo that.
         names = list(inspect.signature(type(transformer).forward).parameters)[1:]
@@ -203,8 +211,8 @@ class _Patch:
         for layer in self._layers:
             layer.remove()
         self._layers.clear()
-        if getattr(self._transformer, _PATCH, None) is self:
-            delattr(self._transformer, _PATCH)
+        if getattr(self.transformer, _PATCH, None) is self:
+            delattr(self.transformer, _PATCH)
 
 
 def _note_inputs(

@@ -13,7 +13,6 @@ from torch.overrides import TorchFunctionMode
 
 from ...ops.modes import wants_gradients
 from ..reasons import (
-    CONTEXT_PARALLELISM,
     DIFFUSERS,
     MASKED,
     NO_TORCH_ATTENTION,
@@ -23,6 +22,7 @@ from ..reasons import (
 )
 from .denoising import Denoising
 from .operators import attend, number_of, stay_dense
+from .parallel import parallel_refusal
 
 # Backends by name, and two that have none: torch's attention, called as it is, and what is active when it is called.
 _TORCH, _ACTIVE = None, ""
@@ -65,12 +65,11 @@ class Layer:
 
     def forward(self, processor: Any, call: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         """Run ``call(*args, **kwargs)``, the forward pass of the module, which has this processor."""
-        if getattr(processor, "_parallel_config", None) is not None:
-            self._stay_dense(CONTEXT_PARALLELISM)
-            return call(*args, **kwargs)
-        if kwargs.get("sparse_params") is not None:
-            # Kandinsky's, whose mask is none of torch's attention and whose tokens have an order of their own.
-            self._stay_dense(OWN_SPARSE_ATTENTION)
+        # Kandinsky's own, whose mask is none of torch's attention and whose tokens have an order of their own.
+        own = OWN_SPARSE_ATTENTION if kwargs.get("sparse_params") is not None else None
+        reason = own or parallel_refusal(processor, self._denoising.run)
+        if reason is not None:
+            self._stay_dense(reason)
             return call(*args, **kwargs)
         # Processors that know no backends call torch's attention as it is. The others are made to, for a while.
         dispatches = hasattr(processor, "_attention_backend")

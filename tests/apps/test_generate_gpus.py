@@ -1,0 +1,98 @@
+"""``psa generate --gpus``: two processes on the CPU make the video that one makes."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+diffusers = pytest.importorskip("diffusers", minversion="0.35")
+pytest.importorskip("transformers")
+pytest.importorskip("peft")
+iio = pytest.importorskip("imageio.v3")
+pytest.importorskip("imageio_ffmpeg")
+
+from psa_core import PSAConfig  # noqa: E402
+from psa_core.apps.generate import gpus  # noqa: E402
+from psa_core.hosts import reasons  # noqa: E402
+from psa_core.hosts.diffusers.parallel import parallel_refusal  # noqa: E402
+from psa_core.hosts.run import Run  # noqa: E402
+
+from ..support.generate_command import SPARSE, Generate, errors  # noqa: E402
+from ..support.one_of_two import run_as  # noqa: E402
+from ..support.tiny_pipelines import LAYERS  # noqa: E402
+
+ROOT = Path(__file__).parents[2]
+SIZE = ["--width", "64", "--height", "64", "--frames", "5"]
+
+
+def test_two_processes_make_the_same_video(generate: Generate, tmp_path: Path, capsys) -> None:
+    if not hasattr(diffusers, "ContextParallelConfig"):
+        pytest.skip("this diffusers has no context parallelism")
+    words, meeting = [*SPARSE, *SIZE], tmp_path / "meeting"
+    together = generate.command("Wan2.1_1.3b", *words, "--gpus", "2", "--output", str(generate.output / "two"))
+    second = subprocess.Popen(
+        [sys.executable, "-m", "tests.support.one_of_two", str(meeting), *together],
+        cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert generate.apart("Wan2.1_1.3b", *words) == 0
+    capsys.readouterr()
+    assert run_as(0, meeting, together) == 0
+    out, err = second.communicate(timeout=60)
+    # The first says what was made, the second nothing.
+    assert (second.returncode, out) == (0, ""), err
+    assert len(capsys.readouterr().out.splitlines()) == 2
+    alone, shared = (iio.imread(file, plugin="FFMPEG").astype(float) for file in sorted(generate.output.rglob("*.mp4")))
+    assert np.abs(alone - shared).max() <= 2
+    one, two = generate.documents()
+    # Each has the calls of its head.
+    assert len(two["report"]["sparse_calls"]) == 2 * len(one["report"]["sparse_calls"]) == 2 * 2 * 2 * LAYERS
+    assert two["report"]["dense_calls"] == {"warm-up": 2 * 2 * LAYERS}
+    assert two["report"]["density"] == pytest.approx(one["report"]["density"])
+
+
+def test_what_cannot_be_shared_is_said(generate: Generate, capsys, monkeypatch: pytest.MonkeyPatch) -> None:
+    started = []
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(
+        gpus.subprocess, "run", lambda command, check: started.append(command) or SimpleNamespace(returncode=3)
+    )
+    assert generate("Wan2.1_1.3b", "--gpus", "0") == 2
+    assert generate("Wan2.1_1.3b", "--gpus", "3") == 2
+    assert errors(capsys.readouterr().err) == [
+        "psa: --gpus = 0: must be 1 or more",
+        "psa: --gpus = 3: torch sees 2 here",
+    ]
+    with pytest.raises(SystemExit) as exit_:
+        generate("Wan2.1_1.3b", "--gpus", "2")
+    assert exit_.value.code == 3
+    ((_, *command),) = started
+    assert command[:5] == ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    assert command[5:] == ["-m", "psa_core", *generate.command("Wan2.1_1.3b", "--gpus", "2")]
+    transformer = SimpleNamespace(_cp_plan={}, config=SimpleNamespace(num_attention_heads=3))
+    for pipeline in (SimpleNamespace(transformer=transformer), SimpleNamespace(transformer=object())):
+        with pytest.raises(ValueError, match=r"must divide the 3 heads|cannot share a"):
+            gpus.share(pipeline, 2)
+
+
+def test_a_ring_stays_dense() -> None:
+    def refusal(run: Run, **degrees: int) -> str | None:
+        context = SimpleNamespace(**{"ring_degree": 1, "ulysses_degree": 1, **degrees})
+        processor = SimpleNamespace(_parallel_config=SimpleNamespace(context_parallel_config=context))
+        return parallel_refusal(processor, run)
+
+    run = Run(PSAConfig())
+    with torch.no_grad():
+        assert parallel_refusal(SimpleNamespace(_parallel_config=None), run) is None
+        assert refusal(run, ulysses_degree=2) is None
+        assert refusal(run, ring_degree=2) == refusal(run, ring_degree=2, ulysses_degree=2) == reasons.RING
+        given = Run(PSAConfig(), calibrations={0: SimpleNamespace()})
+        assert refusal(given, ulysses_degree=2) == reasons.HEADS_OF_ALL_GPUS
+    with torch.enable_grad():
+        assert refusal(run, ulysses_degree=2) == reasons.GRADIENTS
