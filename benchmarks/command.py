@@ -19,6 +19,7 @@ log = logging.getLogger(__name__)
 
 # What has no meaning beside an option, and the packages that it needs.
 _WITHOUT = {
+    "base": ("only",),
     "targets": ("only", "cases"),
     "model": ("only",),
     "quality": ("only", "cases", "quick"),
@@ -27,6 +28,7 @@ _WITHOUT = {
     "pixels": ("only",),
 }
 _NEEDS = {
+    "base": ("tqdm",),
     "targets": ("tqdm",),
     "model": ("tqdm", "diffusers"),
     "quality": ("tqdm", "diffusers", "transformers", "skimage"),
@@ -45,6 +47,7 @@ def run(parsed: argparse.Namespace) -> None:
         WrongResultError: a result is wrong; no time has been printed.
     """
     runs = {
+        "base": _base,
         "targets": _targets,
         "model": _models,
         "quality": _quality,
@@ -90,6 +93,21 @@ def _targets(parsed: argparse.Namespace) -> None:
     rows = stage_rows(run_jobs(target_jobs(), parsed.quick))
     results, file = save_rows(rows, parsed.output, "targets", quick=parsed.quick)
     print(f"{results.caption()}\n\n{target_table(rows, TARGETS)}\n\nresults are in {file}")
+
+
+def _base(parsed: argparse.Namespace) -> None:
+    from psa_core.apps.bench.cases import CASES, chosen_cases
+    from psa_core.apps.bench.measure import save_rows
+    from psa_core.apps.bench.side_by_side import gpu
+
+    from .base.compare import at, base_table, compare
+    from .op.cases import ALL_CASES
+
+    cases = chosen_cases(parsed.cases, ALL_CASES if parsed.cases else CASES)
+    name, rows = compare(parsed.base, cases, str(gpu()), parsed.quick)
+    kind = "base", name, *(parsed.cases or ())
+    results, file = save_rows(rows, parsed.output, *kind, quick=parsed.quick, dense=at(name))
+    print(f"{results.caption()}\n\n{base_table(rows, name)}\n\nresults are in {file}")
 
 
 def _models(parsed: argparse.Namespace) -> None:

@@ -17,6 +17,7 @@ _SWITCHES = {
     "pixels": "whole clips of the tiny model with calibrated attention, fixed recipes and Sol-Attn; minutes",
     "study": "errors of settings at equal density in the tiny model; ten minutes, on a CPU too",
 }
+_BASE = "times another commit of the repository beside this checkout, in turns; REF as git knows it"
 _FILES = {
     "table": "print earlier results as Markdown",
     "plot": "draw earlier results, beside their file",
@@ -36,6 +37,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     what = checkout.add_mutually_exclusive_group()
     for name, does in _SWITCHES.items():
         what.add_argument(f"--{name}", action="store_true", help=does)
+    what.add_argument("--base", metavar="REF", help=_BASE)
     for name, does in _FILES.items():
         what.add_argument(f"--{name}", type=Path, metavar="JSON", help=does)
     parser.set_defaults(run=run_command)
@@ -52,7 +54,7 @@ def run_command(parsed: argparse.Namespace) -> None:
     if in_checkout():
         benchmarks_command().run(parsed)
         return
-    for name in (*_SWITCHES, *_FILES, "only"):
+    for name in (*_SWITCHES, *_FILES, "base", "only"):
         if getattr(parsed, name):
             raise ImportError(f"psa bench --{name} needs a checkout of the repository, with benchmarks/ in it")
     need("bench", "tqdm")

@@ -35,19 +35,22 @@ def run_jobs(jobs: Sequence[Job], quick: bool = False) -> list[Row]:
     return rows
 
 
-def save_rows(rows: Sequence[Row], folder: Path, *kind: str, quick: bool = False) -> tuple[Results, Path]:
+def save_rows(
+    rows: Sequence[Row], folder: Path, *kind: str, quick: bool = False, dense: str = CUDNN
+) -> tuple[Results, Path]:
     """Keep the rows of a run on this machine.
 
     Args:
         folder: where results lie by GPU.
         kind: what the run was, in words for the file's name; none for all of it.
         quick: whether it was a quick one.
+        dense: what ratios are against.
 
     Returns:
         The results, and the file written.
     """
     machine = Machine.here()
-    results = Results(machine, CUDNN, rows)
+    results = Results(machine, dense, rows)
     file = folder / f"{file_stem(machine.gpu, *kind, *(['quick'] if quick else []))}.json"
     results.save(file)
     return results, file

@@ -1,0 +1,1 @@
+"""This checkout's op beside that of another commit, in turns on one GPU."""
