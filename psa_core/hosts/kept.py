@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -89,10 +89,17 @@ class _Chosen:
 
 
 class _Map(NamedTuple):
-    """A level map, the step that it was made in, and the recipes and target density that it was made with."""
+    """A level map, and the recipes and target density that it was made with.
+
+    Attributes:
+        age: how many steps it has served since the one that it was made in; steps in which a cache answered for the
+            layer are none.
+        step: the latest that has asked for it.
+    """
 
     level_map: LevelMap
-    made_at: int
+    age: int
+    step: int
     choice: Choice | None
     density: float | None
 
@@ -165,7 +172,7 @@ class Kept:
             chosen = self._chosen.setdefault(key, _Chosen())
         new_choice = self._choose(chosen, trial, place) if calibrated else None
         served = self._map(own_key, config, place.step, chosen.choice, conditions)
-        made = served or _Map(make_level_map(trial, chosen.choice), place.step, chosen.choice, config.target_density)
+        made = served or _Map(make_level_map(trial, chosen.choice), 0, place.step, chosen.choice, config.target_density)
         attended = self._attend(q, k, v, config, place, backend, made.level_map.repeated(conditions))
         if served is None:
             self._keep(own_key, made, config.map_steps > 1 or conditions == 1)
@@ -177,7 +184,7 @@ class Kept:
                 measured = measure_again(trial, made.level_map.orders, attended.out[:clips])
             chosen.again, chosen.measured_at = OnItsWay(measured), place.step
             chosen.density_again = made.density
-        return Result(attended, place.step - made.made_at, new_choice, measured)
+        return Result(attended, made.age, new_choice, measured)
 
     def _attend(
         self,
@@ -233,23 +240,25 @@ class Kept:
     def _map(self, key: Hashable, config: PSAConfig, step: int, choice: Choice | None, conditions: int) -> _Map | None:
         """The level map that still serves a call.
 
-        The first call of a step lets go of those that have served, of those that no call of the step before had, as
-        those of the other expert of a model or of a window that is gone, and of all where memory has become short.
+        The first call of a step lets go of those that no call of the step before had, as those of the other expert of
+        a model or of a window that is gone, and of all where memory has become short.
         """
         with self._lock:
             if step != self._step:
                 spared = {device for device in {x.device for x in self._maps.values()} if _is_spared(device)}
-                self._maps = {
-                    at: x
-                    for at, x in self._maps.items()
-                    if at in self._asked and 0 <= step - x.made_at < config.map_steps and x.device in spared
-                }
-                self._centroids = {at: x for at, x in self._centroids.items() if at in self._asked}
+                wanted = _Wanted(self._asked)
+                self._maps = {at: x for at, x in self._maps.items() if at in wanted and x.device in spared}
+                self._centroids = {at: x for at, x in self._centroids.items() if at in wanted}
                 self._step, self._asked, self._asked_before = step, Counter(), self._asked
             self._asked[key] += conditions
-            if key in self._maps and self._maps[key].choice is not choice:
-                del self._maps[key]
-            return self._maps.get(key)
+            found = self._maps.pop(key, None)
+            if found is None or found.choice is not choice or found.step > step:
+                return None
+            found = found._replace(age=found.age + (found.step < step), step=step)
+            if found.age >= config.map_steps:
+                return None
+            self._maps[key] = found
+            return found
 
     def _keep(self, key: Hashable, made: _Map, again: bool) -> None:
         """Keep the centroids that a map was made with, and, if it is wanted again and there is room, the map."""
@@ -268,6 +277,22 @@ class Kept:
                 self._maps.pop(key, None)
                 if last:
                     self._centroids.pop(key, None)
+
+
+class _Wanted:
+    """Which of the keys that are kept may be asked for again, going by those that the latest step has asked for.
+
+    Of a layer that has had no call at all, while others of its model had, a cache has answered for the layer.
+    """
+
+    def __init__(self, asked: Iterable[Any]) -> None:
+        self._asked = set(asked)
+        self._layers = {key[:2] for key, _ in self._asked}
+        self._experts = {expert for expert, _ in self._layers}
+
+    def __contains__(self, at: Any) -> bool:
+        expert, layer, *_ = at[0]
+        return at in self._asked or (expert in self._experts and (expert, layer) not in self._layers)
 
 
 def _is_spared(device: torch.device) -> bool:

@@ -78,10 +78,24 @@ def test_a_call_over_a_kept_map_is_one_with_that_map() -> None:
     assert torch.equal(served.out, again.out)
 
 
+@pytest.mark.parametrize("skipped", [range(1, 3), range(2, 5)])
+def test_a_step_that_a_cache_skips_ages_no_map(skipped: range) -> None:
+    """Such as first-block-cache, which asks the first layer alone, and EasyCache, which asks none."""
+    for first_layer in (True, False):
+        kept, ages, first = Kept(), [], []
+        for step in range(8):
+            if first_layer or step not in skipped:
+                first.append(call(kept, qkv(), at(step, 0)).map_age)
+            if step not in skipped:
+                ages.append(call(kept, qkv(), at(step, 1)).map_age)
+        for found in (ages, first):
+            assert found == [i % 3 for i in range(len(found))]
+
+
 @pytest.mark.parametrize(
     "other",
     [
-        {"layer": 1},
+        {"expert": 1},
         {"condition": "negative"},
         {"window": (4, 5, 6, 7)},
         {"reference_frames": (1, 0)},

@@ -14,6 +14,7 @@ from psa_core import PSAConfig
 pytest.importorskip("diffusers", minversion="0.35")
 
 from diffusers import PyramidAttentionBroadcastConfig
+from diffusers.hooks import first_block_cache
 from diffusers.models.attention_dispatch import (
     AttentionBackendName,
     _AttentionBackendRegistry,
@@ -22,6 +23,7 @@ from diffusers.models.attention_dispatch import (
 )
 
 from psa_core.hosts.diffusers import patch
+from psa_core.report.report import Report
 
 from ...support.diffusers_models import LAYERS, Model, cogvideox_1_0, wan_model
 from ...support.tensors import relative_error
@@ -204,3 +206,26 @@ def test_layers_that_a_cache_answers_for_are_counted(make: Callable[[], Model], 
     assert answered[BYPASSED] >= LAYERS
     assert handle.report.sparse_count + handle.report.dense_count == 5 * LAYERS
     assert [call.layer for call in handle.report.sparse_calls() if call.step == 4] == list(range(LAYERS))
+
+
+def test_steps_that_first_block_cache_answers_for_age_no_map(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, computed, now = wan_model(), (True, False, False, True, True, False, True), iter(range(99))
+    monkeypatch.setattr(
+        first_block_cache.FBCHeadBlockHook, "_should_compute_remaining_blocks", lambda *_: computed[next(now)]
+    )
+    model.transformer.enable_cache(first_block_cache.FirstBlockCacheConfig(threshold=0.1))
+    ages: dict[int, list[int]] = {0: [], 1: []}
+    add_sparse = Report.add_sparse
+
+    def noted(report: Report, step: int, layer: int, *args: Any, **kwargs: Any) -> None:
+        add_sparse(report, step, layer, *args, **kwargs)
+        ages[layer].append(report._unread[-1].map_age)
+
+    monkeypatch.setattr(Report, "add_sparse", noted)
+    config = FULL.replace(mask_mode="topk", mask_ratios={1: (0, 0.5), 0: (0.5, 1)}, map_steps=3)
+    with patch(model.transformer, config, backend="torch") as handle:
+        for step in range(len(computed)):
+            with model.transformer.cache_context("cond"):
+                model(900.0 - step)
+    assert ages == {0: [0, 1, 2, 0, 1, 2, 0], 1: [0, 1, 2, 0]}
+    assert handle.report.dense_count == 0
