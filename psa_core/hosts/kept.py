@@ -3,7 +3,8 @@
 It goes with the run. Everything that could make two calls unlike (layer, shape, device) is part of the key, so that a
 call finds what was kept of it and of nothing else. With the prompt and without it are alike: the first of them in a
 step decides for both (:class:`~psa_core.hosts.place.Place` says why). Of a clip that is sampled window by window, all
-windows of a shape share recipes, and each has a level map of its own: windows may be others in every step.
+windows of a shape share recipes, and each has a level map of its own: windows may be others in every step. So are
+calls that have a part of the queries each.
 """
 
 from __future__ import annotations
