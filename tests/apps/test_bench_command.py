@@ -9,9 +9,9 @@ import torch
 
 from psa_core.apps.bench import checkout, measure
 from psa_core.apps.bench.checks import WrongResultError
-from psa_core.apps.bench.jobs import op_jobs
+from psa_core.apps.bench.jobs import Job, op_jobs
 from psa_core.apps.bench.ours import SETTINGS
-from psa_core.apps.bench.results import PSA, Machine, Results
+from psa_core.apps.bench.results import PSA, Machine, Results, Row
 from psa_core.apps.bench.table import tables
 from psa_core.apps.cli import main
 
@@ -44,6 +44,24 @@ def test_a_wrong_result_is_exit_code_1(capsys, monkeypatch: pytest.MonkeyPatch, 
     monkeypatch.setattr(measure, "run_jobs", wrong)
     assert main(["bench", "--output", str(tmp_path)]) == 1
     assert capsys.readouterr() == ("", "psa: PSA: wrong result\n")
+
+
+@pytest.mark.parametrize("done", [0, 2])
+def test_an_interrupt_keeps_what_was_measured(done: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    jobs, rows = op_jobs(), made_up_results().rows
+
+    def measured(job: Job, *_: object) -> list[Row]:
+        if job is jobs[done]:
+            raise KeyboardInterrupt
+        return [rows[0]]
+
+    monkeypatch.setattr(measure, "gpu", lambda: torch.device("cpu"))
+    monkeypatch.setattr(measure, "_run_job", measured)
+    if done:
+        assert measure.run_jobs(jobs) == [rows[0]] * done
+    else:
+        with pytest.raises(KeyboardInterrupt):
+            measure.run_jobs(jobs)
 
 
 @pytest.mark.parametrize(

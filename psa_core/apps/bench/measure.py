@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,9 +16,11 @@ from .rivals import CUDNN
 from .side_by_side import DTYPE, gpu, side_by_side
 from .timing import QUICK, Effort
 
+log = logging.getLogger(__name__)
+
 
 def run_jobs(jobs: Sequence[Job], quick: bool = False) -> list[Row]:
-    """Check and measure every job; when quick, with few calls of each.
+    """Check and measure every job; when quick, with few calls of each. Ctrl+C ends it with the jobs that are done.
 
     Raises:
         BackendError: no GPU that can.
@@ -28,11 +31,24 @@ def run_jobs(jobs: Sequence[Job], quick: bool = False) -> list[Row]:
     progress = tqdm(jobs, unit="case", dynamic_ncols=True)
     for job in progress:
         progress.set_description(f"{job.part}: {job.case.name} ({job.case.tokens:,} tokens)")
-        inputs = video_inputs(job.case, device, DTYPE)
-        rows += side_by_side(job.contenders(job.part, job.case, inputs), effort)
+        try:
+            rows += _run_job(job, device, effort)
+        except KeyboardInterrupt:
+            if not rows:
+                raise
+            progress.close()
+            log.warning("stopped in %s: %s; what was measured before is kept", job.part, job.case.name)
+            break
+    return rows
+
+
+def _run_job(job: Job, device: torch.device, effort: Effort) -> list[Row]:
+    inputs = video_inputs(job.case, device, DTYPE)
+    try:
+        return side_by_side(job.contenders(job.part, job.case, inputs), effort)
+    finally:
         del inputs
         torch.cuda.empty_cache()
-    return rows
 
 
 def save_rows(
