@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import functools
 import json
 from pathlib import Path
@@ -22,6 +23,7 @@ import diffusers  # noqa: E402
 from psa_core.apps.cli import main  # noqa: E402
 from psa_core.apps.generate import generating  # noqa: E402
 from psa_core.apps.generate.choose_model import choose_model  # noqa: E402
+from psa_core.apps.generate.command import add_options, read_settings  # noqa: E402
 from psa_core.apps.generate.picture import read_picture, size_like  # noqa: E402
 
 from ..support import tiny_families  # noqa: E402
@@ -47,6 +49,7 @@ def picture(tmp_path: Path) -> Path:
         ("skyreels_v2", "SkyReels_V2_14b", "SkyReelsV2Pipeline", False),
         ("ltx", "LTX-Video", "LTXPipeline", False),
         ("ltx", "LTX-Video", "LTXImageToVideoPipeline", True),
+        ("ltx_condition", "LTXConditionPipeline", "LTXConditionPipeline", False),
         ("hunyuan_video", "HunyuanVideo", "HunyuanVideoPipeline", False),
         ("mochi", "Mochi", "MochiPipeline", False),
     ],
@@ -98,6 +101,7 @@ def test_models_are_told_by_name_hub_id_or_folder(tmp_path: Path, weights: Path)
     assert choose_model("genmo/mochi-1-preview", "mine")[::2] == ("Mochi", "mine")
     for folder, name in (
         ("wan_2_1", "Wan2.1_1.3b"),
+        ("wan_2_2_5b", "Wan2.2_5B"),
         ("wan_2_2_a14b", "Wan2.2_A14B"),
         ("cogvideox_2b", "CogVideo_2b"),
         ("cogvideox1_5", "CogVideo1.5_5b"),
@@ -109,6 +113,11 @@ def test_models_are_told_by_name_hub_id_or_folder(tmp_path: Path, weights: Path)
     (other / "model_index.json").write_text('{"_class_name": "AllegroPipeline"}')
     chosen = choose_model(str(other), None)
     assert (chosen.name, chosen.presets, chosen.facts.pipeline) == ("AllegroPipeline", "Any", "AllegroPipeline")
+    # Sizes that nobody has asked for are the pipeline's own.
+    parser = argparse.ArgumentParser()
+    add_options(parser)
+    settings = read_settings(parser.parse_args([FOX, "--model", str(other)]))
+    assert (settings.width, settings.height, settings.frames) == (0, 0, 0)
 
 
 @pytest.mark.parametrize(

@@ -69,6 +69,11 @@ def ltx() -> Any:
     return diffusers.LTXPipeline(_flow(), vae.eval(), _t5(), _tokenizer(), transformer.eval())
 
 
+def ltx_condition() -> Any:
+    """A pipeline that nothing is known of: it gives its model positions instead of sizes."""
+    return diffusers.LTXConditionPipeline(**ltx().components)
+
+
 def ltx2() -> Any:
     from diffusers.pipelines.ltx2 import LTX2TextConnectors, LTX2Vocoder
 

@@ -45,7 +45,9 @@ def _facts(comparison: Comparison) -> dict[str, str]:
     """What the videos were made with."""
     dense = comparison.settings.dense
     facts = {
-        "Video": f"{dense.width} x {dense.height}, {dense.frames} frames",
+        "Video": f"{dense.width} x {dense.height}, {dense.frames} frames"
+        if dense.frames
+        else "the pipeline's own size",
         "Denoising": f"{dense.steps} steps, guidance {dense.guidance:g}",
         "Machine": comparison.gpu or "CPU",
         "Dense attention": comparison.dense_attention,

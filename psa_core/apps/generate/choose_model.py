@@ -12,8 +12,8 @@ from ...settings.errors import ConfigError
 from .models import MODELS, Model
 
 INDEX = "model_index.json"
-# Of a pipeline that nothing is known of.
-_OTHER = Model("", 832, 480, 81, guidance=5.0, frames_per_second=16, presets="Any")
+# Of a pipeline that nothing is known of, sizes are its own.
+_OTHER = Model("", 0, 0, 0, guidance=5.0, frames_per_second=16, size_step=1, frames_step=1, presets="Any")
 _LARGE = 5120
 
 
@@ -75,10 +75,9 @@ def _recognise(given: str, folder: Path) -> Chosen:
 def _fits(name: str, index: Mapping[str, Any], transformer: Mapping[str, Any]) -> bool:
     """Whether a folder's sizes are those of a model among others with its pipeline."""
     if name.startswith("Wan"):
-        experts = index.get("boundary_ratio") is not None
-        heads, channels = transformer.get("num_attention_heads", 40), transformer.get("in_channels", 16)
-        large = heads * transformer.get("attention_head_dim", 128) >= _LARGE
-        size = "A14B" if experts else "5B" if channels == 48 else "14b" if large else "1.3b"
+        experts, by_token = index.get("boundary_ratio") is not None, index.get("expand_timesteps")
+        width = transformer.get("num_attention_heads", 40) * transformer.get("attention_head_dim", 128)
+        size = "A14B" if experts else "5B" if by_token else "14b" if width >= _LARGE else "1.3b"
         return name.split("_")[1] == size
     if name.startswith("CogVideo"):
         heads = transformer.get("num_attention_heads", 30)

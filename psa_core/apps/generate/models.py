@@ -18,8 +18,8 @@ class Model:
 
     Attributes:
         hub_id: of its weights in diffusers format; empty for bundled ones.
-        width, height: in pixels.
-        frames: of the video.
+        width, height: in pixels; 0 to leave them to the pipeline.
+        frames: of the video; likewise.
         pipeline: class in diffusers that makes videos from prompts; "" where it takes a picture.
         image_pipeline: that which makes them from a picture; "" for none.
         presets: the model in the preset files; "" for one of its own name.

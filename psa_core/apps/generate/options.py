@@ -169,7 +169,7 @@ def read_generate_settings(
     # A guidance of one's own is for both experts.
     own_guidance = parsed.guidance is not None
     width, height = facts.width, facts.height
-    if parsed.image is not None and parsed.width is None and parsed.height is None:
+    if parsed.image is not None and width and parsed.width is None and parsed.height is None:
         width, height = size_like(parsed.image, width, height, facts.size_step)
     return GenerateSettings(
         model=model.name,

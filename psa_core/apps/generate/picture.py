@@ -25,14 +25,15 @@ def size_like(image: Path, width: int, height: int, step: int) -> tuple[int, int
 
 
 def read_picture(image: Path, width: int, height: int) -> Any:
-    """The picture in a size, cut to it from the middle.
+    """The picture in a size, cut to it from the middle; in its own where that is 0.
 
     Raises:
         ConfigError: it cannot be read.
     """
     from PIL import ImageOps
 
-    return ImageOps.fit(_open(image).convert("RGB"), (width, height))
+    picture = _open(image).convert("RGB")
+    return ImageOps.fit(picture, (width, height)) if width and height else picture
 
 
 def _open(image: Path) -> Any:

@@ -61,12 +61,11 @@ def sample(pipeline: Any, settings: GenerateSettings, prompt: str, **reporting: 
 
 def _call(pipeline: Any, settings: GenerateSettings, prompt: str) -> dict[str, Any]:
     """The arguments of a pipeline for a video, as far as it has them."""
+    sizes = {"width": settings.width, "height": settings.height, "num_frames": settings.frames}
     wanted = {
         "prompt": prompt,
         "negative_prompt": settings.negative_prompt,
-        "width": settings.width,
-        "height": settings.height,
-        "num_frames": settings.frames,
+        **{name: size for name, size in sizes.items() if size},
         "num_inference_steps": settings.steps,
         "guidance_scale": settings.guidance,
         "output_type": "np",

@@ -32,8 +32,8 @@ class GenerateSettings:
         steps: denoising steps.
         guidance, guidance_2: scales of classifier-free guidance; the second is that of a second expert, or None.
         image: the picture that videos begin with.
-        width, height: in pixels.
-        frames: of a video.
+        width, height: in pixels; 0 to leave them to the pipeline.
+        frames: of a video; likewise.
         seed: of the noise of every video.
         loras: in diffusers format.
         cpu_offload: keep on the GPU only what is at work, and decode in tiles.
@@ -119,18 +119,19 @@ class GenerateSettings:
             raise ConfigError("--image", str(self.image), f"{self.model} takes no picture; these do: {others}")
 
     def _check_size(self) -> None:
-        step = self.facts.size_step
-        for option, size in (("--width", self.width), ("--height", self.height)):
-            if size < 2 * step or size % step:
+        facts, step = self.facts, self.facts.size_step
+        for option, size, own in (("--width", self.width, facts.width), ("--height", self.height, facts.height)):
+            left_alone = size == own == 0
+            if not left_alone and (size < 2 * step or size % step):
                 raise ConfigError(option, size, f"must be a multiple of {step}, {2 * step} or more, for {self.model}")
-        step = self.facts.frames_step
-        if self.frames <= step or self.frames % step != 1:
+        step = facts.frames_step
+        if step > 1 and (self.frames <= step or self.frames % step != 1):
             examples = ", ".join(str(i * step + 1) for i in (1, 2, 3))
             raise ConfigError("--frames", self.frames, f"must be a multiple of {step} and one more: {examples} ...")
 
     def _check_scenes(self) -> None:
         radial = self.config.radial
-        if self.config.type == "dense" or radial is None or not radial.scene_boundaries:
+        if self.config.type == "dense" or radial is None or not radial.scene_boundaries or not self.frames:
             return
         frames = self.facts.token_frames(self.frames)
         check_scenes(radial.scene_boundaries, radial.scene_adjacency, frames, self.facts.frames_per_token)
