@@ -14,8 +14,9 @@ from psa_core.apps.bench.inputs import Inputs
 from psa_core.apps.bench.results import Row
 from psa_core.apps.bench.timing import Contender
 from psa_core.attention.choose import TRIED, choose_recipes
+from psa_core.attention.level_map import LevelMap
 from psa_core.attention.recipes import Choice
-from psa_core.attention.steps import Attended, LevelMap, sparse_attention, trial_of
+from psa_core.attention.steps import Attended, sparse_attention, trial_of
 from psa_core.ops.backends import choose_backend
 from psa_core.ops.reorder import Orders
 from psa_core.settings.config import IMPORTANCE_ESTIMATORS, PSAConfig

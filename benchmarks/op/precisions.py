@@ -14,7 +14,8 @@ from psa_core.apps.bench.results import WHOLE_OP, Row
 from psa_core.apps.bench.rivals import dense_rivals, sdpa_contender
 from psa_core.apps.bench.side_by_side import DTYPE
 from psa_core.apps.bench.timing import Contender
-from psa_core.attention.steps import LevelMap, sparse_attention
+from psa_core.attention.level_map import LevelMap
+from psa_core.attention.steps import sparse_attention
 from psa_core.ops.attention.dispatch import pyramid_attention
 from psa_core.ops.attention.quantised import pack_for, quantised_attention_triton
 from psa_core.ops.attention.triton import pyramid_attention_triton

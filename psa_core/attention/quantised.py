@@ -55,7 +55,7 @@ def attend_quantised(
         exact_heads: heads that are not to be quantised, where it is known which.
         measured: query blocks on which the error that quantisation adds is measured, where it is not; a head to whose
             output it adds more than 0.02 stays exact. Empty to quantise all heads.
-        pooled: as of :class:`.steps.LevelMap`.
+        pooled: as of :class:`.level_map.LevelMap`.
     """
     if block_list is None:
         block_list = build_block_list(levels, max_level, block_n, k.shape[2], "triton")

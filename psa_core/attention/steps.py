@@ -23,7 +23,8 @@ from ..settings.sinks import Sinks
 from ..settings.sizes import Grid
 from .attend import attend
 from .choose import choose_recipes
-from .chunks import Chunk, join
+from .chunks import join
+from .level_map import LevelMap, WorkedOut
 from .plan import (
     coarsest_level,
     mask_block_list,
@@ -59,47 +60,6 @@ class AttentionInfo(NamedTuple):
         """Share of dense attention's FLOPs; a 0-dim tensor on the device."""
         shares = self.level_shares
         return (shares * 0.5 ** torch.arange(shares.shape[0], device=shares.device)).sum()
-
-
-class LevelMap(NamedTuple):
-    """What a call's map is made of, which a later call on nearly the same tensors may take over.
-
-    Attributes:
-        levels: uint8 ``[B, H, q_blocks, k_blocks]``, over the tokens in each head's order.
-        orders: these orders; None for tokens as they lie.
-        max_level: the coarsest level that there may be.
-        pooled: uint8 ``[B, H]`` of keys, zero for heads that have no block at a coarser level than 1; None where that
-            is not known.
-        choice: the recipe of each head, where calibration decides.
-        centroids: of the clusters behind orders by content, from which those of a later map may start; None where there
-            are no such orders.
-    """
-
-    levels: torch.Tensor
-    orders: Orders | None
-    max_level: int
-    pooled: torch.Tensor | None = None
-    choice: Choice | None = None
-    centroids: Centroids | None = None
-
-    def repeated(self, times: int) -> LevelMap:
-        """The same map for so many batches that follow one another."""
-        if times == 1:
-            return self
-        orders = None if self.orders is None else self.orders.repeated(times)
-        pooled = None if self.pooled is None else self.pooled.repeat(times, 1)
-        return self._replace(levels=self.levels.repeat(times, 1, 1, 1), orders=orders, pooled=pooled)
-
-    def part(self, chunk: Chunk) -> LevelMap:
-        """The map of some of the heads."""
-        orders = None if self.orders is None else self.orders.of_heads(chunk.of)
-        pooled = None if self.pooled is None else chunk.of_keys(self.pooled)
-        return LevelMap(chunk.of(self.levels), orders, self.max_level, pooled)
-
-    @property
-    def nbytes(self) -> int:
-        """What it keeps from other use."""
-        return self.levels.nbytes + (0 if self.centroids is None or self.orders is None else self.orders.nbytes)
 
 
 class Attended(NamedTuple):
@@ -146,14 +106,13 @@ def sparse_attention(
         return _attend_masked(trial, trial.static, grid, exact_heads)
     if level_map is None:
         level_map = make_level_map(trial, choice, static_levels is not None)
-    levels, _, _, _, choice, _ = level_map
     attended = _attend(trial, level_map, exact_heads=exact_heads)
 
     def info() -> AttentionInfo:
-        shares = attended.level_shares()
+        shares = level_map.shares(attended.level_shares)
         if trial.causal is not None:
             shares = shares / trial.causal.visible_share
-        return AttentionInfo(levels, shares, backend, choice, attended.precision)
+        return AttentionInfo(level_map.levels, shares, backend, level_map.choice, attended.precision)
 
     return Attended(_heads_inside(attended.out), info, level_map, attended.exact_heads)
 
@@ -182,7 +141,7 @@ def make_level_map(trial: Trial, choice: Choice | None = None, any_level: bool =
     if max_level > 1:
         # Most heads that choose for themselves take level 1 alone, and need no pooled rows.
         pooled = (levels.unflatten(1, (trial.k.shape[1], -1)).flatten(2).amax(2) > 1).to(torch.uint8)
-    return LevelMap(levels, orders, max_level, pooled, choice, centroids)
+    return LevelMap(levels, orders, max_level, pooled, choice, centroids, WorkedOut())
 
 
 def _levels(part: Trial, orders: Orders | None, recipes: HeadRecipes | None) -> torch.Tensor:
@@ -274,6 +233,8 @@ def _attend_at_once(
     precision = PRECISIONS[0]
     if backend == "triton":
         precision = precision_that_runs(config.precision, q.device, q.dtype, q.shape[-1])
+    if block_list is None and backend == "triton":
+        block_list = level_map.block_list(config.block_n, k.shape[2])
     call = q, k, v, level_map.levels, config.block_m, config.block_n, level_map.max_level
     if precision == PRECISIONS[0]:
         hidden = None if trial.causal is None else hidden_keys(trial.causal, q.device)

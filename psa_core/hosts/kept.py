@@ -21,8 +21,9 @@ import torch
 from ..attention.calibrate import given_choice
 from ..attention.choose import choose_recipes
 from ..attention.errors import relative_error
+from ..attention.level_map import LevelMap
 from ..attention.recipes import Choice
-from ..attention.steps import Attended, LevelMap, make_level_map, sparse_attention, trial_of
+from ..attention.steps import Attended, make_level_map, sparse_attention, trial_of
 from ..attention.trial import Trial, measure_again
 from ..ops.backends import choose_backend
 from ..ops.reorder.by_content import Centroids

@@ -210,7 +210,7 @@ def quantised_attention_triton(
     out = torch.empty((batch, q_tokens, heads, d), dtype=q.dtype, device=q.device).transpose(1, 2)
     tma = capability == (9, 0) and TensorDescriptor is not None
     packed_k, packed_v = (_descriptor(x) if tma else x for x in (packed.k, packed.v))
-    launcher(_quantised_attention, (batch * heads * triton.cdiv(q_tokens, block_m) * (block_m // launch.tile_m),))(
+    launcher(_quantised_attention, (batch * heads * math.ceil(q_tokens / block_m) * (block_m // launch.tile_m),))(
         q, k, v, packed_k, packed.k_scale, packed.center, packed_v, packed.v_max, pyramid.k, pyramid.v, out,
         *q_index, *index, blocks, spans, spans if order is None else order,
         spans if exact_heads is None else exact_heads.view(torch.uint8),

@@ -50,7 +50,12 @@ class BlockList(NamedTuple):
 
 
 def build_block_list(
-    levels: torch.Tensor, max_level: int, block_n: int, k_tokens: int, backend: str = "torch"
+    levels: torch.Tensor,
+    max_level: int,
+    block_n: int,
+    k_tokens: int,
+    backend: str = "torch",
+    order: torch.Tensor | None = None,
 ) -> BlockList:
     """Derive the block list of a level map.
 
@@ -61,19 +66,20 @@ def build_block_list(
         block_n: tokens of a key block, a power of two up to 128.
         k_tokens: tokens of all ``k_blocks`` key blocks; the last may be ragged.
         backend: ``"triton"`` or ``"torch"``.
+        order: of the query blocks, from an earlier list of the same map.
     """
     n_levels = max_level.bit_length()
     if backend == "triton":
         from .triton import list_blocks_triton
 
-        return BlockList(*list_blocks_triton(levels, n_levels, block_n, k_tokens), block_n)
+        return BlockList(*list_blocks_triton(levels, n_levels, block_n, k_tokens, order), block_n)
     # Unsigned wrap-around sorts skipped (0 - 1 = 255) after every level, and so must values be that are no level.
     below = levels - 1
     rank = below.masked_fill(levels & below != 0, 255)
     # Stable keeps blocks in memory order.
-    order = torch.sort(rank.contiguous(), dim=-1, stable=True).indices
+    blocks = torch.sort(rank.contiguous(), dim=-1, stable=True).indices.to(torch.int32)
     spans = _spans(levels, n_levels, block_n, k_tokens)
-    return BlockList(order.to(torch.int32), spans, _order(spans, k_tokens), block_n)
+    return BlockList(blocks, spans, _order(spans, k_tokens) if order is None else order, block_n)
 
 
 def _spans(levels: torch.Tensor, n_levels: int, block_n: int, k_tokens: int) -> torch.Tensor:

@@ -84,7 +84,7 @@ def _order_by_size(sizes_ptr, order_ptr, n_rows, BLOCK: tl.constexpr):
 
 @on_device_of_first
 def list_blocks_triton(
-    levels: torch.Tensor, n_levels: int, block_n: int, k_tokens: int
+    levels: torch.Tensor, n_levels: int, block_n: int, k_tokens: int, order: torch.Tensor | None = None
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Blocks, spans and order of a block list; arguments and result as of ``build_block_list``, any strides."""
     batch, heads, q_blocks, k_blocks = levels.shape
@@ -92,10 +92,11 @@ def list_blocks_triton(
     spans = torch.empty((batch, heads, q_blocks, n_levels), dtype=torch.int32, device=levels.device)
     n_rows = batch * heads * q_blocks
     sizes = torch.empty(n_rows, dtype=torch.int8, device=levels.device)
-    order = torch.empty(n_rows, dtype=torch.int32, device=levels.device)
     launcher(_list_blocks, (n_rows,))(
         levels, blocks, spans, sizes, *levels.stride(), heads, q_blocks, k_blocks, k_tokens,
         N_LEVELS=n_levels, LOG_BLOCK_N=block_n.bit_length() - 1, RUN=RUN, LANES=LANES, num_warps=1,
     )  # fmt: skip
-    launcher(_order_by_size, (packing.N_SIZES,))(sizes, order, n_rows, BLOCK=ORDER_BLOCK, num_warps=4)
+    if order is None:
+        order = torch.empty(n_rows, dtype=torch.int32, device=levels.device)
+        launcher(_order_by_size, (packing.N_SIZES,))(sizes, order, n_rows, BLOCK=ORDER_BLOCK, num_warps=4)
     return blocks, spans, order

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 import triton
 import triton.language as tl
@@ -119,11 +121,11 @@ def pack_triton(
         orders: in which the tokens of each head are packed. None for the order they have.
     """
     batch, heads, tokens, d = k.shape
-    n_tiles = triton.cdiv(tokens, block_n) * (block_n // tile)
+    n_tiles = math.ceil(tokens / block_n) * (block_n // tile)
     new, transpose = k.new_empty, dtype == torch.float8_e4m3fn
     center, v_max = new((batch, heads, d), dtype=torch.float32), k.new_zeros((batch, heads, d), dtype=torch.float32)
     strides = *k.stride(), *v.stride()
-    launcher(_measure_channels, (triton.cdiv(tokens, SPAN) * batch * heads,))(
+    launcher(_measure_channels, (math.ceil(tokens / SPAN) * batch * heads,))(
         k, v, center, v_max.view(torch.int32), *strides, heads, tokens,
         D=d, SPAN=SPAN, CHUNK=CHUNK, CENTER_CHUNKS=CENTER_CHUNKS, num_warps=4,
     )  # fmt: skip

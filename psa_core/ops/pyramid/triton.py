@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 import triton
 import triton.language as tl
@@ -204,11 +206,11 @@ def _run(
 ) -> list[torch.Tensor]:
     x, y = tensors[0], tensors[-1]
     batch, heads, tokens, d = x.shape
-    n_rows = sum(triton.cdiv(tokens, 1 << level) for level in range(first, last + 1))
+    n_rows = sum(math.ceil(tokens / (1 << level)) for level in range(first, last + 1))
     index, of_head = order_tensors(orders, x)
     read = _every_head(batch, heads, x.device) if read is None else read.contiguous()
     rows = [torch.empty((batch, heads, n_rows, d), dtype=dtype, device=x.device) for _ in tensors]
-    launcher(_pool, (triton.cdiv(tokens, GROUP * GROUPS) * batch * heads, len(tensors)))(
+    launcher(_pool, (math.ceil(tokens / (GROUP * GROUPS)) * batch * heads, len(tensors)))(
         x, y, index, of_head, read, rows[0], rows[-1], *x.stride(), *y.stride(), heads, tokens, n_rows,
         D=d, GROUPS=GROUPS, FIRST=first, LAST=last, REORDER=orders is not None, num_warps=warps(d),
     )  # fmt: skip

@@ -60,6 +60,11 @@ class Orders(NamedTuple):
         of_head = [each.of_head + start for each, start in zip(orders, starts, strict=True)]
         return Orders(torch.cat([each.index for each in orders]), torch.cat(of_head), of_queries)
 
+    def widened(self) -> Orders:
+        """The same with indices as kernels read them, int64: copied once for all kernels of a call."""
+        of_queries = None if self.of_queries is None else self.of_queries.widened()
+        return Orders(self.index.long(), self.of_head, of_queries)
+
     @property
     def nbytes(self) -> int:
         """Of the orders themselves, those of the queries among them."""
@@ -93,9 +98,11 @@ def in_order(
     orders: Orders | None, backend: str, q: torch.Tensor, *keys_and_values: torch.Tensor
 ) -> tuple[Orders | None, tuple[torch.Tensor, ...]]:
     """Orders and tokens as ops take them: kernels read tokens in their orders, and for ``"torch"`` they are copied."""
-    if orders is None or backend != "torch":
-        return orders, (q, *keys_and_values)
-    return None, orders.take_call(q, *keys_and_values)
+    if orders is None:
+        return None, (q, *keys_and_values)
+    if backend == "torch":
+        return None, orders.take_call(q, *keys_and_values)
+    return orders.widened(), (q, *keys_and_values)
 
 
 def take_queries(x: torch.Tensor, positions: torch.Tensor, orders: Orders | None) -> torch.Tensor:
