@@ -48,4 +48,5 @@ def attend(
     if block_list is None:
         block_list = build_block_list(levels, max_level, block_n, k.shape[2], backend)
     q_orders = q_orders or queries_of(orders)
-    return pyramid_attention(q, k, v, block_list, pyramid, block_m, block_n, orders, q_orders), block_list.level_shares
+    out = pyramid_attention(q, k, v, block_list, pyramid, block_m, block_n, orders, q_orders, hidden)
+    return out, block_list.level_shares

@@ -65,7 +65,7 @@ def calibrate(
     every_sink = check_call(q, k, v, config, grid, text_length, sinks, static_levels, causal)
     if config.radial is not None and config.radial.decides_alone:
         raise ConfigError("radial.mode", config.radial.mode, "leaves nothing to choose: intersect and finer wins do")
-    backend = choose_backend(backend, q, k, v, causal)
+    backend = choose_backend(backend, q, k, v)
     trial = trial_of(q, k, v, config, grid, every_sink, static_levels, backend, causal=causal)
     choice = choose_recipes(trial)
     record = Calibrated()

@@ -156,7 +156,7 @@ def attention_from_levels(
             raise ConfigError(key, value, "must be one of " + ", ".join(map(str, allowed)))
     blocks = math.ceil(q.shape[2] / block_m), math.ceil(k.shape[2] / block_n)
     check_levels(levels, (*q.shape[:2], *blocks), "levels")
-    backend = choose_backend(backend, q, k, v, causal)
+    backend = choose_backend(backend, q, k, v)
     hidden = None
     if causal:
         mask = Causal(q.shape[2], k.shape[2], block_m, block_n)

@@ -10,7 +10,7 @@ from operator import index
 
 import torch
 
-from ..ops.backends import BackendError, choose_backend_for, shape_refusal
+from ..ops.backends import BackendError, choose_backend_for
 from ..ops.modes import wants_gradients
 from ..settings.calibration import Calibration
 from ..settings.config import PSAConfig
@@ -69,9 +69,9 @@ _outside_the_graph = torch.compiler.disable(_attention)
 
 # In a compiled graph the answer is a constant.
 @torch.compiler.assume_constant_result
-def _choose_backend(backend: str, device: torch.device, dtype: torch.dtype, head_dim: int, refused: str | None) -> str:
+def _choose_backend(backend: str, device: torch.device, dtype: torch.dtype, head_dim: int) -> str:
     try:
-        return choose_backend_for(backend, device, dtype, head_dim, refused)
+        return choose_backend_for(backend, device, dtype, head_dim)
     except (ConfigError, BackendError):
         # The call itself says it better than a compiler.
         return backend
@@ -96,9 +96,8 @@ def compiled_attention(
     if wants_gradients(q, k, v):
         # An operator has none; plain torch has, and they are worth a break in the graph.
         return *_outside_the_graph(q, k, v, config.as_text, *rest), "torch"
-    # Sizes that the graph leaves open are settled here.
-    refused = shape_refusal(index(q.shape[1]), index(k.shape[1]), causal)
-    chosen = _choose_backend(backend, q.device, q.dtype, index(q.shape[-1]), refused)
+    # A head size that the graph leaves open is settled here.
+    chosen = _choose_backend(backend, q.device, q.dtype, index(q.shape[-1]))
     q, k, v = (x.detach() for x in (q, k, v))
     return *attention_operator(q, k, v, config.as_text, *rest), chosen
 

@@ -48,6 +48,7 @@ def attend_quantised(
     exact_heads: torch.Tensor | None = None,
     measured: tuple[int, ...] = (),
     pooled: torch.Tensor | None = None,
+    hidden: torch.Tensor | None = None,
 ) -> Quantised:
     """As :func:`~.attend.attend` with the Triton kernels, in ``"int8"`` or ``"int8+fp8"``.
 
@@ -56,15 +57,16 @@ def attend_quantised(
         measured: query blocks on which the error that quantisation adds is measured, where it is not; a head to whose
             output it adds more than 0.02 stays exact. Empty to quantise all heads.
         pooled: as of :class:`.level_map.LevelMap`.
+        hidden: as of ``attend``.
     """
     if block_list is None:
         block_list = build_block_list(levels, max_level, block_n, k.shape[2], "triton")
     pyramid = build_pyramid(k, v, max_level, "triton", orders, pooled)
     packed = pack_for(k, v, precision, block_m, block_n, orders)
     if exact_heads is None and measured:
-        exact_heads = _too_coarse(q, k, v, levels, block_m, block_n, pyramid, packed, orders, measured)
+        exact_heads = _too_coarse(q, k, v, levels, block_m, block_n, pyramid, packed, orders, measured, hidden)
     tensors = q, k, v, block_list, pyramid, packed
-    out = quantised_attention_triton(*tensors, block_m, block_n, orders, queries_of(orders), exact_heads)
+    out = quantised_attention_triton(*tensors, block_m, block_n, orders, queries_of(orders), exact_heads, hidden)
     return Quantised(out, block_list.level_shares, exact_heads)
 
 
@@ -79,10 +81,13 @@ def _too_coarse(
     packed: Packed,
     orders: Orders | None,
     blocks: tuple[int, ...],
+    hidden: torch.Tensor | None,
 ) -> torch.Tensor:
     """The heads to which quantisation adds too much, uint8 ``[B, H]``: some query blocks are computed both ways."""
     batch, heads, length, _ = q.shape
-    rows = take_queries(q, block_positions(blocks, block_m, length, q.device), orders)
+    positions = block_positions(blocks, block_m, length, q.device)
+    rows = take_queries(q, positions, orders)
+    hidden = None if hidden is None else hidden.index_select(0, positions)
     of_rows = levels.index_select(2, constant(blocks, torch.int64, q.device))
     block_list = build_block_list(of_rows, pyramid.max_level, block_n, k.shape[2], "triton")
     in_order = None if orders is None else as_they_lie(batch, heads, rows.shape[2], q.device)
@@ -90,7 +95,7 @@ def _too_coarse(
     for value in (0, 1):
         exact_heads = q.new_full((batch, heads), value, dtype=torch.uint8)
         tensors = rows, k, v, block_list, pyramid, packed
-        out = quantised_attention_triton(*tensors, block_m, block_n, orders, in_order, exact_heads)
+        out = quantised_attention_triton(*tensors, block_m, block_n, orders, in_order, exact_heads, hidden)
         found.append(out.float())
     added = relative_error(squares(found[0] - found[1]), squares(found[1]))
     return (added > MOST_ADDED).to(torch.uint8)

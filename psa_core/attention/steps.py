@@ -99,7 +99,7 @@ def sparse_attention(
         level_map: of an earlier call, in place of choosing levels anew.
         exact_heads: of an earlier call, in place of measuring which heads ``precision: auto`` leaves unquantised.
     """
-    backend = choose_backend(backend, q, k, v, causal)
+    backend = choose_backend(backend, q, k, v)
     trial = trial_of(q, k, v, config, grid, sinks, static_levels, backend, causal=causal)
     if config.radial is not None and config.radial.decides_alone and grid is not None:
         assert trial.static is not None
@@ -236,8 +236,8 @@ def _attend_at_once(
     if block_list is None and backend == "triton":
         block_list = level_map.block_list(config.block_n, k.shape[2])
     call = q, k, v, level_map.levels, config.block_m, config.block_n, level_map.max_level
+    hidden = None if trial.causal is None else hidden_keys(trial.causal, q.device)
     if precision == PRECISIONS[0]:
-        hidden = None if trial.causal is None else hidden_keys(trial.causal, q.device)
         out, shares = attend(*call, backend, orders, None, block_list, pooled, hidden)
         # What was copied in order goes back to where it lies.
         copied = queries_of(level_map.orders) if orders is None else None
@@ -245,7 +245,7 @@ def _attend_at_once(
     from .quantised import attend_quantised
 
     measured = trial.blocks if config.precision == "auto" and exact_heads is None else ()
-    quantised = attend_quantised(*call, precision, orders, block_list, exact_heads, measured, pooled)
+    quantised = attend_quantised(*call, precision, orders, block_list, exact_heads, measured, pooled, hidden)
     return _Output(*quantised, precision)
 
 

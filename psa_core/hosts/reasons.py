@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from ..ops.backends import choose_backend_for, shape_refusal, triton_refusal
+from ..ops.backends import choose_backend_for, triton_refusal
 from ..settings.at_step import DensePlaces, dense_places, is_full_resolution
 from ..settings.config import PSAConfig
 from ..settings.errors import ConfigError
@@ -102,10 +102,9 @@ class Call:
         """Why the kernels cannot take the call where they are left the choice; where they are not, it is an error."""
         self.before_trial()
         facts = self.device, self.dtype, self.head_dim
-        refused = shape_refusal(1, 1, self.place.causal)
         if self.backend == "auto":
-            return triton_refusal(*facts) or refused
-        choose_backend_for(self.backend, *facts, refused)
+            return triton_refusal(*facts)
+        choose_backend_for(self.backend, *facts)
         return None
 
 

@@ -54,21 +54,11 @@ def check_backend(backend: str) -> None:
     taken_out()
 
 
-def shape_refusal(q_heads: int, k_heads: int, causal: bool) -> str | None:
-    """Why the Triton kernels cannot take a call, whatever its tensors are; None when they can."""
-    if causal and not PORTABLE.causal:
-        return f"causal attention ({PORTABLE.what} do not compute it)"
-    if q_heads != k_heads and not PORTABLE.causal:
-        return f"{k_heads} heads of keys for {q_heads} of queries ({PORTABLE.what} take as many of both)"
-    return None
-
-
-def choose_backend(backend: str, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, causal: bool = False) -> str:
+def choose_backend(backend: str, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> str:
     """``"triton"`` or ``"torch"`` for a call, where ``"auto"`` takes Triton whenever it can.
 
     Args:
         q, k, v: of one device, dtype and head size.
-        causal: whether the call is.
 
     Raises:
         ConfigError: no such backend.
@@ -82,19 +72,16 @@ def choose_backend(backend: str, q: torch.Tensor, k: torch.Tensor, v: torch.Tens
                 "'torch', or torch.no_grad"
             )
         return "torch"
-    refused = shape_refusal(q.shape[1], k.shape[1], causal)
-    return choose_backend_for(backend, q.device, q.dtype, q.shape[-1], refused)
+    return choose_backend_for(backend, q.device, q.dtype, q.shape[-1])
 
 
-def choose_backend_for(
-    backend: str, device: torch.device, dtype: torch.dtype, head_dim: int, refused: str | None = None
-) -> str:
-    """As :func:`choose_backend`, from what it reads of q, and from :func:`shape_refusal`."""
+def choose_backend_for(backend: str, device: torch.device, dtype: torch.dtype, head_dim: int) -> str:
+    """As :func:`choose_backend`, from what it reads of q."""
     check_backend(backend)
     # The interpreter runs kernels on a CPU for tests, when asked for by name; "auto" has no use for it.
     if backend == "torch" or (backend == "auto" and device.type != "cuda"):
         return "torch"
-    reason = triton_refusal(device, dtype, head_dim) or refused
+    reason = triton_refusal(device, dtype, head_dim)
     if reason is None:
         return "triton"
     if backend == "triton":

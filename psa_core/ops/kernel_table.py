@@ -22,7 +22,6 @@ class Kernels:
         what: it, in a few words for a user.
         vendors: whose GPUs it runs on.
         dtypes, head_sizes, block_m: of queries, keys and values; tokens a query block.
-        causal: whether they take causal calls, and fewer heads of keys than of queries.
         capability: NVIDIA's compute capability, the oldest and the newest; None for no newest.
         lacking: majors of it in between whose GPUs lack what the kernels need.
         needs: packages beside torch, and parts of them.
@@ -38,7 +37,6 @@ class Kernels:
     dtypes: tuple[torch.dtype, ...] = ()
     head_sizes: tuple[int, ...] = ()
     block_m: tuple[int, ...] = ()
-    causal: bool = False
     capability: tuple[tuple[int, int], tuple[int, int] | None] | None = None
     lacking: tuple[int, ...] = ()
     needs: tuple[str, ...] = ()
@@ -85,7 +83,7 @@ PORTABLE = Kernels(
     fails="Triton cannot run the kernels here",
     warning="Triton cannot run the kernels on {device}",
 )
-TORCH = Kernels(name="torch", backend="torch", what="plain PyTorch", block_m=(64, 128), causal=True)
+TORCH = Kernels(name="torch", backend="torch", what="plain PyTorch", block_m=(64, 128))
 
 # Best first: each is taken before those behind it.
 TABLE = (HOPPER, PORTABLE, TORCH)

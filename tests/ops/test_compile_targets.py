@@ -18,38 +18,41 @@ SHARED_LIMITS = {80: 163, 86: 99, 89: 99, 90: 227, 100: 227, 120: 99, "gfx942": 
 # branch for the last tile of a level. Everything else spills nothing.
 STATED_SPILLS = {("attention", 120): 8, ("attention", 90): 152, ("hopper attention", 90): 120}
 STATED_SPILLS |= {("int8 attention", 80): 32, ("int8+fp8 attention", 120): 40, ("levels by quota", 90): 8}
+STATED_SPILLS |= {("causal attention", 90): 376, ("causal attention", 100): 32}
 STATED_SPILLS |= {("attention", "gfx1201"): 44, ("importance", "gfx1201"): 16, ("importance sum", "gfx1201"): 20}
 STATED_SPILLS |= {
     ("importance by head", "gfx1201"): 20,
-    ("importance of runs", "gfx1201"): 16,
+    ("causal importance of runs", "gfx1201"): 64,
     ("importance by head", 100): 8,
 }
 # Loads and stores of it on every tile. Those for sm_90 were faster on an H200 than what spills nothing.
 STATED_LOOP_SPILLS = {("attention", 90): 48, ("hopper attention", 90): 10, ("attention", "gfx1201"): 1}
+STATED_LOOP_SPILLS |= {("causal attention", 90): 57, ("causal importance of runs", "gfx1201"): 1}
 # By every architecture; Hopper's own kernel only there.
 KERNELS = {
     "attention",
     "importance",
     "importance sum",
     "importance by head",
-    "importance of runs",
+    "causal importance of runs",
     "pyramid",
     "block means",
     "gather",
     "similarity",
     "levels",
-    "levels by quota",
+    "causal levels by quota",
     "block list",
 }
 KERNELS |= {"order by size"}
 # What `precision: auto` takes where GPUs have matrix instructions for it, and what is the same everywhere.
-OWN = {architecture: {"int8 attention"} for architecture in (80, 86)}
-OWN |= {architecture: {"int8+fp8 attention"} for architecture in (89, 90, 120)}
+OWN = {architecture: {"int8 attention", "causal attention"} for architecture in (80, 86)}
+OWN |= {architecture: {"int8+fp8 attention", "causal attention"} for architecture in (89, 90, 120)}
+OWN |= {100: {"causal attention"}}
 OWN[89] |= {"pack", "measure channels"}
 OWN[90] |= {"hopper attention"}
 # Those that multiply matrices.
-WITH_LOOPS = {name for name in KERNELS if name == "attention" or name.startswith("importance")} | {"hopper attention"}
-WITH_LOOPS |= {"int8 attention", "int8+fp8 attention"}
+WITH_LOOPS = {name for name in KERNELS if name == "attention" or "importance" in name} | {"importance of runs"}
+WITH_LOOPS |= {"causal attention", "hopper attention", "int8 attention", "int8+fp8 attention"}
 
 
 @pytest.fixture(scope="module")

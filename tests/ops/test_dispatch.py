@@ -90,7 +90,7 @@ class TestRefusals:
 
 
 class TestChoice:
-    ARGUMENTS = ("k", "v", "block list", "pyramid")
+    ARGUMENTS = (OnHopper(), "v", "block list", "pyramid")
 
     @pytest.mark.parametrize("head_dim", [64, 128])
     @pytest.mark.parametrize("orders", [None, "orders"])
@@ -103,13 +103,13 @@ class TestChoice:
     def test_half_query_blocks_go_portable(self, runs: list[Run]) -> None:
         q = OnHopper()
         pyramid_attention(q, *self.ARGUMENTS, 64, 128, None)
-        assert runs == [("portable", (q, *self.ARGUMENTS, 64, 128, None, None))]
+        assert runs == [("portable", (q, *self.ARGUMENTS, 64, 128, None, None, None))]
 
     def test_other_gpus_go_portable(self, runs: list[Run], gpu: pytest.MonkeyPatch) -> None:
         gpu.setattr(torch.cuda, "get_device_capability", lambda device: (8, 9))
         q = OnHopper()
         pyramid_attention(q, *self.ARGUMENTS, 128, 128, "orders", "orders of q")
-        assert runs == [("portable", (q, *self.ARGUMENTS, 128, 128, "orders", "orders of q"))]
+        assert runs == [("portable", (q, *self.ARGUMENTS, 128, 128, "orders", "orders of q", None))]
 
     def test_a_trial_that_fails_is_asked_once_and_goes_portable(
         self, runs: list[Run], gpu: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture

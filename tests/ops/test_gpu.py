@@ -74,9 +74,13 @@ def pooled(x: torch.Tensor, level: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def reference_head(
-    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, levels: torch.Tensor, shape: Shape, query_blocks: list[int]
-) -> torch.Tensor:
-    """Attention of some query blocks of one head, in float32; q, k, v ``[L, D]``, levels ``[q_blocks, k_blocks]``."""
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, levels: torch.Tensor, shape: Shape, query_blocks: list[int],
+    causal: bool = False,
+) -> torch.Tensor:  # fmt: skip
+    """Attention of some query blocks of one head, in float32; q, k, v ``[L, D]``, levels ``[q_blocks, k_blocks]``.
+
+    With ``causal`` the last query stands at the last key, and a key behind a query is masked.
+    """
     k_rows, v_rows, level_of, block_of, bias = [], [], [], [], []
     for level in (1 << i for i in range(shape.block_n.bit_length())):
         rows, count = pooled(k, level)
@@ -91,15 +95,22 @@ def reference_head(
         queries = q[i * shape.block_m : (i + 1) * shape.block_m].float()
         logits = queries @ keys.T / math.sqrt(shape.d) + bias
         logits = logits.masked_fill(levels[i, block_of] != level_of, -torch.inf)
+        if causal:
+            position = i * shape.block_m + torch.arange(len(queries), device=q.device) + len(k) - len(q)
+            behind = torch.arange(len(k), device=q.device) > position[:, None]
+            logits[:, : len(k)].masked_fill_(behind, -torch.inf)
         out.append(logits.softmax(-1) @ values)
     return torch.cat(out)
 
 
-def reference(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, levels: torch.Tensor, shape: Shape) -> torch.Tensor:
+def reference(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, levels: torch.Tensor, shape: Shape, causal: bool = False
+) -> torch.Tensor:
     levels = levels.expand(shape.batch, shape.heads, -1, -1)
     blocks = list(range(shape.blocks[0]))
+    k, v = (x.repeat_interleave(shape.heads // x.shape[1], 1) for x in (k, v))
     heads = [
-        reference_head(q[b, h], k[b, h], v[b, h], levels[b, h], shape, blocks)
+        reference_head(q[b, h], k[b, h], v[b, h], levels[b, h], shape, blocks, causal)
         for b in range(shape.batch)
         for h in range(shape.heads)
     ]

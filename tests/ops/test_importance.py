@@ -179,7 +179,7 @@ class TestSampled:
         shape = Shape(2, 1, 300, 500, 64, 128, block_n)
         q, k, _ = random_qkv(shape, torch.float16)
         samples = sample_of_heads(q, None), sample_of_heads(k, None)
-        scores = sampled_triton(q, k, *samples, 128, block_n, list(ESTIMATORS).index(name), launch)
+        scores = sampled_triton(q, k, *samples, 128, block_n, list(ESTIMATORS).index(name), launch=launch)
         assert relative_error(scores / scores.sum(-1, keepdim=True), by_definition(q, k, shape, name)) < 1e-5
 
 

@@ -78,6 +78,7 @@ class Case(NamedTuple):
     block_n: int
     k_blocks: int = 0
     reorder: bool = True
+    causal: bool = False
 
     @property
     def capability(self) -> tuple[int, int]:
@@ -142,13 +143,15 @@ def measure(case: Case) -> dict[str, Any]:
         if case.kernel == "block means":
             constants["FIRST"] = last
     constants |= {"D": case.d, "TILE_M": launch.tile_m, "TILE_N": launch.tile_n}
+    constants |= {"GROUP": 7 if case.causal else 1, "CAUSAL": case.causal}
     options = {"num_warps": launch.num_warps, "num_stages": launch.num_stages}
     source = _source(kernel, constants, DTYPES[case.dtype])
     if case.kernel in QUANTISED:
         _describe_packed(source, case, launch)
     compiled = triton.compile(source, target=case.target, options=options)
     usage = _cuda_usage(compiled.asm["cubin"]) if "cubin" in compiled.asm else _amd_usage(compiled.asm["amdgcn"])
-    return case._asdict() | {"launch": list(launch), "shared": compiled.metadata.shared} | usage
+    name = f"causal {case.kernel}" if case.causal else case.kernel
+    return case._asdict() | {"kernel": name, "launch": list(launch), "shared": compiled.metadata.shared} | usage
 
 
 def _quantised(case: Case) -> tuple[Launch, Any, dict[str, Any]]:
@@ -186,6 +189,7 @@ def _source(kernel: Any, constants: dict[str, int], pointer: str) -> ASTSource:
     measured = "INT8_TOP" not in kernel.arg_names
     others |= {"v_max_ptr": "*i32" if measured else "*fp32", "k_out_ptr": "*i8", "v_out_ptr": "*fp8e4nv"}
     others |= {"static_ptr": "*u8", "levels_ptr": "*u8", "sink_rows_ptr": "*u8", "sink_columns_ptr": "*u8"}
+    others |= dict.fromkeys(("hidden_ptr", "seen_ptr", "own_ptr", "behind_ptr", "full_quota_ptr"), "*i32")
     others |= {"q_index_ptr": "*i64", "index_ptr": "*i64", "sample_ptr": "*i64", "cap_ptr": "*u8"}
     others |= dict.fromkeys(("scale", "x2", "x4", "x8"), "fp32")
     constants = {name: value for name, value in constants.items() if name in kernel.arg_names}
@@ -227,10 +231,13 @@ def _cases(architectures: list[int | str]) -> Iterator[Case]:
         yield Case("attention", architecture, 64, *SMALL_BLOCKS)
         for variant in (SMALL_BLOCKS, VARIANTS[1]):
             yield Case("attention", architecture, 128, *variant)
+        if not isinstance(architecture, str):
+            yield Case("attention", architecture, 128, *VARIANTS[0], reorder=False, causal=True)
         for kernel in (*IMPORTANCE, "pyramid", "block means", "gather", "similarity", "block list", "order by size"):
-            yield Case(kernel, architecture, 128, *VARIANTS[0])
+            # The causal mask is much the same in all of a kind.
+            yield Case(kernel, architecture, 128, *VARIANTS[0], causal=kernel == "importance of runs")
         for kernel in ("levels", "levels by quota"):
-            yield Case(kernel, architecture, 128, *VARIANTS[0], k_blocks=4096)
+            yield Case(kernel, architecture, 128, *VARIANTS[0], k_blocks=4096, causal=kernel == "levels by quota")
         if architecture in COARSEST:
             yield from (Case(f"{COARSEST[architecture]} attention", architecture, d, *VARIANTS[0]) for d in (64, 128))
     yield from (Case(kernel, 89, 128, *VARIANTS[0]) for kernel in ("pack", "measure channels"))

@@ -147,7 +147,7 @@ def sampled(
     if backend == "triton":
         from .triton import sampled_triton
 
-        scores = sampled_triton(q, k, q_sample, k_sample, block_m, block_n, estimator)
+        scores = sampled_triton(q, k, q_sample, k_sample, block_m, block_n, estimator, seen)
     else:
         reduce = torch.sum if estimator == SAMPLED_SUM else torch.amax
         samples = q_sample.take(q).float(), k_sample.take(k).float()

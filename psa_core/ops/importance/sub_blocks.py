@@ -42,7 +42,7 @@ def sub_block_mass(
 
         q_mean, k_mean = (block_means_triton(x, SUB_BLOCK, of, x.dtype) for x, of in ((q, q_orders), (k, orders)))
         runs = as_they_lie(*q_mean.shape[:3], q.device)
-        scores = scores_triton(q_mean, k_mean, runs, per_m, per_n, SAMPLED_SUM)
+        scores = scores_triton(q_mean, k_mean, runs, per_m, per_n, SAMPLED_SUM, seen)
     else:
         assert orders is None, "torch cuts blocks from the order that tokens have"
         scores = scores_torch(block_means(q, SUB_BLOCK), block_means(k, SUB_BLOCK), per_m, per_n, torch.sum, seen)

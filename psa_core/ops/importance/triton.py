@@ -10,6 +10,7 @@ import triton.language as tl
 
 from ..compiling import launcher
 from ..current_device import on_device_of_first
+from ..grouped import group_of
 from ..launch import Launch, capability_of, importance_launch
 from ..pyramid.triton import gather_triton
 from ..reorder.orders import Orders, order_tensors
@@ -41,31 +42,47 @@ def _fold(part_max, part_sum, products, scale, TILE_M: tl.constexpr, TILE_N: tl.
 
 
 @triton.jit
-def _log_sum(q, k_ptr, k_samples, scale, TILE_M: tl.constexpr, TILE_N: tl.constexpr, D: tl.constexpr):
-    """Base 2 logarithm of the softmax denominator of each query in a tile."""
+def _log_sum(
+    q, k_ptr, k_samples, seen, seen_by_all, scale,
+    TILE_M: tl.constexpr, TILE_N: tl.constexpr, D: tl.constexpr, CAUSAL: tl.constexpr,
+):  # fmt: skip
+    """Base 2 logarithm of the softmax denominator of each query in a tile; 0 for one that sees no key.
+
+    With CAUSAL a query sees its first ``seen`` keys, and k_samples are those that some query of the tile sees.
+    """
     PARTS: tl.constexpr = 8
     LOWEST: tl.constexpr = -1e38  # -inf less -inf would be NaN where a part has met no key
     part_max = tl.full([TILE_M, PARTS], LOWEST, tl.float32)
     part_sum = tl.zeros([TILE_M, PARTS], tl.float32)
     column = tl.arange(0, TILE_N)
-    whole = k_samples // TILE_N * TILE_N
+    whole = seen_by_all // TILE_N * TILE_N
     for start in range(0, whole, TILE_N):
         products = _products(q, k_ptr, start + column, D)
         part_max, part_sum = _fold(part_max, part_sum, products, scale, TILE_M, TILE_N, PARTS)
-    if whole < k_samples:
+    if CAUSAL:
+        for start in range(whole, k_samples, TILE_N):
+            slot = start + column
+            products = _products(q, k_ptr, tl.minimum(slot, k_samples - 1), D)
+            products = tl.where(slot[None, :] < seen[:, None], products, float("-inf"))
+            part_max, part_sum = _fold(part_max, part_sum, products, scale, TILE_M, TILE_N, PARTS)
+    elif whole < k_samples:
         slot = whole + column
         products = _products(q, k_ptr, tl.minimum(slot, k_samples - 1), D)
         products = tl.where((slot < k_samples)[None, :], products, float("-inf"))
         part_max, part_sum = _fold(part_max, part_sum, products, scale, TILE_M, TILE_N, PARTS)
     row_max = tl.max(part_max, 1)
-    return row_max + tl.log2(tl.sum(part_sum * tl.exp2(part_max - row_max[:, None]), 1))
+    log_sum = row_max + tl.log2(tl.sum(part_sum * tl.exp2(part_max - row_max[:, None]), 1))
+    if CAUSAL:
+        # -inf less -inf would be NaN where a query sees no sampled key.
+        log_sum = tl.where(seen > 0, log_sum, 0.0)
+    return log_sum
 
 
 @triton.jit
 def _score_blocks(
-    q, k_ptr, log_sum, there, at, i, k_samples, q_blocks, k_blocks, scale,
+    q, k_ptr, log_sum, there, at, i, k_samples, seen, seen_by_all, q_blocks, k_blocks, scale,
     D: tl.constexpr, PER_M: tl.constexpr, PER_N: tl.constexpr, TILE_M: tl.constexpr, TILE_N: tl.constexpr,
-    ADD_UP: tl.constexpr,
+    CAUSAL: tl.constexpr, ADD_UP: tl.constexpr,
 ):  # fmt: skip
     """The second pass: a score of each pair of blocks, the largest of its weights, or with ADD_UP their sum.
 
@@ -80,6 +97,8 @@ def _score_blocks(
     key = column % N_BLOCKS * PER_N + column // N_BLOCKS
     for start in range(0, k_samples, TILE_N):
         products = _products(q, k_ptr, tl.minimum(start + key, k_samples - 1), D)
+        if CAUSAL and start + TILE_N > seen_by_all:
+            products = tl.where((start + key)[None, :] < seen[:, None], products, float("-inf"))
         if ADD_UP:
             real = there[:, None] & (start + key < k_samples)[None, :]
             weight = tl.where(real, tl.exp2(products * scale - log_sum[:, None]), 0.0)
@@ -96,13 +115,16 @@ def _score_blocks(
 # Sizes change from video to video, and nothing is gained by compiling for each.
 @triton.jit(do_not_specialize=["heads", "q_samples", "k_samples", "q_blocks", "k_blocks"])
 def _sampled(
-    q_ptr, k_ptr, sample_ptr, of_head_ptr, estimator_ptr, scores_ptr,
+    q_ptr, k_ptr, sample_ptr, of_head_ptr, estimator_ptr, scores_ptr, seen_ptr,
     q_stride_b, q_stride_h, q_stride, q_stride_d,
     heads, q_samples, k_samples, q_blocks, k_blocks, scale,
     D: tl.constexpr, PER_M: tl.constexpr, PER_N: tl.constexpr, TILE_M: tl.constexpr, TILE_N: tl.constexpr,
-    ESTIMATOR: tl.constexpr,
+    ESTIMATOR: tl.constexpr, GROUP: tl.constexpr, CAUSAL: tl.constexpr,
 ):  # fmt: skip
-    """Scores of the query blocks in one tile of sampled queries; PER_M and PER_N are samples a block."""
+    """Scores of the query blocks in one tile of sampled queries; PER_M and PER_N are samples a block.
+
+    GROUP heads share a head of keys. With CAUSAL nothing is written of blocks that no query of the tile sees.
+    """
     RUN: tl.constexpr = min(PER_M, 16)
     M_BLOCKS: tl.constexpr = TILE_M // PER_M
     N_BLOCKS: tl.constexpr = TILE_N // PER_N
@@ -122,9 +144,14 @@ def _sampled(
     token = tl.load(sample_ptr + tl.minimum(slot, q_samples - 1))
     q_ptr += head // heads * q_stride_b + head % heads * q_stride_h
     q = tl.load(q_ptr + token[:, None] * q_stride + d[None, :] * q_stride_d)
-    k_ptr += head * k_samples * D
+    k_ptr += head // GROUP * k_samples * D
+    seen, seen_by_all = k_samples, k_samples
+    if CAUSAL:
+        seen = tl.load(seen_ptr + tl.minimum(slot, q_samples - 1))
+        seen_by_all = tl.min(seen, 0)
+        k_samples = tl.max(seen, 0)
 
-    log_sum = _log_sum(q, k_ptr, k_samples, scale, TILE_M, TILE_N, D)
+    log_sum = _log_sum(q, k_ptr, k_samples, seen, seen_by_all, scale, TILE_M, TILE_N, D, CAUSAL)
 
     i = tile * M_BLOCKS + tl.arange(0, M_BLOCKS)
     at = scores_ptr + (head * q_blocks + i)[:, None] * k_blocks + tl.arange(0, N_BLOCKS)[None, :]
@@ -133,14 +160,14 @@ def _sampled(
     if ESTIMATOR != SUM:
         n = tl.where(estimator == MAX, k_samples, 0)
         _score_blocks(
-            q, k_ptr, log_sum, there, at, i, n, q_blocks, k_blocks, scale,
-            D, PER_M, PER_N, TILE_M, TILE_N, ADD_UP=False,
+            q, k_ptr, log_sum, there, at, i, n, seen, seen_by_all, q_blocks, k_blocks, scale,
+            D, PER_M, PER_N, TILE_M, TILE_N, CAUSAL, ADD_UP=False,
         )  # fmt: skip
     if ESTIMATOR != MAX:
         n = tl.where(estimator == SUM, k_samples, 0)
         _score_blocks(
-            q, k_ptr, log_sum, there, at, i, n, q_blocks, k_blocks, scale,
-            D, PER_M, PER_N, TILE_M, TILE_N, ADD_UP=True,
+            q, k_ptr, log_sum, there, at, i, n, seen, seen_by_all, q_blocks, k_blocks, scale,
+            D, PER_M, PER_N, TILE_M, TILE_N, CAUSAL, ADD_UP=True,
         )  # fmt: skip
 
 
@@ -152,21 +179,23 @@ def sampled_triton(
     block_m: int,
     block_n: int,
     estimator: int | torch.Tensor,
+    seen: torch.Tensor | None = None,
     launch: Launch | None = None,
 ) -> torch.Tensor:
     """Block maxima, or block sums, of the softmax over sampled keys, rows not yet divided by their sums.
 
     Args:
-        q: ``[B, H, Lq, D]``; k: ``[B, H, Lk, D]``; any strides, D 64 or 128.
+        q: ``[B, H, Lq, D]``; k: ``[B, Hk, Lk, D]``; any strides, D 64 or 128, Hk a divisor of H.
         q_sample, k_sample: the sampled tokens of each head in the order of its blocks, a quarter of each block.
-        estimator, launch: as of :func:`scores_triton`.
+        estimator, seen, launch: as of :func:`scores_triton`.
 
     Returns:
         float32 ``[B, H, q_blocks, k_blocks]``.
     """
     # Every tile reads the sampled keys again: gathered once, they are contiguous.
     sampled = gather_triton(k, k_sample)
-    return scores_triton(q, sampled, q_sample, block_m // SAMPLE_STRIDE, block_n // SAMPLE_STRIDE, estimator, launch)
+    per_m, per_n = block_m // SAMPLE_STRIDE, block_n // SAMPLE_STRIDE
+    return scores_triton(q, sampled, q_sample, per_m, per_n, estimator, seen, launch)
 
 
 @on_device_of_first
@@ -177,17 +206,19 @@ def scores_triton(
     per_m: int,
     per_n: int,
     estimator: int | torch.Tensor,
+    seen: torch.Tensor | None = None,
     launch: Launch | None = None,
 ) -> torch.Tensor:
     """Block maxima, or block sums, of the softmax of some queries over some keys, rows not yet divided by their sums.
 
     Args:
         q: ``[B, H, Lq, D]``, any strides, D 64 or 128.
-        k: ``[B, H, n, D]``, contiguous: the keys, block after block.
+        k: ``[B, Hk, n, D]``, contiguous: the keys, block after block. Hk divides H.
         q_sample: which queries of each head, block after block.
         per_m, per_n: queries and keys a block.
         estimator: ``SAMPLED_MAX`` or ``SAMPLED_SUM`` for all heads; or int32 ``[B, H]`` on the device, a number for
-            each head: with any other than these two its scores are left unwritten.
+            each head: with any other than these two its scores mean nothing.
+        seen: int32 ``[queries]``, how many of the keys, from the first on, each query sees; None for all.
         launch: tiles and warps, for tiles that hold whole blocks; None for those of the device.
 
     Returns:
@@ -199,15 +230,17 @@ def scores_triton(
     sample, of_head = order_tensors(q_sample, q)
     q_samples, k_samples = sample.shape[1], k.shape[2]
     q_blocks, k_blocks = triton.cdiv(q_samples, per_m), triton.cdiv(k_samples, per_n)
-    scores = torch.empty((batch, heads, q_blocks, k_blocks), dtype=torch.float32, device=q.device)
+    new = torch.empty if seen is None else torch.zeros
+    scores = new((batch, heads, q_blocks, k_blocks), dtype=torch.float32, device=q.device)
     # The stand-in for numbers is not read.
     which, numbers = estimator, of_head
     if isinstance(estimator, torch.Tensor):
         which, numbers = BY_HEAD.value, estimator.contiguous()
     launcher(_sampled, (triton.cdiv(q_samples, launch.tile_m) * batch * heads,))(
-        q, k, sample, of_head, numbers, scores, *q.stride(),
+        q, k, sample, of_head, numbers, scores, of_head if seen is None else seen, *q.stride(),
         heads, q_samples, k_samples, q_blocks, k_blocks, d**-0.5 * math.log2(math.e),
         D=d, PER_M=per_m, PER_N=per_n, TILE_M=launch.tile_m, TILE_N=launch.tile_n, ESTIMATOR=which,
+        GROUP=group_of(q, k), CAUSAL=seen is not None,
         num_warps=launch.num_warps, num_stages=launch.num_stages,
     )  # fmt: skip
     return scores

@@ -49,7 +49,8 @@ def levels_from_importance(
     if backend == "triton":
         from .triton import select_levels_triton
 
-        return select_levels_triton(importance, config, cap, static_levels, static_rule, sinks, quotas, blocks)
+        arguments = importance, config, cap, static_levels, static_rule, sinks, quotas, blocks, causal
+        return select_levels_triton(*arguments)
     levels = select_levels(importance, config, quotas, causal, blocks)
     if static_levels is not None:
         levels = compose(levels, static_levels, static_rule)

@@ -8,10 +8,11 @@ import triton.language as tl
 
 from ...settings.config import PSAConfig
 from ...settings.sinks import Sinks
+from ..causal import Causal, own_blocks
 from ..compiling import launcher
 from ..constant import constant
 from ..current_device import on_device_of_first
-from .bounds import Quotas, level_bounds
+from .bounds import Quotas, level_bounds, row_bounds
 from .sinks import sink_tables
 
 # Importances that a thread holds in registers; twice as many spill.
@@ -68,8 +69,10 @@ def _within(bits, j, low, above_low, high, above_high, bound, BY_MASS: tl.conste
 
 
 @triton.jit
-def _rank(bits, j, bounds_ptr, choices_ptr, n_bounds, full_quota, BY_MASS: tl.constexpr):
-    """The level of every block by what ranks before it."""
+def _rank(
+    bits, j, bounds_ptr, choices_ptr, n_bounds, full_quota, before, BY_MASS: tl.constexpr, CAUSAL: tl.constexpr
+):  # fmt: skip
+    """The level of every block by what ranks before it; with CAUSAL so do ``before`` blocks, or so much importance."""
     largest = tl.max(bits, 0)
     least = tl.min(tl.where(bits >= 0, bits, largest), 0)
     nothing = tl.full([], 0.0, tl.float32)
@@ -78,6 +81,8 @@ def _rank(bits, j, bounds_ptr, choices_ptr, n_bounds, full_quota, BY_MASS: tl.co
     levels = tl.zeros(bits.shape, tl.int32) + tl.load(choices_ptr)
     for i in range(n_bounds):
         bound = tl.load(bounds_ptr + i).to(tl.float32)
+        if CAUSAL:
+            bound -= before
         # Without a quota not even the first block is inside, which bisection takes for granted.
         low = tl.where(bound > 0, least, high)
         within, high, above_high = _within(bits, j, low, total, high, above_high, bound, BY_MASS)
@@ -100,18 +105,23 @@ def _repair(levels, score, j):
 # Sizes change from video to video, and nothing is gained by compiling for each.
 @triton.jit(
     do_not_specialize=[
-        "bounds_stride", "static_stride_b", "static_stride_h",
+        "bounds_stride", "bounds_row_stride", "static_stride_b", "static_stride_h",
         "heads", "q_blocks", "k_blocks", "n_bounds", "full_quota",
     ]
 )  # fmt: skip
 def _select_levels(
     importance_ptr, bounds_ptr, choices_ptr, cap_ptr, static_ptr, sink_rows_ptr, sink_columns_ptr, levels_ptr,
-    bounds_stride, static_stride_b, static_stride_h,
+    own_ptr, behind_ptr, full_quota_ptr,
+    bounds_stride, bounds_row_stride, static_stride_b, static_stride_h,
     heads, q_blocks, k_blocks, n_bounds, full_quota,
     BY_MASS: tl.constexpr, CAP: tl.constexpr, STATIC: tl.constexpr, INTERSECT: tl.constexpr, SINKS: tl.constexpr,
-    BLOCK: tl.constexpr,
+    CAUSAL: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """One row of the level map."""
+    """One row of the level map.
+
+    With CAUSAL its own blocks, from ``own`` up to ``behind``, rank first and are at level 1, and those from there on
+    are skipped. They take no part in the bisection, which looks for what the bounds leave the others.
+    """
     row = tl.program_id(0).to(tl.int64)
     head = row // q_blocks
     i = row % q_blocks
@@ -122,7 +132,17 @@ def _select_levels(
     importance = tl.where(importance > 0.0, importance, 0.0)
     # Floats that are not negative compare as their bits do.
     bits = tl.where(real, importance.to(tl.int32, bitcast=True), -1)
-    levels = _rank(bits, j, bounds_ptr + head * bounds_stride, choices_ptr, n_bounds, full_quota, BY_MASS)
+    bounds_ptr += head * bounds_stride
+    before = 0.0
+    if CAUSAL:
+        own, behind = tl.load(own_ptr + i), tl.load(behind_ptr + i)
+        before = (behind - own).to(tl.float32)
+        if BY_MASS:
+            before = tl.sum(tl.where((j >= own) & (j < behind), importance, 0.0), 0)
+            full_quota = tl.load(full_quota_ptr + i) - (behind - own)
+        bits = tl.where(j < own, bits, -1)
+        bounds_ptr += i * bounds_row_stride
+    levels = _rank(bits, j, bounds_ptr, choices_ptr, n_bounds, full_quota, before, BY_MASS, CAUSAL)
     levels = tl.where(real, levels, 0)
 
     score = tl.where(bits >= 0, bits.to(tl.float32, bitcast=True), float("-inf"))
@@ -140,7 +160,7 @@ def _select_levels(
     if SINKS:
         held = tl.load(sink_columns_ptr + j, mask=real, other=0) | tl.load(sink_rows_ptr + i)
         levels = tl.where(real & (held > 0), 1, levels)
-    levels = _repair(levels, score, j)
+    levels = tl.where(j < own, levels, (j < behind).to(tl.int32)) if CAUSAL else _repair(levels, score, j)
     tl.store(levels_ptr + row * k_blocks + j, levels.to(tl.uint8), mask=real)
 
 
@@ -160,6 +180,7 @@ def select_levels_triton(
     sinks: Sinks = (),
     quotas: Quotas | None = None,
     blocks: tuple[int, ...] | None = None,
+    causal: Causal | None = None,
 ) -> torch.Tensor:
     """Everything between importance and the level map that runs, in one launch.
 
@@ -168,36 +189,44 @@ def select_levels_triton(
 
     Args:
         importance: ``[B, H, q_blocks, k_blocks]``, any floating dtype, not negative, rows summing to 1.
-        config, cap, static_levels, static_rule, sinks, quotas, blocks: as of ``levels_from_importance``.
+        config, cap, static_levels, static_rule, sinks, quotas, blocks, causal: as of ``levels_from_importance``.
 
     Returns:
         uint8 ``[B, H, q_blocks, k_blocks]``, contiguous, in which every row keeps at least one block.
     """
     batch, heads, q_blocks, k_blocks = importance.shape
     by_mass = quotas is None and config.mask_mode == "thresholdbound"
-    if quotas is None:
+    # Of all rows, and of each; the latter only where own blocks count.
+    full_quota, full_quotas = 0, None
+    if quotas is not None:
+        choices, bounds = quotas.levels, quotas.bounds.contiguous()
+    elif causal is not None:
+        choices, bounds, full_quotas = row_bounds(config, k_blocks, importance.device, causal, blocks)
+    else:
         choices, shared, full_quota = level_bounds(config, k_blocks)
         bounds = constant(shared, torch.float32 if by_mass else torch.int32, importance.device)
-    else:
-        choices, bounds, full_quota = quotas.levels, quotas.bounds.contiguous(), 0
     n_bounds = len(choices) - 1
     importance = importance.contiguous()
     levels = torch.empty(importance.shape, dtype=torch.uint8, device=importance.device)
     # Stand-ins for what is absent; the kernel does not read them.
     cap_rows = levels if cap is None else cap.contiguous()
     static_rows = levels if static_levels is None else static_levels.contiguous().expand(batch, heads, -1, -1)
-    rows, columns = levels, levels
+    rows, columns, own, behind = levels, levels, levels, levels
+    if causal is not None:
+        own, behind = own_blocks(causal, blocks, importance.device)
     if sinks:
-        rows, columns = sink_tables(
-            sinks, config.block_m, config.block_n, blocks or q_blocks, k_blocks, importance.device
-        )
+        offset = 0 if causal is None else causal.offset
+        sizes = config.block_m, config.block_n, blocks or q_blocks, k_blocks
+        rows, columns = sink_tables(sinks, *sizes, importance.device, offset)
     block, num_warps = launch_for(k_blocks)
     launcher(_select_levels, (batch * heads * q_blocks,))(
         importance, bounds, constant(choices, torch.int32, importance.device), cap_rows, static_rows,
-        rows, columns, levels,
-        0 if quotas is None else n_bounds, *static_rows.stride()[:2],
+        rows, columns, levels, own, behind, levels if full_quotas is None else full_quotas,
+        0 if quotas is None else bounds[0, 0].numel(), n_bounds if bounds.dim() > 1 and bounds.shape[-2] > 1 else 0,
+        *static_rows.stride()[:2],
         heads, q_blocks, k_blocks, n_bounds, full_quota,
         BY_MASS=by_mass, CAP=cap is not None, STATIC=static_levels is not None,
-        INTERSECT=static_rule == "intersect", SINKS=bool(sinks), BLOCK=block, num_warps=num_warps,
+        INTERSECT=static_rule == "intersect", SINKS=bool(sinks), CAUSAL=causal is not None,
+        BLOCK=block, num_warps=num_warps,
     )  # fmt: skip
     return levels
