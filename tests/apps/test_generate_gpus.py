@@ -57,6 +57,17 @@ def test_two_processes_make_the_same_video(generate: Generate, tmp_path: Path, c
     assert two["report"]["density"] == pytest.approx(one["report"]["density"])
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
+def test_two_gpus_make_the_same_video(generate: Generate, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    words = [*SPARSE, *SIZE, "--output"]
+    for gpus_ in (1, 2):
+        assert generate("Wan2.1_1.3b", *words, str(generate.output / str(gpus_)), "--gpus", str(gpus_)) == 0
+    alone, shared = (iio.imread(file, plugin="FFMPEG").astype(float) for file in sorted(generate.output.rglob("*.mp4")))
+    assert np.abs(alone - shared).mean() < 2
+
+
 def test_what_cannot_be_shared_is_said(generate: Generate, capsys, monkeypatch: pytest.MonkeyPatch) -> None:
     started = []
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)

@@ -17,7 +17,8 @@ from .diffusers_models import Model
 GRID = FRAMES, HEIGHT, WIDTH = 4, 6, 8
 VIDEO = FRAMES * HEIGHT * WIDTH
 LAYERS = 2
-HEADS, HEAD_DIM = 2, 16
+HEADS, HEAD_DIM = 2, 64
+CHANNELS, AXES = HEADS * HEAD_DIM, (16, 24, 24)
 TEXT, TEXT_DIM = 12, 8
 BATCH = 2
 _LATENTS = BATCH, 4, FRAMES, HEIGHT, WIDTH
@@ -60,8 +61,19 @@ class _Model(Model):
         text = torch.randn(BATCH, TEXT, TEXT_DIM)
         super().__init__(transformer.eval(), latents, **{"encoder_hidden_states": text, **inputs})
 
+    def to(self, device: str, dtype: torch.dtype) -> Model:
+        """Move weights and inputs; what a model keeps in float32 stays in it, as it does where weights are loaded."""
+        super().to(device, dtype)
+        kept = set(getattr(self.transformer, "_keep_in_fp32_modules", None) or ())
+        for name, weight in self.transformer.named_parameters():
+            if kept.intersection(name.split(".")):
+                weight.data = weight.data.float()
+        return self
+
     def __call__(self, timestep: float = 999.0) -> torch.Tensor:
-        return super().__call__(float(timestep))
+        latents = self.inputs["hidden_states"]
+        timesteps = torch.full((BATCH,), timestep, device=latents.device, dtype=latents.dtype)
+        return self.transformer(timestep=timesteps, return_dict=False, **self.inputs)[0]
 
 
 def _wan_settings(**settings: Any) -> dict[str, Any]:
@@ -106,7 +118,12 @@ def _ltx_inputs() -> dict[str, Any]:
 def ltx(guides: int = 9) -> Model:
     """With guides behind the video."""
     transformer = _kind("LTXVideoTransformer3DModel")(
-        **_SIZES, in_channels=4, out_channels=4, num_layers=LAYERS, cross_attention_dim=32, caption_channels=TEXT_DIM
+        **_SIZES,
+        in_channels=4,
+        out_channels=4,
+        num_layers=LAYERS,
+        cross_attention_dim=CHANNELS,
+        caption_channels=TEXT_DIM,
     )
     tokens = VIDEO + guides
     inputs = _ltx_inputs() | {"video_coords": torch.rand(BATCH, 3, tokens)}
@@ -117,7 +134,7 @@ def ltx(guides: int = 9) -> Model:
 def ltx2() -> Model:
     audio = {"audio_num_attention_heads": HEADS, "audio_attention_head_dim": 8, "audio_cross_attention_dim": 16}
     transformer = _kind("LTX2VideoTransformer3DModel")(
-        **_SIZES, **audio, in_channels=4, out_channels=4, num_layers=LAYERS, cross_attention_dim=32,
+        **_SIZES, **audio, in_channels=4, out_channels=4, num_layers=LAYERS, cross_attention_dim=CHANNELS,
         audio_in_channels=4, audio_out_channels=4, caption_channels=TEXT_DIM,
     )  # fmt: skip
     sound = {
@@ -132,7 +149,7 @@ def hunyuan_video(text: tuple[int, ...] = (7, 7)) -> Model:
     """So many of the text's tokens are no padding, in each video."""
     transformer = _kind("HunyuanVideoTransformer3DModel")(
         **_SIZES, in_channels=4, out_channels=4, num_layers=1, num_single_layers=1, num_refiner_layers=1, mlp_ratio=1.0,
-        patch_size=1, text_embed_dim=TEXT_DIM, pooled_projection_dim=8, rope_axes_dim=(4, 6, 6), guidance_embeds=False,
+        patch_size=1, text_embed_dim=TEXT_DIM, pooled_projection_dim=8, rope_axes_dim=AXES, guidance_embeds=False,
     )  # fmt: skip
     mask = (torch.arange(TEXT) < torch.tensor(text)[:, None]).long()
     return _Model(transformer, _LATENTS, encoder_attention_mask=mask, pooled_projections=torch.randn(len(text), 8))
@@ -141,7 +158,7 @@ def hunyuan_video(text: tuple[int, ...] = (7, 7)) -> Model:
 def hunyuan_video_1_5(picture: bool = True) -> Model:
     transformer = _kind("HunyuanVideo15Transformer3DModel")(
         **_SIZES, in_channels=4, out_channels=4, num_layers=LAYERS, num_refiner_layers=1, mlp_ratio=1.0,
-        text_embed_dim=TEXT_DIM, text_embed_2_dim=6, image_embed_dim=5, rope_axes_dim=(4, 6, 6),
+        text_embed_dim=TEXT_DIM, text_embed_2_dim=6, image_embed_dim=5, rope_axes_dim=AXES,
     )  # fmt: skip
     return _Model(
         transformer,
@@ -156,7 +173,7 @@ def hunyuan_video_1_5(picture: bool = True) -> Model:
 def kandinsky5() -> Model:
     transformer = _kind("Kandinsky5Transformer3DModel")(
         in_visual_dim=4, in_text_dim=TEXT_DIM, in_text_dim2=6, time_dim=16, out_visual_dim=4, patch_size=(1, 1, 1),
-        model_dim=HEADS * HEAD_DIM, ff_dim=32, num_text_blocks=1, num_visual_blocks=LAYERS, axes_dims=(4, 6, 6),
+        model_dim=CHANNELS, ff_dim=32, num_text_blocks=1, num_visual_blocks=LAYERS, axes_dims=AXES,
     )  # fmt: skip
     return _Model(
         transformer,
@@ -217,7 +234,8 @@ class _MiniMaxH3(_Model):
 
     def __call__(self, timestep: float = 0.0) -> torch.Tensor:
         # A keyframe keeps its noise level.
-        return self.transformer(timestep=torch.tensor([timestep, 0.9]), return_dict=False, **self.inputs)[0]
+        timesteps = torch.tensor([timestep, 0.9], device=self.inputs["hidden_states"].device)
+        return self.transformer(timestep=timesteps, return_dict=False, **self.inputs)[0]
 
 
 def another() -> Model:

@@ -58,9 +58,9 @@ class Model:
         return self.transformer(timestep=timesteps, return_dict=False, **self.inputs)[0]
 
     def to(self, device: str, dtype: torch.dtype) -> Model:
-        """Move weights and inputs."""
+        """Move weights and inputs; masks, places and the like keep their dtype."""
         self.transformer.to(device, dtype)
-        self.inputs = tree_map(lambda x: x.to(device, dtype), self.inputs)
+        self.inputs = tree_map(lambda x: _moved(x, device, dtype), self.inputs)
         return self
 
     @property
@@ -69,6 +69,12 @@ class Model:
 
     def processors(self) -> list[Any]:
         return list(self.transformer.attn_processors.values())
+
+
+def _moved(x: Any, device: str, dtype: torch.dtype) -> Any:
+    if not isinstance(x, torch.Tensor):
+        return x
+    return x.to(device, dtype) if x.dtype == torch.float32 else x.to(device)
 
 
 def wan_model() -> Model:

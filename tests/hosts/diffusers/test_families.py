@@ -194,3 +194,16 @@ def test_an_unpatched_model_at_the_same_time_is_bit_equal(name: str) -> None:
     assert torch.equal(inside[0], alone)
     assert torch.equal(beside[0], alone)
     assert dict(_AttentionBackendRegistry._backends) == registry
+
+
+@pytest.mark.gpu
+@every_family
+def test_on_a_gpu(family: Family) -> None:
+    model = family.make().to("cuda", torch.bfloat16)
+    dense = model(0.5).float()
+    with patch(model.transformer, FULL, backend="triton") as handle:
+        assert relative_error(model(0.5).float(), dense) < 0.05
+    assert (handle.report.sparse_count, handle.report.dense_reasons) == (family.calls, {})
+    with patch(model.transformer, SPARSE, backend="triton") as handle:
+        assert torch.isfinite(model(0.5)).all()
+    assert 0 < handle.report.density() < 1
