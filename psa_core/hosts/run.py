@@ -12,6 +12,7 @@ import torch
 from ..attention.call import pyramid_sparse_attention
 from ..attention.steps import Attended
 from ..ops.dense_backends import DenseCalls, RefusalError
+from ..ops.grouped import group_of
 from ..report.calibrated import Given
 from ..report.report import Report
 from ..settings.at_step import config_at, dense_places
@@ -21,7 +22,7 @@ from ..settings.sinks import video_start
 from .kept import MAP_MEMORY, Kept, Result
 from .place import Place
 from .reasons import EXPECTED, RUN, Call, check_frames, first_reason
-from .rehearsal import rehearse
+from .rehearsal import rehearse, rehearse_prompt
 
 log = logging.getLogger(__name__)
 
@@ -74,7 +75,7 @@ class Run:
         """
         tokens, head_dim = q.shape[2:]
         facts = (tokens, k.shape[2], head_dim, q.dtype, q.device)
-        call = Call(self.config, self.backend, place, *facts, lambda: self._before_first(q, place))
+        call = Call(self.config, self.backend, place, *facts, lambda: self._before_first(q, k, place))
         return first_reason(RUN, call)
 
     def check_frames(self, frames: int, frames_per_token: int) -> None:
@@ -96,7 +97,7 @@ class Run:
         Of causal calls nothing is kept: a prompt is read once.
         """
         config = self._config_at(place.step, place)
-        self._before_kernels(q, place, config)
+        self._before_kernels(q, k, place, config)
         last = place.step + 1 >= dense_places(self.config, place.steps).stop
         with self.report.time_sparse(q.device):
             if place.causal:
@@ -151,22 +152,25 @@ class Run:
         references = place.reference_frames or (0, 0)
         return _config_of_call(self.config, step, place.steps, place.frames_per_token, references)
 
-    def _before_first(self, q: torch.Tensor, place: Place) -> None:
+    def _before_first(self, q: torch.Tensor, k: torch.Tensor, place: Place) -> None:
         """Before it is asked whether kernels run here, which compiles them."""
         first = max(place.step, dense_places(self.config, place.steps).start)
-        self._before_kernels(q, place, self._config_at(first, place))
+        self._before_kernels(q, k, place, self._config_at(first, place))
 
-    def _before_kernels(self, q: torch.Tensor, place: Place, config: PSAConfig) -> None:
+    def _before_kernels(self, q: torch.Tensor, k: torch.Tensor, place: Place, config: PSAConfig) -> None:
         """Before kernels of these settings run: the first time in this process they are compiled."""
         if self.backend == "torch" or q.device.type != "cuda":
             return
-        key = (q.device, q.dtype, q.shape[-1], _kernels_of(config))
+        group = group_of(q, k)
+        key = (q.device, q.dtype, q.shape[-1], place.causal, group, _kernels_of(config))
         if key in _begun:
             return
         _begun.add(key)
         if self.on_compile is not None:
             self.on_compile()
-        if not place.causal:
+        if place.causal:
+            rehearse_prompt(q, group, config, self.backend)
+        else:
             rehearse(q, config, self.backend, bool(place.sinks))
 
 

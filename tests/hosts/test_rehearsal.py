@@ -18,7 +18,7 @@ from psa_core.hosts import rehearsal
 from psa_core.hosts import run as runs
 from psa_core.hosts.kept import Kept, Result
 from psa_core.hosts.place import Place
-from psa_core.hosts.rehearsal import rehearse
+from psa_core.hosts.rehearsal import rehearse, rehearse_prompt
 from psa_core.hosts.run import Run
 from psa_core.ops.backends import triton_installed
 from psa_core.settings.sinks import text_in_front
@@ -53,6 +53,24 @@ def test_a_short_clip_goes_through_what_the_run_will(monkeypatch: pytest.MonkeyP
         assert (short.stride(1), short.stride(2)) == (64, 64 * short.shape[1])
 
 
+@pytest.mark.skipif(not triton_installed(), reason="Triton is not installed")
+def test_a_short_prompt_is_read_as_the_run_will(monkeypatch: pytest.MonkeyPatch) -> None:
+    met = []
+    attend = rehearsal.pyramid_sparse_attention
+
+    def record(*tensors: Any, **options: Any) -> torch.Tensor:
+        met.append((tensors, options))
+        return attend(*tensors, **options)
+
+    monkeypatch.setattr(rehearsal, "pyramid_sparse_attention", record)
+    q = torch.empty(1, 50, 6, 64, dtype=torch.bfloat16).transpose(1, 2)
+    rehearse_prompt(q, 3, CONFIG, "torch")
+    (((query, k, v, config), options),) = met
+    assert [x.shape for x in (query, k, v)] == [(1, 6, 2048, 64), (1, 2, 2048, 64), (1, 2, 2048, 64)]
+    assert (query.dtype, query.stride(1), config) == (q.dtype, 64, CONFIG)
+    assert options == {"backend": "torch", "causal": True}
+
+
 def test_an_error_is_left_to_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*args: object, **more: object) -> None:
         raise RuntimeError("no memory")
@@ -76,7 +94,8 @@ class TestInARun:
 
         def call(config: PSAConfig = CONFIG, backend: str = "auto", device: str = "cuda", **place: Any) -> list[tuple]:
             met: list[tuple] = []
-            monkeypatch.setattr(runs, "rehearse", lambda q, *arguments: met.append(arguments))
+            for name in ("rehearse", "rehearse_prompt"):
+                monkeypatch.setattr(runs, name, lambda q, *arguments: met.append(arguments))
             shape = torch.Size((1, 1, 64 + sum(sink.stop - sink.start for sink in place.get("sinks", ())), 64))
             q: Any = SimpleNamespace(device=torch.device(device), dtype=torch.float16, shape=shape)
             run = Run(config, backend)
@@ -94,6 +113,11 @@ class TestInARun:
         ((_, _, sinks),) = rehearsed(CONFIG.replace(block_n=64), sinks=text_in_front(8))
         assert sinks
 
+    def test_prompts_have_kernels_of_their_own(self, rehearsed: Callable[..., list[tuple]]) -> None:
+        assert rehearsed()
+        ((group, config, backend),) = rehearsed(causal=True)
+        assert (group, config, backend) == (1, CONFIG, "auto")
+
     @pytest.mark.parametrize(
         "how",
         [
@@ -101,7 +125,6 @@ class TestInARun:
             {"device": "cpu"},
             {"config": CONFIG.replace(min_tokens=65)},
             {"config": CONFIG.replace(type="dense")},
-            {"causal": True},
         ],
         ids=lambda how: next(iter(how)),
     )
