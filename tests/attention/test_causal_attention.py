@@ -129,6 +129,20 @@ def test_kernels_run_the_map_that_they_tell(config: PSAConfig, bound: float) -> 
     assert relative_error(out, expected) < bound
 
 
+@each_config
+def test_a_few_heads_at_a_time(config: PSAConfig) -> None:
+    qkv = tensors((200, 300, 6, 3))
+    out, info = pyramid_sparse_attention(*qkv, config, causal=True, return_info=True)
+    # Too little for one: a head of keys at a time, with the heads of queries that read it.
+    bounded = config.replace(max_extra_memory=1e-6)
+    trial = trial_of(*qkv, bounded, None, (), None, "torch", causal=True)
+    assert [(part.q.shape[:2], part.k.shape[:2]) for part in trial.parts] == [((1, 2), (1, 1))] * 6
+    parts, parts_info = pyramid_sparse_attention(*qkv, bounded, causal=True, return_info=True)
+    assert torch.equal(parts_info.levels, info.levels)
+    assert relative_error(parts, out) < 2e-6
+    assert parts_info.density.item() == pytest.approx(info.density.item())
+
+
 def test_compiled() -> None:
     qkv = tensors(CALLS[1])
     torch._dynamo.reset()
