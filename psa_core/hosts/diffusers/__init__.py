@@ -49,7 +49,7 @@ from .calibrations import GivenCalibrations, by_expert
 from .denoising import Denoising
 from .families import family_of, transformers_of
 from .operators import enter, flat
-from .parallel import merged
+from .parallel import merged, shares_heads
 from .steps import SchedulerSteps, TimestepSteps
 
 log = logging.getLogger(__name__)
@@ -148,12 +148,12 @@ class Handle:
             model: what it is called in the calibration.
 
         Raises:
-            ConfigError: there are several transformers, or no call was calibrated.
+            ConfigError: there are several transformers, no call was calibrated, or other GPUs have some of the heads.
         """
         if len(self._patches) > 1:
             names = " and ".join(self._patches)
             raise ConfigError("calibration", "one", f"{names} have one each: calibrations() gives them by name")
-        return self.report.calibrated.calibration(self._denoising.run.config, model)
+        return next(iter(self.calibrations(model).values()))
 
     def calibrations(self, model: str = "") -> dict[str, Calibration]:
         """The same for every transformer that the run has calibrated, by its name in the pipeline: ``transformer``, and
@@ -163,8 +163,10 @@ class Handle:
             model: what it is called in the calibrations.
 
         Raises:
-            ConfigError: no call was calibrated.
+            ConfigError: no call was calibrated, or other GPUs have some of its heads.
         """
+        if any(shares_heads(each.transformer) for each in self._patches.values()):
+            raise ConfigError("calibration", None, "no GPU has the recipes of all heads: calibrate on one GPU")
         calibrated, config, names = self.report.calibrated, self._denoising.run.config, list(self._patches)
         # Of a run without any, the first says so.
         experts = calibrated.experts or [0]

@@ -32,14 +32,19 @@ def parallel_refusal(processor: Any, run: Run) -> str | None:
     return GRADIENTS if torch.is_grad_enabled() else None
 
 
+def shares_heads(transformer: torch.nn.Module) -> bool:
+    """Whether other GPUs have some of a transformer's heads."""
+    parallel = getattr(transformer, "_parallel_config", None)
+    return getattr(parallel, "context_parallel_config", None) is not None
+
+
 def merged(report: Report, transformer: torch.nn.Module) -> Report:
     """One report of all processes that share a transformer's heads, each of which has to call this.
 
     Args:
         report: of this process.
     """
-    parallel = getattr(transformer, "_parallel_config", None)
-    if getattr(parallel, "context_parallel_config", None) is None or not dist.is_initialized():
+    if not shares_heads(transformer) or not dist.is_initialized():
         return report
     reports: list[Any] = [None] * dist.get_world_size()
     dist.all_gather_object(reports, report)

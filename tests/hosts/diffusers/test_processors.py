@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
-from psa_core import PSAConfig
+from psa_core import ConfigError, PSAConfig
 
 pytest.importorskip("diffusers", minversion="0.35")
 
@@ -229,3 +230,14 @@ def test_steps_that_first_block_cache_answers_for_age_no_map(monkeypatch: pytest
                 model(900.0 - step)
     assert ages == {0: [0, 1, 2, 0, 1, 2, 0], 1: [0, 1, 2, 0]}
     assert handle.report.dense_count == 0
+
+
+def test_a_gpu_that_has_some_of_the_heads_gives_no_calibration() -> None:
+    model = wan_model()
+    config = FULL.replace(mask_mode="calibrated", target_density=0.3)
+    with patch(model.transformer, config, backend="torch") as handle:
+        model()
+        assert len(handle.calibration().recipes) == LAYERS
+        model.transformer._parallel_config = SimpleNamespace(context_parallel_config=object())
+        with pytest.raises(ConfigError, match="no GPU has the recipes of all heads"):
+            handle.calibration()
