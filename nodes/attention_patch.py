@@ -129,6 +129,20 @@ class PSAAttentionPatch(io.ComfyNode):
                     optional=True,
                     advanced=True,
                 ),
+                io.Float.Input(
+                    "max_extra_memory",
+                    default=0.0,
+                    min=0.0,
+                    max=1024.0,
+                    step=0.25,
+                    tooltip=(
+                        "GiB that a sparse call may take beside its tensors: heads are computed a few at a time, with "
+                        "the same result, for GPUs that would run out of memory. 0 takes the preset's number, which "
+                        "has no limit where it says none."
+                    ),
+                    optional=True,
+                    advanced=True,
+                ),
             ],
             outputs=[io.Model.Output(tooltip="The patched model.")],
             hidden=[io.Hidden.unique_id],
@@ -151,6 +165,7 @@ class PSAAttentionPatch(io.ComfyNode):
         unknown_models: str = OFF,
         precision: str = PRESET,
         dense_backend: str = PRESET,
+        max_extra_memory: float = 0.0,
     ) -> io.NodeOutput:
         if not enabled:
             say(cls.hidden.unique_id, "PSA: off")
@@ -173,6 +188,7 @@ class PSAAttentionPatch(io.ComfyNode):
             "schedule": schedule,
             "precision": None if precision == PRESET else precision,
             "dense_backend": None if dense_backend == PRESET else dense_backend,
+            "max_extra_memory": max_extra_memory or None,
         }
         config = preset.replace(**{key: value for key, value in given.items() if value is not None})
         if config.radial is not None and config.radial.model_type == "auto" and video_model is not None:

@@ -5,7 +5,18 @@ import { chain } from "./element.js";
 import { widget } from "./presets.js";
 
 const NODE = "PSAAttentionPatch";
-const BEFORE = { quality: "preset", unknown_models: "off", precision: "preset", dense_backend: "preset" };
+const BEFORE = {
+    quality: "preset",
+    unknown_models: "off",
+    precision: "preset",
+    dense_backend: "preset",
+    max_extra_memory: 0,
+};
+
+// Whether a widget can hold a value: one of its options, or a number.
+function holds({ options }, value) {
+    return options.values ? options.values.includes(value) : typeof value === "number";
+}
 
 // The value that a graph holds for a widget; undefined where it is from before the widget. Newer front ends save names.
 function savedValue(node, name, { widgets_values: values, widgets_values_named: named }) {
@@ -40,7 +51,7 @@ app.registerExtension({
             for (const [name, before] of Object.entries(BEFORE)) {
                 const added = widget(node, name);
                 // Some front ends have saved what a node says among its values.
-                if (!added.options.values.includes(savedValue(node, name, saved))) added.value = before;
+                if (!holds(added, savedValue(node, name, saved))) added.value = before;
             }
         });
     },

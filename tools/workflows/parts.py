@@ -49,6 +49,7 @@ def patch(canvas: Canvas, model: Output, title: str | None = None, **inputs: Any
         "unknown_models": "video",
         "precision": "preset",
         "dense_backend": "preset",
+        "max_extra_memory": 0.0,
     } | inputs
     return canvas.add("PSAAttentionPatch", title, size=PATCH_SIZE, model=model, **widgets)
 

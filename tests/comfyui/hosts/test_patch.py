@@ -226,7 +226,17 @@ def test_widgets_are_what_the_helper_knows(comfyui: ComfyUI) -> None:
     assert patch is not None
     assert (list(patch["input"]["required"]), list(patch["input"]["optional"])) == (
         ["model", "enabled", "backend", "min_tokens"],
-        ["preset", "mask", "schedule", "calibration", "quality", "unknown_models", "precision", "dense_backend"],
+        [
+            "preset",
+            "mask",
+            "schedule",
+            "calibration",
+            "quality",
+            "unknown_models",
+            "precision",
+            "dense_backend",
+            "max_extra_memory",
+        ],
     )
 
 

@@ -133,6 +133,7 @@ def test_links_export_as_the_api_takes_them(page: Any) -> None:
     }  # fmt: skip
     widgets = {"enabled": True, "backend": "auto", "min_tokens": 0}
     widgets |= {"quality": "balanced", "unknown_models": "video", "precision": "preset", "dense_backend": "preset"}
+    widgets |= {"max_extra_memory": 0}
     assert by_class["PSAAttentionPatch"] == widgets | {key: [str(ids[name]), 0] for key, name in links.items()}
     assert by_class["PSASparsitySchedule"] == SCHEDULE_WIDGETS | ADDED_SCHEDULE_WIDGETS
     assert by_class["PSARadialMask"] == mask_values
@@ -150,6 +151,7 @@ def test_graph_saved_before_the_sockets_existed(page: Any) -> None:
 
     widgets = {"enabled": True, "backend": "torch", "min_tokens": 77}
     widgets |= {"quality": "preset", "unknown_models": "off", "precision": "preset", "dense_backend": "preset"}
+    widgets |= {"max_extra_memory": 0}
     assert page.evaluate(VALUES) == widgets
     sockets = page.evaluate(SOCKETS)
     assert {name: sockets[name] for name in ("model", "preset", "mask", "schedule")} == {
@@ -175,7 +177,7 @@ def as_before_the_sockets(saved: dict[str, Any]) -> dict[str, Any]:
     saved["nodes"] = [node for node in saved["nodes"] if node["id"] not in gone]
     saved["links"] = [link for link in saved["links"] if link[1] not in gone]
     (patch,) = [node for node in saved["nodes"] if node["type"] == "PSAAttentionPatch"]
-    widgets = ("quality", "unknown_models", "precision", "dense_backend")
+    widgets = ("quality", "unknown_models", "precision", "dense_backend", "max_extra_memory")
     added = ("mask", "schedule", "calibration", *widgets)
     patch["inputs"] = [slot for slot in patch["inputs"] if slot["name"] not in added]
     # Enabled, backend and min_tokens; the others came later.

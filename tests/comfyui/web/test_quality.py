@@ -12,7 +12,10 @@ NODE = "PSAAttentionPatch"
 GRAPHS = PACK_ROOT / "tests" / "graphs" / "0.1.0"
 OPEN_PROMPT = "async (prompt) => { await app.loadApiJson(prompt, 'old.json'); }"
 
-BEFORE = {"quality": "preset", "unknown_models": "off", "precision": "preset", "dense_backend": "preset"}
+BEFORE = {
+    "quality": "preset", "unknown_models": "off", "precision": "preset", "dense_backend": "preset",
+    "max_extra_memory": 0,
+}  # fmt: skip
 CLONED = "() => window.psaNode.clone().widgets.find((widget) => widget.name === 'quality').value"
 
 
@@ -31,7 +34,7 @@ def test_new_nodes_are_balanced_and_what_is_chosen_is_kept(canvas: Any) -> None:
     canvas.evaluate(ADD, NODE)
     values = canvas.evaluate(VALUES)
     last = [("quality", "balanced"), ("unknown_models", "video"), ("precision", "preset"), ("dense_backend", "preset")]
-    assert list(values.items())[-4:] == last
+    assert list(values.items())[-5:] == [*last, ("max_extra_memory", 0)]
 
     canvas.evaluate(CHOOSE, ["quality", "near_dense"])
     reload_graph(canvas, canvas.evaluate(SAVE), NODE)

@@ -107,7 +107,7 @@ def test_the_line_follows_the_run_and_stays(canvas: Any, run: Callable[..., str]
 def test_saved_graph_and_prompt_know_no_line(canvas: Any, run: Callable[..., str]) -> None:
     graph = graph_of(psa(warmup_steps=1, quality="fast", unknown_models="all"))
     patched = graph[graph.nodes_of("PSAAttentionPatch")[0]]
-    patched["inputs"] |= {"precision": "int8", "dense_backend": "model"}
+    patched["inputs"] |= {"precision": "int8", "dense_backend": "model", "max_extra_memory": 1.5}
     assert run(graph).endswith("\nquality: that of the Preset Loader, not fast")
 
     (saved,) = [node for node in canvas.evaluate(SAVE)["nodes"] if node["type"] == "PSAAttentionPatch"]
@@ -115,6 +115,7 @@ def test_saved_graph_and_prompt_know_no_line(canvas: Any, run: Callable[..., str
 
     inputs = patched["inputs"]
     widgets = ("enabled", "backend", "min_tokens", "quality", "unknown_models", "precision", "dense_backend")
+    widgets = (*widgets, "max_extra_memory")
     assert saved["widgets_values"] == [inputs[name] for name in widgets]
     assert "status" not in str(saved)
     assert exported["inputs"].keys() == inputs.keys()

@@ -25,6 +25,7 @@ WIDGETS = {
     "unknown_models": "video",
     "precision": "preset",
     "dense_backend": "preset",
+    "max_extra_memory": 0.0,
 }
 # Drawn by the front end, or resolved by it before a prompt is sent.
 FRONT_END_ONLY = {"Note", "MarkdownNote", "Reroute", "PrimitiveNode"}
