@@ -90,7 +90,7 @@ class TestRefusals:
 
 
 class TestChoice:
-    ARGUMENTS = (OnHopper(), "v", "block list", "pyramid")
+    ARGUMENTS = ("k", "v", "block list", "pyramid")
 
     @pytest.mark.parametrize("head_dim", [64, 128])
     @pytest.mark.parametrize("orders", [None, "orders"])
@@ -98,7 +98,12 @@ class TestChoice:
     def test_hopper_where_it_can(self, runs: list[Run], head_dim: int, orders: str | None, block_n: int) -> None:
         q = OnHopper(head_dim)
         pyramid_attention(q, *self.ARGUMENTS, 128, block_n, orders)
-        assert runs == [("hopper", (q, *self.ARGUMENTS, block_n, orders, None))]
+        assert runs == [("hopper", (q, *self.ARGUMENTS, block_n, orders, None, None))]
+
+    def test_hopper_under_the_causal_mask_too(self, runs: list[Run]) -> None:
+        q = OnHopper()
+        pyramid_attention(q, *self.ARGUMENTS, 128, 128, hidden="hidden keys")
+        assert runs == [("hopper", (q, *self.ARGUMENTS, 128, None, None, "hidden keys"))]
 
     def test_half_query_blocks_go_portable(self, runs: list[Run]) -> None:
         q = OnHopper()

@@ -242,6 +242,7 @@ def _cases(architectures: list[int | str]) -> Iterator[Case]:
             yield from (Case(f"{COARSEST[architecture]} attention", architecture, d, *VARIANTS[0]) for d in (64, 128))
     yield from (Case(kernel, 89, 128, *VARIANTS[0]) for kernel in ("pack", "measure channels"))
     yield from (Case("hopper attention", 90, d, *VARIANTS[0]) for d in (64, 128))
+    yield Case("hopper attention", 90, 128, *VARIANTS[0], reorder=False, causal=True)
 
 
 def _other_cases() -> Iterator[Case]:

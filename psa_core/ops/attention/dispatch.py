@@ -5,7 +5,6 @@ from __future__ import annotations
 import torch
 
 from ..block_list.build import BlockList
-from ..grouped import group_of
 from ..kernel_table import HOPPER
 from ..pyramid.rows import Pyramid
 from ..refusals import refusal
@@ -26,11 +25,10 @@ def pyramid_attention(
     hidden: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Attention of each query block over the rows it keeps; arguments as of :func:`pyramid_attention_triton`."""
-    plain = hidden is None and group_of(q, k) == 1
-    if plain and block_m in HOPPER.block_m and hopper_refusal(q.device, q.dtype, q.shape[-1]) is None:
+    if block_m in HOPPER.block_m and hopper_refusal(q.device, q.dtype, q.shape[-1]) is None:
         from .hopper import pyramid_attention_hopper
 
-        return pyramid_attention_hopper(q, k, v, block_list, pyramid, block_n, orders, q_orders)
+        return pyramid_attention_hopper(q, k, v, block_list, pyramid, block_n, orders, q_orders, hidden)
     return pyramid_attention_triton(q, k, v, block_list, pyramid, block_m, block_n, orders, q_orders, hidden)
 
 

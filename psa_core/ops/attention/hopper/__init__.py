@@ -32,6 +32,7 @@ import triton
 from ...block_list.build import BlockList
 from ...compiling import launcher
 from ...current_device import on_device_of_first
+from ...grouped import group_of
 from ...pyramid.rows import Pyramid
 from ...reorder.orders import Orders, order_tensors
 from .kernel import pyramid_attention_kernel
@@ -60,10 +61,12 @@ def pyramid_attention_hopper(
     block_n: int,
     orders: Orders | None = None,
     q_orders: Orders | None = None,
+    hidden: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Attention of each block of 128 queries over the rows it keeps.
 
-    Args and result: as of :func:`..triton.pyramid_attention_triton`, with query blocks of 128.
+    Args and result: as of :func:`..triton.pyramid_attention_triton`, with query blocks of 128, in which no number of
+    ``hidden`` may be larger than the one before it.
     """
     batch, heads, q_tokens, d = q.shape
     launch = LAUNCHES[d]
@@ -72,18 +75,21 @@ def pyramid_attention_hopper(
     # In memory [B, L, H, D], which models reshape to [B, L, H * D] without a copy.
     out = q.new_empty((batch, q_tokens, heads, d)).transpose(1, 2)
     index, q_index = order_tensors(orders, q), order_tensors(q_orders or orders, q)
+    group = group_of(q, k)
+    assert orders is None or group == 1, "heads that share keys have no order of their own"
     blocks, spans, order = block_list.expand(batch, heads)
     counter = torch.zeros(1, dtype=torch.int32, device=q.device)
     n_work_tiles = triton.cdiv(q_tokens, BLOCK_M.value) * heads * batch
     n_programs = min(n_work_tiles, torch.cuda.get_device_properties(q.device).multi_processor_count)
     launcher(pyramid_attention_kernel, (n_programs,))(
         q, k, v, pyramid.k, pyramid.v, out, *q_index, *index, blocks, spans,
-        spans if order is None else order, counter,
+        spans if order is None else order, spans if hidden is None else hidden, counter,
         *q.stride()[:3], *k.stride()[:3], *v.stride()[:3], *out.stride()[:3],
         *blocks.stride()[:2], *spans.stride()[:2],
         batch, heads, q_tokens, k.shape[2], blocks.shape[3], pyramid.k.shape[2], d**-0.5 * math.log2(math.e),
         D=d, LOG_BLOCK_N=block_n.bit_length() - 1, N_LEVELS=spans.shape[3], TILE_N=launch.tile_n,
-        STAGES=launch.stages, REORDER=orders is not None, ORDERED=order is not None,
+        STAGES=launch.stages, REORDER=orders is not None, ORDERED=order is not None, GROUP=group,
+        CAUSAL=hidden is not None,
         PRODUCER_REGISTERS=launch.producer_registers, CONSUMER_REGISTERS=launch.consumer_registers, num_warps=4,
     )  # fmt: skip
     return out

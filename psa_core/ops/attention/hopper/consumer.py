@@ -17,9 +17,9 @@ from .producer import WARPGROUP_M
 
 @gluon.jit
 def consume(
-    CONSUMER: gl.constexpr, out, q_orders, scale, lists, sizes, smem, barriers,
+    CONSUMER: gl.constexpr, out, q_orders, hidden_ptr, scale, lists, sizes, smem, barriers,
     D: gl.constexpr, LOG_BLOCK_N: gl.constexpr, N_LEVELS: gl.constexpr, TILE_N: gl.constexpr, STAGES: gl.constexpr,
-    REORDER: gl.constexpr,
+    REORDER: gl.constexpr, CAUSAL: gl.constexpr,
 ):  # fmt: skip
     """Compute work tile after work tile, until the producer announces one past the last."""
     batch, heads, q_tokens, k_tokens, k_blocks, pooled_rows = sizes
@@ -40,13 +40,14 @@ def consume(
         o = gl.zeros([WARPGROUP_M, D], gl.float32, o_layout)
         row_max = gl.full([WARPGROUP_M], float("-inf"), gl.float32, gl.SliceLayout(1, s_layout))
         row_sum = gl.zeros([WARPGROUP_M], gl.float32, gl.SliceLayout(1, s_layout))
+        unseen = _unseen(hidden_ptr, query_block * BLOCK_M + CONSUMER * WARPGROUP_M, q_tokens, CAUSAL)
         if n_tiles > 0:
             q = q_smem.index((work_count & 1) * 2 + CONSUMER)
             cursor = first_kv_tile(blocks_ptr, spans_ptr, k_tokens, N_LEVELS)
             s_token = _issue_qk(q, k_smem, k_full, kv_count, STAGES, s_layout)
             s = warpgroup_mma_wait(0, deps=[s_token])
             mbarrier.arrive(k_empty.index(kv_count % STAGES))
-            p, rescale, row_max, row_sum = _online_softmax(s, row_max, row_sum, scale, cursor)
+            p, rescale, row_max, row_sum = _online_softmax(s, row_max, row_sum, scale, cursor, unseen, CAUSAL)
             p_operand = gl.convert_layout(p.to(dtype), p_layout)
             for tile in range(kv_count + 1, kv_count + n_tiles):
                 cursor = next_kv_tile(cursor, spans_ptr, k_tokens, LOG_BLOCK_N, N_LEVELS, TILE_N)
@@ -55,7 +56,7 @@ def consume(
                 o_token = _issue_pv(p_operand, v_smem, v_full, o, tile - 1, STAGES)
                 s = warpgroup_mma_wait(1, deps=[s_token])
                 mbarrier.arrive(k_empty.index(tile % STAGES))
-                p, rescale, row_max, row_sum = _online_softmax(s, row_max, row_sum, scale, cursor)
+                p, rescale, row_max, row_sum = _online_softmax(s, row_max, row_sum, scale, cursor, unseen, CAUSAL)
                 o, p_operand = warpgroup_mma_wait(0, deps=[o_token, p_operand])
                 mbarrier.arrive(v_empty.index((tile - 1) % STAGES))
                 o = o * gl.convert_layout(rescale, gl.SliceLayout(1, o_layout))[:, None]
@@ -101,7 +102,19 @@ def _issue_pv(p, v_smem, v_full, o, tile, STAGES: gl.constexpr):
 
 
 @gluon.jit
-def _online_softmax(s, row_max, row_sum, scale, cursor):
+def _unseen(hidden_ptr, first, q_tokens, CAUSAL: gl.constexpr):
+    """What the causal mask hides of level 1 from the queries from ``first`` on: how many last keys from the first, from
+    the others no more; where the numbers of all are, which are loaded when they matter; and how many follow the first.
+    """
+    first = gl.minimum(first, q_tokens - 1)
+    most = 0
+    if CAUSAL:
+        most = gl.load(hidden_ptr + first)
+    return most, hidden_ptr + first, q_tokens - 1 - first
+
+
+@gluon.jit
+def _online_softmax(s, row_max, row_sum, scale, cursor, unseen, CAUSAL: gl.constexpr):
     """One step of the online softmax in base 2.
 
     A row that stands for ``2 ** level`` tokens has their base 2 logarithm, ``level``, added to its logit. Slots past
@@ -113,6 +126,13 @@ def _online_softmax(s, row_max, row_sum, scale, cursor):
     """
     level, first_row, n_rows, last_count, start, blocks_ptr = cursor
     TILE_N: gl.constexpr = s.shape[1]
+    if CAUSAL:
+        most_hidden, hidden_ptr, last = unseen
+        if (level == 0) & (start + TILE_N > n_rows - most_hidden):
+            query = gl.arange(0, WARPGROUP_M, gl.SliceLayout(1, s.type.layout))
+            seen = n_rows - start - gl.load(hidden_ptr + gl.minimum(query, last))
+            slot = gl.arange(0, TILE_N, gl.SliceLayout(0, s.type.layout))
+            s = gl.where(slot[None, :] < seen[:, None], s, float("-inf"))
     bias = level.to(gl.float32)
     new_max = gl.maximum(row_max, gl.max(s, 1) * scale + bias)
     p = gl.exp2(s * scale - (new_max - bias)[:, None])

@@ -19,12 +19,13 @@ from .producer import WARPGROUP_M, produce
 )  # fmt: skip
 def pyramid_attention_kernel(
     q_ptr, k_ptr, v_ptr, pooled_k_ptr, pooled_v_ptr, out_ptr, q_index_ptr, q_of_head_ptr, index_ptr, of_head_ptr,
-    blocks_ptr, spans_ptr, order_ptr, counter_ptr,
+    blocks_ptr, spans_ptr, order_ptr, hidden_ptr, counter_ptr,
     q_stride_b, q_stride_h, q_stride, k_stride_b, k_stride_h, k_stride, v_stride_b, v_stride_h, v_stride,
     out_stride_b, out_stride_h, out_stride, blocks_stride_b, blocks_stride_h, spans_stride_b, spans_stride_h,
     batch, heads, q_tokens, k_tokens, k_blocks, pooled_rows, scale,
     D: gl.constexpr, LOG_BLOCK_N: gl.constexpr, N_LEVELS: gl.constexpr, TILE_N: gl.constexpr, STAGES: gl.constexpr,
-    REORDER: gl.constexpr, ORDERED: gl.constexpr, PRODUCER_REGISTERS: gl.constexpr, CONSUMER_REGISTERS: gl.constexpr,
+    REORDER: gl.constexpr, ORDERED: gl.constexpr, GROUP: gl.constexpr, CAUSAL: gl.constexpr,
+    PRODUCER_REGISTERS: gl.constexpr, CONSUMER_REGISTERS: gl.constexpr,
 ):  # fmt: skip
     """One persistent program, of which each multiprocessor runs one."""
     dtype: gl.constexpr = q_ptr.dtype.element_ty
@@ -66,12 +67,12 @@ def pyramid_attention_kernel(
     barriers = (q_full, q_empty, k_full, k_empty, v_full, v_empty)
     gl.warp_specialize(
         [
-            (consume, (gl.constexpr(0), out, q_orders, scale, lists, sizes, smem, barriers,
-                       D, LOG_BLOCK_N, N_LEVELS, TILE_N, STAGES, REORDER)),
-            (consume, (gl.constexpr(1), out, q_orders, scale, lists, sizes, smem, barriers,
-                       D, LOG_BLOCK_N, N_LEVELS, TILE_N, STAGES, REORDER)),
+            (consume, (gl.constexpr(0), out, q_orders, hidden_ptr, scale, lists, sizes, smem, barriers,
+                       D, LOG_BLOCK_N, N_LEVELS, TILE_N, STAGES, REORDER, CAUSAL)),
+            (consume, (gl.constexpr(1), out, q_orders, hidden_ptr, scale, lists, sizes, smem, barriers,
+                       D, LOG_BLOCK_N, N_LEVELS, TILE_N, STAGES, REORDER, CAUSAL)),
             (produce, (q, k, v, pooled_k_ptr, pooled_v_ptr, q_orders, orders, order_ptr, counter_ptr, lists, sizes,
-                       smem, barriers, D, LOG_BLOCK_N, N_LEVELS, TILE_N, STAGES, REORDER, ORDERED)),
+                       smem, barriers, D, LOG_BLOCK_N, N_LEVELS, TILE_N, STAGES, REORDER, ORDERED, GROUP)),
         ],
         [4, 4],
         [CONSUMER_REGISTERS, PRODUCER_REGISTERS],

@@ -19,7 +19,7 @@ def produce(
     q, k, v, pooled_k_ptr, pooled_v_ptr, q_orders, orders, order_ptr, counter_ptr, lists, sizes, smem,
     barriers,
     D: gl.constexpr, LOG_BLOCK_N: gl.constexpr, N_LEVELS: gl.constexpr, TILE_N: gl.constexpr, STAGES: gl.constexpr,
-    REORDER: gl.constexpr, ORDERED: gl.constexpr,
+    REORDER: gl.constexpr, ORDERED: gl.constexpr, GROUP: gl.constexpr,
 ):  # fmt: skip
     """Fill the stages of K, V and Q as the consumers empty them, until no work tile is left."""
     k_ptr, k_stride_b, k_stride_h, k_stride = k
@@ -62,10 +62,10 @@ def produce(
         _copy_q(q, q_smem, q_full, work_count, query_block, b, h, heads, q_tokens, q_orders, d, REORDER)
         work_count += 1
 
-        k_first = k_ptr + b * k_stride_b + h * k_stride_h
-        v_first = v_ptr + b * v_stride_b + h * v_stride_h
-        pooled_k = pooled_k_ptr + (b * heads + h) * pooled_rows * D
-        pooled_v = pooled_v_ptr + (b * heads + h) * pooled_rows * D
+        k_first = k_ptr + b * k_stride_b + h // GROUP * k_stride_h
+        v_first = v_ptr + b * v_stride_b + h // GROUP * v_stride_h
+        pooled_k = pooled_k_ptr + (b * heads + h) // GROUP * pooled_rows * D
+        pooled_v = pooled_v_ptr + (b * heads + h) // GROUP * pooled_rows * D
         for tile in range(kv_count, kv_count + n_tiles):
             k_base = gl.where(pooled, pooled_k, k_first)
             v_base = gl.where(pooled, pooled_v, v_first)
