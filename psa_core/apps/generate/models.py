@@ -32,6 +32,7 @@ class Model:
         latents_per_token: frames of latent behind a frame of tokens.
         dtype: of the weights on a GPU, by torch's name.
         vae_dtype: that of the autoencoder.
+        tiled: whether its autoencoder decodes in tiles, as whole videos of its size take more memory than its weights.
         bundled: whether the weights are in this package, as those of the tiny model are.
     """
 
@@ -52,6 +53,7 @@ class Model:
     latents_per_token: int = 1
     dtype: str = "bfloat16"
     vae_dtype: str = "bfloat16"
+    tiled: bool = False
     bundled: bool = False
 
     @property
@@ -79,9 +81,9 @@ _vace = partial(_wan_sizes, pipeline=_VACE, guidance=5.0)
 _skyreels = partial(_wan_sizes, guidance=6.0, presets="Wan2.1_14b")
 _cogvideox = partial(Model, pipeline=_COGVIDEOX, guidance=6.0, frames_per_second=8)
 _cogvideox_image = partial(Model, image_pipeline="CogVideoXImageToVideoPipeline", guidance=6.0, frames_per_second=8)
-_hunyuan = partial(Model, guidance=6.0, frames_per_second=24)
+_hunyuan = partial(Model, guidance=6.0, frames_per_second=24, tiled=True)
 _hunyuan_1_5 = partial(_hunyuan, presets="HunyuanVideo1.5")
-_kandinsky = partial(Model, guidance=5.0, frames_per_second=24, presets="Kandinsky5")
+_kandinsky = partial(Model, guidance=5.0, frames_per_second=24, tiled=True, presets="Kandinsky5")
 _cosmos = partial(Model, guidance=7.0, size_step=16)
 
 MODELS = {
@@ -154,7 +156,7 @@ MODELS = {
     ),
     "Mochi": Model(
         "genmo/mochi-1-preview", 848, 480, 85, pipeline="MochiPipeline", steps=64, guidance=4.5, frames_per_second=30,
-        frames_step=_MOCHI_STEP,
+        frames_step=_MOCHI_STEP, tiled=True,
     ),
     "tiny_video": _wan("", 384, 320, 33, steps=20, guidance=4.0, frames_per_second=12, bundled=True),
 }  # fmt: skip

@@ -47,6 +47,8 @@ def load_pipeline(settings: GenerateSettings) -> Any:
         pipeline = _from_folder(settings, folder, device)
     _shift_flow(pipeline, settings.flow_shift)
     _load_loras(pipeline, settings.loras)
+    if (settings.cpu_offload or settings.facts.tiled) and hasattr(pipeline.vae, "enable_tiling"):
+        pipeline.vae.enable_tiling()
     _place(pipeline, settings.cpu_offload, device)
     if settings.gpus > 1:
         share(pipeline, settings.gpus)
@@ -173,8 +175,6 @@ def _load_lora(pipeline: Any, lora: Lora, expert: str, adapter: str) -> None:
 def _place(pipeline: Any, offload: bool, device: torch.device) -> None:
     if offload:
         pipeline.enable_model_cpu_offload()
-        if hasattr(pipeline.vae, "enable_tiling"):
-            pipeline.vae.enable_tiling()
         return
     try:
         pipeline.to(device)

@@ -163,7 +163,7 @@ class Handle:
             model: what it is called in the calibrations.
 
         Raises:
-            ConfigError: no call was calibrated, or other GPUs have some of its heads.
+            ConfigError: no call was calibrated, or other GPUs have some of the heads.
         """
         if any(shares_heads(each.transformer) for each in self._patches.values()):
             raise ConfigError("calibration", None, "no GPU has the recipes of all heads: calibrate on one GPU")
