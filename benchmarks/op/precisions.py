@@ -47,11 +47,13 @@ def precision_contenders(part: str, case: Case, inputs: Inputs) -> Iterator[Cont
 
 
 def _whole_ops(row: Row, case: Case, config: PSAConfig, inputs: Inputs) -> Iterator[Contender]:
-    """The op whose map is made, the same with the map kept, and the kernel in it."""
+    """The op whose map is made, the same with the map kept, and at one density the kernel in it."""
     yield with_memory(psa_contender(row, case, config, inputs), inputs)
     level_map, with_map = _kept(case, config, inputs)
     yield Contender(row.replace(stage=KEPT), with_map)
-    yield Contender(row.replace(stage=KERNEL), _kernel(level_map, config, inputs))
+    # What kernels read is held for each of them.
+    if row.density == DENSITY:
+        yield Contender(row.replace(stage=KERNEL), _kernel(level_map, config, inputs))
 
 
 def _level_1(part: str, case: Case, inputs: Inputs, precision: str) -> Iterator[Contender | Row]:

@@ -57,7 +57,7 @@ def counted() -> Iterator[Launches]:
     ],
 )
 def test_a_kept_map_leaves_six_launches_at_the_most(precision: str, expected: list[str]) -> None:
-    call = *random_qkv(Shape(1, 2, 131, 131, 64), torch.float16), CONFIG.replace(precision=precision), GRID
+    call = *random_qkv(Shape(1, 1, 131, 131, 64), torch.float16), CONFIG.replace(precision=precision), GRID
     call = *call, text_in_front(TEXT), None, "triton"
     first = sparse_attention(*call)
     first.info()

@@ -90,6 +90,7 @@ def test_every_precision_is_measured_over_the_same_map(monkeypatch: pytest.Monke
     case = Case("tiny", 1, 64, (2, 8, 8), 3)
     monkeypatch.setattr(precision_part, "with_memory", lambda contender, inputs: contender)
     monkeypatch.setattr(precision_part, "DENSITIES", (0.5,))
+    monkeypatch.setattr(precision_part, "DENSITY", 0.5)
     monkeypatch.setattr(precision_part, "IMPORTANCE", ("mean",))
     monkeypatch.setattr(precision_part, "precisions", lambda *_: ("bf16", "int8"))
     inputs = video_inputs(case, DEVICE, torch.float16)
