@@ -18,6 +18,8 @@ _MAP_BYTES, _RANKED_BYTES = 13, 56
 # Query blocks that are measured, queries of each, as kernels take them, and level maps at once: three mixes of two
 # densities, or six densities.
 _MEASURED, _ROWS, _TILE, _MAPS = 8, 32, 64, 6
+# GPUs' memory is given in pieces of 512 bytes.
+_ROUNDING = 1 << 16
 # Logits that plain torch has at once.
 _LOGITS = 1 << 26
 
@@ -64,7 +66,7 @@ def extra_memory(
     sizes = _Sizes(q_tokens, k_tokens, d, pooled, q.element_size())
     blocks = math.ceil(q_tokens / config.block_m), math.ceil(k_tokens / config.block_n)
     heads, pairs = q.shape[0] * q.shape[1], blocks[0] * blocks[1]
-    always, choosing = heads * pairs, 0
+    always, choosing = heads * pairs + _ROUNDING, 0
     calibrated = config.mask_mode == "calibrated"
     if calibrated:
         always += heads * n_orders * _MEASURED * _ROWS * d * 6 * sizes.width

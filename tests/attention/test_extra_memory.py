@@ -19,10 +19,12 @@ from psa_core.attention.extra_memory import ExtraMemory, extra_memory
 from psa_core.attention.steps import sparse_attention, trial_of
 from psa_core.hosts.kept import Kept
 from psa_core.hosts.place import Place
+from psa_core.ops.precision import precision_that_runs
 from psa_core.settings.sinks import text_in_front
 
 from ..ops.test_gpu import CUDA, from_projections
 from ..support.tensors import Shape, random_levels, random_qkv
+from .test_launches import kernels_off
 from .test_trial import needs_triton, tensors
 
 GIB = 2**30
@@ -47,12 +49,15 @@ KERNELS = {
 }
 
 
-def bounded(config: PSAConfig, at_once: int, qkv: tuple[torch.Tensor, ...], backend: str) -> PSAConfig:
+def bounded(
+    config: PSAConfig, at_once: int, qkv: tuple[torch.Tensor, ...], backend: str,
+    grid: tuple[int, int, int] = GRID, text: int = TEXT,
+) -> PSAConfig:  # fmt: skip
     """The config with room for so many heads at a time."""
     config = config.replace(max_extra_memory=1.0)
-    trial = trial_of(*qkv, config, GRID, text_in_front(TEXT), None, backend)
+    trial = trial_of(*qkv, config, grid, text_in_front(text), None, backend)
     needed = extra_memory(*qkv, config, 32, len(trial.orders), backend)
-    return config.replace(max_extra_memory=(needed.always + needed.a_head * (at_once + 0.5)) / GIB)
+    return config.replace(max_extra_memory=(needed.always + needed.a_head * (at_once + 0.01)) / GIB)
 
 
 def check_same(
@@ -148,7 +153,7 @@ def peak(call: Callable[[], object]) -> int:
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="measured on a CPU")
-@pytest.mark.parametrize("name", ["by importance", "calibrated", "one order by content"])
+@pytest.mark.parametrize("name", ["calibrated", "one order by content"])
 def test_plain_torch_keeps_to_the_bound(name: str) -> None:
     shape = Shape(1, 6, 515, 515, 64, 64, 32)
     q, k, v = random_qkv(shape)
@@ -162,6 +167,26 @@ def test_plain_torch_keeps_to_the_bound(name: str) -> None:
     in_chunks = extra(config)
     assert in_chunks <= config.max_extra_memory * GIB
     assert in_chunks < extra(CONFIGS[name])
+
+
+@needs_triton
+@pytest.mark.skipif(torch.cuda.is_available(), reason="measured on a CPU")
+@pytest.mark.parametrize("precision", ["bf16", "auto"])
+@pytest.mark.parametrize("name", ["by importance", "calibrated"])
+def test_what_kernels_are_given_keeps_to_the_bound(name: str, precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PSA_BACKEND", "portable")
+    q, k, v = random_qkv(Shape(2, 3, 1040, 1040, 64), torch.float16)
+    config = CONFIGS[name].replace(precision=precision)
+    precision_that_runs(precision, q.device, q.dtype, 64)
+
+    def extra(config: PSAConfig) -> int:
+        call = q, k, v, config, (4, 13, 20), (), None, "triton"
+        return peak(lambda: sparse_attention(*call)) - q.nbytes
+
+    with kernels_off():
+        least, most = (bounded(config, at_once, (q, k, v), "triton", (4, 13, 20), 0) for at_once in (1, 4))
+        assert extra(most) <= most.max_extra_memory * GIB
+        assert extra(least) <= min(least.max_extra_memory * GIB, extra(config) / 2)
 
 
 @pytest.mark.gpu

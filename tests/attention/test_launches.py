@@ -35,14 +35,19 @@ class Launches(list[str]):
 
 
 @contextmanager
-def counted() -> Iterator[Launches]:
+def kernels_off() -> Iterator[Launches]:
     launches = Launches()
     compiling._thread.compiler = launches
     try:
-        with profile(activities=[ProfilerActivity.CPU]) as profiler:
-            yield launches
+        yield launches
     finally:
         compiling._thread.compiler = None
+
+
+@contextmanager
+def counted() -> Iterator[Launches]:
+    with kernels_off() as launches, profile(activities=[ProfilerActivity.CPU]) as profiler:
+        yield launches
     operators = [event.name.removeprefix("aten::") for event in profiler.events() if event.name.startswith("aten::")]
     launches += [name for name in operators if name not in QUIET]
 
