@@ -35,8 +35,10 @@ def run_all(device: str = "cuda") -> None:
                     q, k, v, config, grid=grid, text_length=text, static_levels=static_levels, backend="triton"
                 )
                 assert out.isfinite().all()
-            out = pyramid_sparse_attention(q[:, :, :100], k, v, config, backend="triton")
-            assert out.isfinite().all()
+            for causal, heads in ((False, 2), (True, 1)):
+                some = q[:, :, :100], k[:, :heads], v[:, :heads]
+                out = pyramid_sparse_attention(*some, config, causal=causal, backend="triton")
+                assert out.isfinite().all()
             print(f"head size {d}, {importance}, {mode}: done", flush=True)
 
 

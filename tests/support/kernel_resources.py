@@ -253,6 +253,8 @@ def _other_cases() -> Iterator[Case]:
             yield Case("attention", architecture, d, *VARIANTS[0])
         # Of tokens as they come.
         yield Case("attention", architecture, 128, *VARIANTS[0], reorder=False)
+        quantised = f"{COARSEST[architecture]} attention"
+        yield Case(quantised, architecture, 128, *VARIANTS[0], reorder=False, causal=True)
         for kernel in (*IMPORTANCE, "pyramid", "block means", "gather", "similarity"):
             yield Case(kernel, architecture, 64, *VARIANTS[1])
         for kernel in ("levels", "levels by quota"):

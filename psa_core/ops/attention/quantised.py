@@ -108,6 +108,31 @@ def _attend_packed(
     return acc, row_max, row_sum
 
 
+@triton.jit
+def _attend_packed_keys(
+    acc, row_max, row_sum, q, q_scale, packed_k, k_scale_ptr, packed_v, first_tile, blocks_ptr, n_rows,
+    hidden_ptr, first, q_tokens,
+    D: tl.constexpr, LOG_BLOCK_N: tl.constexpr, TILE_N: tl.constexpr,
+    FP8: tl.constexpr, SHIFT: tl.constexpr, HALF_SUMS: tl.constexpr, TMA: tl.constexpr, STAGES: tl.constexpr,
+    CAUSAL: tl.constexpr,
+):  # fmt: skip
+    """Online softmax over all listed blocks of level 1: as ``attend_keys`` first the tiles that all queries see."""
+    whole = n_rows
+    if CAUSAL:
+        seen = seen_rows(n_rows, hidden_ptr, first, q_tokens, q.shape[0])
+        whole = tl.min(seen, 0) // TILE_N * TILE_N
+    acc, row_max, row_sum = _attend_packed(
+        acc, row_max, row_sum, q, q_scale, packed_k, k_scale_ptr, packed_v, first_tile, blocks_ptr, n_rows,
+        0, whole, 0, D, LOG_BLOCK_N, TILE_N, FP8, SHIFT, HALF_SUMS, TMA, STAGES, False,
+    )  # fmt: skip
+    if CAUSAL:
+        acc, row_max, row_sum = _attend_packed(
+            acc, row_max, row_sum, q, q_scale, packed_k, k_scale_ptr, packed_v, first_tile, blocks_ptr, n_rows,
+            whole, n_rows, seen, D, LOG_BLOCK_N, TILE_N, FP8, SHIFT, HALF_SUMS, TMA, STAGES, True,
+        )  # fmt: skip
+    return acc, row_max, row_sum
+
+
 # Sizes change from video to video, and nothing is gained by compiling for each.
 @triton.jit(
     do_not_specialize=[
@@ -176,22 +201,11 @@ def _quantised_attention(
         row_max -= tl.sum(wide * tl.load(center_ptr + k_head * D + d)[None, :], 1) * scale
         largest = tl.max(wide.to(tl.int32, bitcast=True) & 0x7FFFFFFF, 1).to(tl.float32, bitcast=True)
         steps = tl.floor(wide * tl.where(largest > 0, INT8_TOP / largest, 0.0)[:, None] + 0.5)
-        n_rows = span >> TOKEN_BITS
-        whole = n_rows
-        if CAUSAL:
-            seen = seen_rows(n_rows, hidden_ptr, first, q_tokens, TILE_M)
-            whole = tl.min(seen, 0) // TILE_N * TILE_N
-        acc, row_max, row_sum = _attend_packed(
+        acc, row_max, row_sum = _attend_packed_keys(
             acc, row_max, row_sum, steps.to(tl.int8), largest * (scale / INT8_TOP), packed_k_ptr, k_scale_ptr,
-            packed_v_ptr, k_head.to(tl.int32) * n_tiles, blocks_ptr, n_rows, 0, whole, 0,
-            D, LOG_BLOCK_N, TILE_N, FP8, SHIFT, HALF_SUMS, TMA, STAGES, False,
+            packed_v_ptr, k_head.to(tl.int32) * n_tiles, blocks_ptr, span >> TOKEN_BITS, hidden_ptr, first, q_tokens,
+            D, LOG_BLOCK_N, TILE_N, FP8, SHIFT, HALF_SUMS, TMA, STAGES, CAUSAL,
         )  # fmt: skip
-        if CAUSAL:
-            acc, row_max, row_sum = _attend_packed(
-                acc, row_max, row_sum, steps.to(tl.int8), largest * (scale / INT8_TOP), packed_k_ptr, k_scale_ptr,
-                packed_v_ptr, k_head.to(tl.int32) * n_tiles, blocks_ptr, n_rows, whole, n_rows, seen,
-                D, LOG_BLOCK_N, TILE_N, FP8, SHIFT, HALF_SUMS, TMA, STAGES, True,
-            )  # fmt: skip
         acc *= (tl.load(v_max_ptr + k_head * D + d) / V_TOP)[None, :]
 
     out_ptr += b * out_stride_b + h * out_stride_h

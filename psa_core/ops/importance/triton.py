@@ -130,6 +130,9 @@ def _sampled(
     N_BLOCKS: tl.constexpr = TILE_N // PER_N
     n_tiles = tl.cdiv(q_samples, TILE_M)
     tile = tl.program_id(0) % n_tiles
+    if CAUSAL:
+        # GPUs start programs in order: those that see most come first.
+        tile = n_tiles - 1 - tile
     head = (tl.program_id(0) // n_tiles).to(tl.int64)
     estimator = ESTIMATOR
     if ESTIMATOR == BY_HEAD:
