@@ -25,6 +25,9 @@ from .steps import AttentionInfo, sparse_attention
 
 SinkRanges = Sequence[tuple[int, int, bool]]
 
+# Made here, because torch 2.5 compiles no check of them.
+_DEFAULTS = PSAConfig()
+
 
 @overload
 def pyramid_sparse_attention(
@@ -98,7 +101,7 @@ def pyramid_sparse_attention(
         ConfigError: shapes or settings do not fit; the message names which.
         BackendError: ``backend="triton"`` and the kernels cannot take these tensors, or gradients are wanted.
     """
-    config = config if config is not None else PSAConfig()
+    config = config if config is not None else _DEFAULTS
     if config.type == "dense":
         check_tensors(q, k, v, causal)
         check_backend(backend)

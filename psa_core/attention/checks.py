@@ -85,7 +85,7 @@ def _check_sequence(
         return found
     if q.shape[2] != k.shape[2]:
         raise ConfigError("grid", grid, f"needs as many queries as keys, not {q.shape[2]} and {k.shape[2]}")
-    if not isinstance(grid, tuple | list) or len(grid) != 3 or not all(isinstance(n, int) and n > 0 for n in grid):
+    if not isinstance(grid, (tuple, list)) or len(grid) != 3 or not all(isinstance(n, int) and n > 0 for n in grid):
         raise ConfigError("grid", grid, "must be three whole numbers, 1 or more: frames, height, width")
     beside = sink_tokens(found)
     if math.prod(grid) + beside != q.shape[2]:

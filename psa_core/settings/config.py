@@ -242,7 +242,7 @@ def _sim_thresholds(thresholds: Any) -> FrozenMap:
     values = {}
     for key in SIM_LEVELS:
         value = thresholds.get(key, DEFAULT_SIM_THRESHOLDS[key])
-        if isinstance(value, bool) or not isinstance(value, int | float) or not -1.0 <= value <= 1.0:
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not -1.0 <= value <= 1.0:
             raise ConfigError(f"sim_thresholds.{key}", value, "must be a cosine similarity from -1 to 1")
         values[key] = float(value)
     return FrozenMap(values)

@@ -102,7 +102,7 @@ def check_references(frames: Any) -> None:
     Raises:
         ConfigError: they are not.
     """
-    if not isinstance(frames, list | tuple) or len(frames) != 2:
+    if not isinstance(frames, (list, tuple)) or len(frames) != 2:
         raise ConfigError("reference_frames", frames, "must be two whole numbers: before the clip and after it")
     for count in frames:
         check_whole("reference_frames", count, 0)
@@ -114,5 +114,5 @@ def check_factor(factor: Any) -> None:
     Raises:
         ConfigError: it is no number above 0.
     """
-    if isinstance(factor, bool) or not isinstance(factor, int | float) or not 0 < factor <= _MOST_FACTOR:
+    if isinstance(factor, bool) or not isinstance(factor, (int, float)) or not 0 < factor <= _MOST_FACTOR:
         raise ConfigError("decay_factor", factor, f"must be a number above 0, and at most {_MOST_FACTOR:g}")

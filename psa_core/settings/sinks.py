@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
@@ -52,10 +51,10 @@ def read_sinks(sinks: Any, text_length: int = 0) -> Sinks:
     for sink in sinks if isinstance(sinks, Iterable) else (sinks,):
         if not isinstance(sink, Sequence) or len(sink) != 3 or not _is_range(sink[0], sink[1]):
             raise ConfigError("sinks", sink, "must be (start, stop, dense_rows): tokens from start up to stop")
+        # Not by pairs of all: torch 2.5 does not compile itertools.
+        if found and sink[0] < found[-1].stop:
+            raise ConfigError("sinks", [tuple(found[-1]), tuple(sink)], "must follow one another, behind the text")
         found.append(Sink(sink[0], sink[1], bool(sink[2])))
-    for before, after in itertools.pairwise(found):
-        if after.start < before.stop:
-            raise ConfigError("sinks", [tuple(before), tuple(after)], "must follow one another, behind the text")
     return tuple(found)
 
 

@@ -66,7 +66,8 @@ def whole_of(word: str) -> int | None:
 
 def number_between(key: str, value: Any, least: float, most: float) -> float:
     """``value``, which must be a number from ``least`` to ``most``, as a float."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most:
+    # Tuples of types where a graph may pass: torch 2.5 compiles no union of them.
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not least <= value <= most:
         raise ConfigError(key, value, f"must be a number from {least:g} to {most:g}")
     return float(value)
 
@@ -78,7 +79,7 @@ def share(key: str, value: Any) -> float:
 
 def above_zero(key: str, value: Any) -> float:
     """``value``, which must be a number above 0 and at most 1, as a float."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0.0 < value <= 1.0:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0.0 < value <= 1.0:
         raise ConfigError(key, value, "must be a number above 0, and at most 1")
     return float(value)
 
