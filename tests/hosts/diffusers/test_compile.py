@@ -235,7 +235,7 @@ def test_gradients_and_attention_masks_stay_dense() -> None:
             for _ in range(2):
                 model().sum().backward()
         for _ in range(2):
-            masked(tokens, None, torch.ones(1, 1, 5, 5, dtype=torch.bool), None)
+            masked(tokens, None, torch.ones(1, 1, 5, 5, dtype=torch.bool).tril(), None)
     assert {reason.split(" (")[0]: count for reason, count in handle.report.dense_reasons.items()} == {
         "gradients are on": 2 * LAYERS,
         "attention mask": 2,
