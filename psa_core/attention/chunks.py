@@ -29,6 +29,10 @@ class Chunk(NamedTuple):
         """What a tensor ``[B | 1, H | 1, ...]`` has of them, a view; an extent of 1 serves all."""
         return _cut_out(x, self.batch, self.heads)
 
+    def copy_of(self, x: torch.Tensor) -> torch.Tensor:
+        """The same in memory of its own: for a view that begins anywhere, kernels would be compiled again."""
+        return x if self == WHOLE else self.of(x).clone(memory_format=torch.contiguous_format)
+
     def of_keys(self, x: torch.Tensor) -> torch.Tensor:
         """The same of a tensor ``[B | 1, Hk | 1, ...]``."""
         return _cut_out(x, self.batch, self.k_heads)

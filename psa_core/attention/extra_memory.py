@@ -88,8 +88,8 @@ def extra_memory(
 
 
 def _attending(sizes: _Sizes, blocks: tuple[int, int], n_levels: int) -> int:
-    """Pooled rows, block lists and a copy of the output."""
-    lists = blocks[0] * (4 * blocks[1] + 4 * n_levels + 5)
+    """Pooled rows, copies of level map and output, and block lists."""
+    lists = blocks[0] * (5 * blocks[1] + 4 * n_levels + 5)
     return (2 * sizes.pooled + sizes.q_tokens) * sizes.d * sizes.width + lists
 
 

@@ -62,9 +62,9 @@ class LevelMap(NamedTuple):
 
     def part(self, chunk: Chunk) -> LevelMap:
         """The map of some of the heads."""
-        orders = None if self.orders is None else self.orders.of_heads(chunk.of)
-        pooled = None if self.pooled is None else chunk.of_keys(self.pooled)
-        return LevelMap(chunk.of(self.levels), orders, self.max_level, pooled)
+        orders = None if self.orders is None else self.orders.of_heads(chunk.copy_of)
+        pooled = None if self.pooled is None else chunk.of_keys(self.pooled).clone()
+        return LevelMap(chunk.copy_of(self.levels), orders, self.max_level, pooled)
 
     def block_list(self, block_n: int, k_tokens: int) -> BlockList:
         """What kernels read of it; the order of its query blocks is that of an earlier call, if there was one."""

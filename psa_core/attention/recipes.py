@@ -71,9 +71,9 @@ class HeadRecipes(NamedTuple):
 
     def part(self, chunk: Chunk) -> HeadRecipes:
         """What they mean for some of the heads."""
-        orders = None if self.orders is None else self.orders.of_heads(chunk.of)
-        quotas = self.quotas._replace(bounds=chunk.of(self.quotas.bounds))
-        return HeadRecipes(orders, self.estimators, chunk.of(self.estimator_of_head), quotas)
+        orders = None if self.orders is None else self.orders.of_heads(chunk.copy_of)
+        quotas = self.quotas._replace(bounds=chunk.copy_of(self.quotas.bounds))
+        return HeadRecipes(orders, self.estimators, chunk.copy_of(self.estimator_of_head), quotas)
 
 
 def head_recipes(

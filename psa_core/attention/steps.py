@@ -146,7 +146,7 @@ def make_level_map(trial: Trial, choice: Choice | None = None, any_level: bool =
 
 def _levels(part: Trial, orders: Orders | None, recipes: HeadRecipes | None) -> torch.Tensor:
     """The level map of some heads, from orders and recipes of all."""
-    orders = None if orders is None else orders.of_heads(part.chunk.of)
+    orders = None if orders is None else orders.of_heads(part.chunk.copy_of)
     recipes = None if recipes is None else recipes.part(part.chunk)
     orders, (q, k) = in_order(orders, part.backend, part.q, part.k)
     rules = part.static, part.backend, orders, part.static_rule, recipes, part.causal
@@ -210,14 +210,13 @@ def _attend(
     out = trial.q.new_empty((batch, length, heads, d)).transpose(1, 2)
     precision, exact = PRECISIONS[0], []
     for part in trial.parts:
-        of = part.chunk.of
-        done = _attend_at_once(
-            part, level_map.part(part.chunk), block_list, None if exact_heads is None else of(exact_heads)
-        )
-        of(out).copy_(done.out)
+        chunk = part.chunk
+        its_exact_heads = None if exact_heads is None else chunk.copy_of(exact_heads)
+        done = _attend_at_once(part, level_map.part(chunk), block_list, its_exact_heads)
+        chunk.of(out).copy_(done.out)
         precision = done.precision
         if done.exact_heads is not None:
-            exact.append((part.chunk, done.exact_heads))
+            exact.append((chunk, done.exact_heads))
         # Before the next one is there.
         del done
     exact_heads = join(exact, batch, heads) if exact else None

@@ -210,7 +210,7 @@ class TrialInOrder:
         if trial is self.trial:
             return self
         of = trial.chunk.of
-        of_heads = None if self.of_heads is None else self.of_heads.of_heads(of)
+        of_heads = None if self.of_heads is None else self.of_heads.of_heads(trial.chunk.copy_of)
         return TrialInOrder(trial, of_heads, of(self.rows), of(self.exact))
 
     @cached_property
