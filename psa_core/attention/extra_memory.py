@@ -12,8 +12,10 @@ from ..ops.precision import PRECISIONS, precision_that_runs
 from ..ops.reorder.clusters import CLUSTERED_AT_ONCE
 from ..settings.config import PSAConfig
 from ..settings.orders import ORDERS_BY_CONTENT
+from ..settings.sizes import BLOCK_M
 
-# Of a pair of blocks: importance and its level, and a ranking in plain torch.
+# Of a pair of blocks: its level and three times its importance, as where heads have different estimators; and its place
+# in a ranking by plain torch.
 _MAP_BYTES, _RANKED_BYTES = 13, 56
 # Query blocks that are measured, queries of each, as kernels take them, and level maps at once: three mixes of two
 # densities, or six densities.
@@ -69,10 +71,11 @@ def extra_memory(
     always, choosing = heads * pairs + _ROUNDING, 0
     calibrated = config.mask_mode == "calibrated"
     if calibrated:
+        # The queries that errors are taken of, in each order and then side by side, and what dense attention makes of them.
         always += heads * n_orders * _MEASURED * _ROWS * d * 6 * sizes.width
         choosing = _choosing(sizes, blocks[1], n_orders)
     if any(order in ORDERS_BY_CONTENT for order in (config.candidate_orders if calibrated else (config.order,))):
-        # Their clusters, an index and a copy of it.
+        # Tokens in float32 while they are clustered; the clusters, an index, and a wider copy of it.
         always += 6 * min(CLUSTERED_AT_ONCE, q.numel() + k.numel()) + 24 * heads * sizes.both
     if backend == "torch":
         logits = 3 * min(_LOGITS, heads * math.ceil(q_tokens / SAMPLE_STRIDE) * math.ceil(k_tokens / SAMPLE_STRIDE))
@@ -82,6 +85,7 @@ def extra_memory(
     precision = precision_that_runs(config.precision, q.device, q.dtype, d)
     attending = copies + _attending(sizes, blocks, max_level.bit_length()) + _packed(sizes, precision)
     if precision != PRECISIONS[0] and config.precision == "auto":
+        # A few query blocks both ways, and how far apart they are.
         attending += _MEASURED * config.block_m * d * (3 * sizes.width + 16)
     samples = math.ceil(sizes.both / SAMPLE_STRIDE) * d * sizes.width
     return ExtraMemory(always, max(_MAP_BYTES * pairs + samples, choosing, attending))
@@ -103,11 +107,14 @@ def _packed(sizes: _Sizes, precision: str) -> int:
 
 def _choosing(sizes: _Sizes, k_blocks: int, n_orders: int) -> int:
     """Importance in all orders at once, and then, order by order, the errors of recipes."""
-    importance = _MEASURED * k_blocks * n_orders * 12
-    sampled = math.ceil(sizes.k_tokens / SAMPLE_STRIDE) + _MEASURED * 128
+    importance = _MEASURED * k_blocks * n_orders * _MAP_BYTES
+    # Of keys a share, and of queries the blocks that are measured, with their places.
+    sampled = math.ceil(sizes.k_tokens / SAMPLE_STRIDE) + _MEASURED * max(BLOCK_M)
     samples = n_orders * sampled * (sizes.d * sizes.width + 16)
+    # Queries and output in tiles; of these the measured rows, and in float32 what they differ by.
     measured = _MAPS * _MEASURED * (_TILE * 2 * sizes.width + _ROWS * (sizes.width + 12)) * sizes.d
-    errors = 2 * sizes.pooled * sizes.d * sizes.width + measured + 8 * _MAPS * _MEASURED * k_blocks
+    lists = 8 * _MAPS * _MEASURED * k_blocks
+    errors = 2 * sizes.pooled * sizes.d * sizes.width + measured + lists
     return importance + max(samples, errors)
 
 

@@ -99,7 +99,7 @@ class PSAConfig:
             ``"sage"`` where they are installed. Hosts apply it.
         max_extra_memory: GiB that a sparse call may take beside q, k, v and its output, its level map and what choosing
             one takes included: as many heads at a time are computed as keep to it, one at the least, which changes
-            nothing in the result. Of orders by content, clusters take up to 1.5 whatever the limit. 0 or None for none.
+            nothing in the result. Of orders by content, clusters take up to 0.4 whatever the limit. 0 or None for none.
         verbose: log each run's settings.
         description: shown to people.
 
