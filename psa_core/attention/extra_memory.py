@@ -71,7 +71,7 @@ def extra_memory(
     always, choosing = heads * pairs + _ROUNDING, 0
     calibrated = config.mask_mode == "calibrated"
     if calibrated:
-        # The queries that errors are taken of, in each order and then side by side, and what dense attention makes of them.
+        # The queries that errors are taken of, in each order and side by side, and dense attention of them.
         always += heads * n_orders * _MEASURED * _ROWS * d * 6 * sizes.width
         choosing = _choosing(sizes, blocks[1], n_orders)
     if any(order in ORDERS_BY_CONTENT for order in (config.candidate_orders if calibrated else (config.order,))):
