@@ -50,6 +50,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--write-workflows", action="store_true", help="build and save the bundled workflows first")
     parser.addoption("--write-pictures", action="store_true", help="save the pictures of nodes that help pages show")
     parser.addoption("--seed", type=int, help="seed of the tests' random tensors; drawn anew for each run by default")
+    parser.addoption("--every-gpu", action="store_true", help="compile the kernels for all GPUs they are meant for")
     parser.addoption("--slow", action="store_true", help="run the tests marked slow too")
     parser.addoption("--stress", type=int, default=150, help="random cases of each stress test; 150 by default")
 

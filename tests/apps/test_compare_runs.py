@@ -191,7 +191,8 @@ def test_the_dense_attention_is_named(processor, chosen: str | None, name: str, 
     monkeypatch.delenv("DIFFUSERS_ATTN_BACKEND", raising=False)
     if chosen:
         monkeypatch.setenv("DIFFUSERS_ATTN_BACKEND", chosen)
-    pipeline = SimpleNamespace(transformer=SimpleNamespace(attn_processors={"x": processor}))
+    attention = SimpleNamespace(processor=processor)
+    pipeline = SimpleNamespace(transformer=SimpleNamespace(modules=lambda: [SimpleNamespace(), attention]))
     assert dense_attention(pipeline) == name
 
 

@@ -1,7 +1,7 @@
 """Compile the kernels for GPUs that are not there and say what each takes; one JSON object a line.
 
-Runs in a process of its own, because Triton's interpreter and its compiler do not share one. ``others`` behind it: the
-variants that take less or as much, on two GPUs.
+Runs in a process of its own, because Triton's interpreter and its compiler do not share one. For two GPUs; ``every``
+behind it: for all; ``others``: the variants that take less or as much, for two.
 """
 
 from __future__ import annotations
@@ -268,7 +268,8 @@ def main() -> None:
     missing = [name for name in ("ptxas", "cuobjdump", "nvdisasm") if not (BINARIES / name).exists()]
     if missing:
         sys.exit(f"this Triton has no {' and no '.join(missing)}")
-    architectures = [*ARCHITECTURES, *(AMD_WARPS if "amd" in backends else ())]
+    every = [*ARCHITECTURES, *(AMD_WARPS if "amd" in backends else ())]
+    architectures = every if sys.argv[1:] == ["every"] else list(THOROUGH)
     cases = _other_cases() if sys.argv[1:] == ["others"] else _cases(architectures)
     with ProcessPoolExecutor(2, get_context("spawn")) as pool:
         for result in pool.map(measure, cases):

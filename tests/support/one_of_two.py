@@ -33,6 +33,7 @@ def run_as(rank: int, meeting: Path, arguments: Sequence[str]) -> int:
         mock.patch.object(dist, "init_process_group", join_here),
         # Diffusers counts GPUs, and there are none.
         mock.patch.object(torch.accelerator, "device_count", return_value=1),
+        mock.patch.object(torch.accelerator, "current_accelerator", return_value=torch.device("cpu")),
     ):
         return main(arguments)
 

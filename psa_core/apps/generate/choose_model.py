@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -49,8 +50,9 @@ def choose_model(model: str | None, path: str | None) -> Chosen:
     if by_hub_id is not None:
         return choose_model(by_hub_id, path)
     given = path if model is None else model
-    folder = Path(given or "").expanduser()
-    if given and (folder / INDEX).is_file() and (model is None or path is None):
+    # Anything may be given; pathlib raises errors of its own for what is no path.
+    folder = Path(os.path.expanduser(given or ""))
+    if given and os.path.isfile(folder / INDEX) and (model is None or path is None):
         return _recognise(given, folder)
     what = "must be one of " + ", ".join(MODELS) + ", or a folder with a model of diffusers"
     raise ConfigError("--model", model, what)
