@@ -53,6 +53,7 @@ class Run:
     calibrations: Mapping[int, Calibration] = field(default_factory=dict)
     _kept: Kept = field(init=False, repr=False)
     _dense: DenseCalls | None = field(init=False, repr=False)
+    _compiled: set[Hashable] = field(init=False, repr=False, default_factory=set)
 
     def __post_init__(self) -> None:
         name = self.config.dense_backend
@@ -75,7 +76,7 @@ class Run:
         """
         tokens, head_dim = q.shape[2:]
         facts = (tokens, k.shape[2], head_dim, q.dtype, q.device)
-        call = Call(self.config, self.backend, place, *facts, lambda: self._before_first(q, k, place))
+        call = Call(self.config, self.backend, place, *facts, lambda: self._compile_once(q, k, place))
         return first_reason(RUN, call)
 
     def check_frames(self, frames: int, frames_per_token: int) -> None:
@@ -97,7 +98,6 @@ class Run:
         Of causal calls nothing is kept: a prompt is read once.
         """
         config = self._config_at(place.step, place)
-        self._before_kernels(q, k, place, config)
         last = place.step + 1 >= dense_places(self.config, place.steps).stop
         with self.report.time_sparse(q.device):
             if place.causal:
@@ -152,24 +152,27 @@ class Run:
         references = place.reference_frames or (0, 0)
         return _config_of_call(self.config, step, place.steps, place.frames_per_token, references)
 
-    def _before_first(self, q: torch.Tensor, k: torch.Tensor, place: Place) -> None:
-        """Before it is asked whether kernels run here, which compiles them."""
-        first = max(place.step, dense_places(self.config, place.steps).start)
-        self._before_kernels(q, k, place, self._config_at(first, place))
+    def _compile_once(self, q: torch.Tensor, k: torch.Tensor, place: Place) -> None:
+        """Have the kernels of such calls compiled the first time in this process, before it is asked if they run here.
 
-    def _before_kernels(self, q: torch.Tensor, k: torch.Tensor, place: Place, config: PSAConfig) -> None:
-        """Before kernels of these settings run: the first time in this process they are compiled."""
+        In warm-up they are those of the first step after it.
+        """
+        kind = (q.device, q.dtype, q.shape[-1], place.causal, group_of(q, k))
+        # Asked on every attention call, and what settings come to at a step takes microseconds.
+        if (kind, place.step) in self._compiled:
+            return
+        self._compiled.add((kind, place.step))
         if self.backend == "torch" or q.device.type != "cuda":
             return
-        group = group_of(q, k)
-        key = (q.device, q.dtype, q.shape[-1], place.causal, group, _kernels_of(config))
-        if key in _begun:
+        config = self._config_at(max(place.step, dense_places(self.config, place.steps).start), place)
+        kernels = kind, _kernels_of(config)
+        if kernels in _begun:
             return
-        _begun.add(key)
+        _begun.add(kernels)
         if self.on_compile is not None:
             self.on_compile()
         if place.causal:
-            rehearse_prompt(q, group, config, self.backend)
+            rehearse_prompt(q, group_of(q, k), config, self.backend)
         else:
             rehearse(q, config, self.backend, bool(place.sinks))
 

@@ -113,6 +113,21 @@ class TestInARun:
         ((_, _, sinks),) = rehearsed(CONFIG.replace(block_n=64), sinks=text_in_front(8))
         assert sinks
 
+    def test_later_calls_of_a_step_only_look_it_up(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """They take microseconds of the host, of which every layer has a hundred."""
+        monkeypatch.setattr(runs, "_begun", set())
+        monkeypatch.setattr(runs, "rehearse", lambda *arguments: None)
+        monkeypatch.setattr("psa_core.hosts.reasons.triton_refusal", lambda *arguments: None)
+        run, asked = Run(CONFIG, "auto"), []
+        monkeypatch.setattr(runs, "_config_of_call", lambda config, *arguments: asked.append(arguments) or config)
+        for step in range(2):
+            for layer in range(3):
+                for head_dim in (64, 128):
+                    shape = torch.Size((1, 1, 64, head_dim))
+                    q: Any = SimpleNamespace(device=torch.device("cuda"), dtype=torch.float16, shape=shape)
+                    run.dense_reason(q, q, Place(step, layer, (1, 8, 8), steps=STEPS))
+        assert len(asked) == 4, "once a step for each of the head sizes"
+
     def test_prompts_have_kernels_of_their_own(self, rehearsed: Callable[..., list[tuple]]) -> None:
         assert rehearsed()
         ((group, config, backend),) = rehearsed(causal=True)
