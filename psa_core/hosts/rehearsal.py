@@ -1,7 +1,7 @@
 """Compiling the kernels of a run, all of them side by side, before the first of them is called.
 
-What the run will do is gone through on a short clip of noise, whose kernels are compiled and not launched. They are not
-compiled anew for another number of tokens, so that the run finds nearly all of them.
+What the run will do is gone through on a short clip of noise, whose kernels are compiled and not launched. No number of
+tokens has kernels of its own but for those that select levels, and they are compiled for all.
 """
 
 from __future__ import annotations

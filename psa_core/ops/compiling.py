@@ -36,6 +36,12 @@ def compiles_ahead() -> bool:
     return getattr(_thread, "compiler", None) is not None
 
 
+def compiles_side_by_side() -> bool:
+    """Whether several of them are compiled at the same time, so that another one costs little."""
+    compiler = getattr(_thread, "compiler", None)
+    return compiler is not None and compiler.threads > 1
+
+
 @contextmanager
 def compiling_ahead() -> Iterator[None]:
     """Compile what this thread launches, side by side, and run none of it; the block ends when all is compiled.
@@ -43,8 +49,9 @@ def compiling_ahead() -> Iterator[None]:
     Outputs of kernels stay what memory held, so that results mean nothing. A kernel that does not compile is passed
     over: whoever launches it is told.
     """
-    with ThreadPoolExecutor(_threads(), "PSA compiling") as pool:
-        _thread.compiler = _Compiler(pool)
+    threads = _threads()
+    with ThreadPoolExecutor(threads, "PSA compiling") as pool:
+        _thread.compiler = _Compiler(pool, threads)
         try:
             yield
         finally:
@@ -58,7 +65,8 @@ def _threads() -> int:
 class _Compiler:
     """Kernels on their way; those that may be the same one follow each other, so that it is compiled once."""
 
-    def __init__(self, pool: ThreadPoolExecutor) -> None:
+    def __init__(self, pool: ThreadPoolExecutor, threads: int) -> None:
+        self.threads = threads
         self._pool = pool
         self._lock = threading.Lock()
         self._waiting: dict[Hashable, deque[Callable[[], None]]] = {}

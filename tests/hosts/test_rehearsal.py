@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from psa_core.hosts.place import Place
 from psa_core.hosts.rehearsal import rehearse, rehearse_prompt
 from psa_core.hosts.run import Run
 from psa_core.ops.backends import triton_installed
+from psa_core.ops.triton_version import triton_version
 from psa_core.settings.sinks import text_in_front
 
 CONFIG = PSAConfig(mask_mode="calibrated", map_steps=4, warmup_steps=2, min_tokens=0)
@@ -147,6 +149,20 @@ class TestInARun:
         self, rehearsed: Callable[..., list[tuple]], how: dict[str, Any]
     ) -> None:
         assert not rehearsed(**how)
+
+
+def test_no_length_compiles_another_kernel() -> None:
+    """Ten of them, by runs that choose, keep maps and measure again, and of prompts; on a GPU that is not there."""
+    if triton_version() < (3, 4):
+        pytest.skip("this Triton does not say what it would compile")
+    script = Path(__file__).parents[1] / "support" / "compiled_variants.py"
+    environment = {key: value for key, value in os.environ.items() if key != "TRITON_INTERPRET"}
+    said = subprocess.run([sys.executable, script], env=environment, capture_output=True, text=True, check=True).stdout
+    ways = [json.loads(line) for line in said.splitlines()]
+    assert [way["way"] for way in ways] == ["fixed", "capped", "calibrated", "int8", "causal"]
+    for way in ways:
+        assert way["ahead"]["_select_levels"] == {32: 7, 128: 5}[way["block_n"]], way
+        assert way["later"] == {}, way
 
 
 # Two processes with a cache of their own, because a process has its kernels already.

@@ -8,7 +8,9 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
+import torch
 
+from psa_core import PSAConfig
 from psa_core.ops import compiling
 from psa_core.ops.compiling import compiles_ahead, compiling_ahead, launcher
 
@@ -74,6 +76,23 @@ def test_different_ones_at_the_same_time() -> None:
         launcher(kernels[0], (1,))(D=128)
         launcher(kernels[1], (1,))(D=64)
     assert [len(kernel.compiled) for kernel in kernels] == [2, 1]
+
+
+@pytest.mark.parametrize("cores", [1, 8])
+def test_levels_are_compiled_for_every_length_where_that_costs_little(
+    monkeypatch: pytest.MonkeyPatch, cores: int
+) -> None:
+    levels = pytest.importorskip("psa_core.ops.levels.triton")
+    kernel = Kernel()
+    monkeypatch.setattr(levels, "_select_levels", kernel)
+    monkeypatch.setattr(compiling.os, "cpu_count", lambda: cores)
+    importance = torch.full((1, 1, 2, 300), 1 / 300)
+    levels.select_levels_triton(importance, PSAConfig(block_n=64))
+    with compiling_ahead():
+        levels.select_levels_triton(importance, PSAConfig(block_n=64))
+    assert [options["BLOCK"] for _, _, options in kernel.launched] == [512]
+    compiled = sorted(options["BLOCK"] for _, _, options, _ in kernel.compiled)
+    assert compiled == ([512] if cores == 1 else [128, 256, 512, 1024, 2048, 4096])
 
 
 def test_launches_of_one_follow_each_other() -> None:

@@ -9,7 +9,7 @@ import triton.language as tl
 from ...settings.config import PSAConfig
 from ...settings.sinks import Sinks
 from ..causal import Causal, own_blocks
-from ..compiling import launcher
+from ..compiling import compiles_side_by_side, launcher
 from ..constant import constant
 from ..current_device import on_device_of_first
 from .bounds import Quotas, level_bounds, row_bounds
@@ -17,6 +17,8 @@ from .sinks import sink_tables
 
 # Importances that a thread holds in registers; twice as many spill.
 _A_THREAD = 16
+# Sequences up to this one find their kernel where others have had theirs compiled ahead.
+_LONGEST = 1 << 18
 
 
 @triton.jit
@@ -102,12 +104,14 @@ def _repair(levels, score, j):
     return levels
 
 
-# Sizes change from video to video, and nothing is gained by compiling for each.
+# Sizes change from video to video, and nothing is gained by compiling for each. Neither is by where importance begins:
+# rows of any length follow each other, and that of one order out of several is a part of a tensor.
 @triton.jit(
     do_not_specialize=[
         "bounds_stride", "bounds_row_stride", "static_stride_b", "static_stride_h",
         "heads", "q_blocks", "k_blocks", "n_bounds", "full_quota",
-    ]
+    ],
+    do_not_specialize_on_alignment=["importance_ptr"],
 )  # fmt: skip
 def _select_levels(
     importance_ptr, bounds_ptr, choices_ptr, cap_ptr, static_ptr, sink_rows_ptr, sink_columns_ptr, levels_ptr,
@@ -170,6 +174,17 @@ def launch_for(k_blocks: int) -> tuple[int, int]:
     return block, min(max(block // (32 * _A_THREAD), 1), 32)
 
 
+def _launches(k_blocks: int, block_n: int) -> list[tuple[int, int]]:
+    """What to launch for, as of :func:`launch_for`: one kernel, or those of all lengths where they are compiled ahead.
+
+    A row fills a power of two of registers, so that lengths do not share one kernel, as they do all others. A wider
+    one for all would have short rows wait for lanes that hold nothing.
+    """
+    if not compiles_side_by_side():
+        return [launch_for(k_blocks)]
+    return sorted({launch_for(1 << i) for i in range((_LONGEST // block_n).bit_length())})
+
+
 @on_device_of_first
 def select_levels_triton(
     importance: torch.Tensor,
@@ -218,15 +233,16 @@ def select_levels_triton(
         offset = 0 if causal is None else causal.offset
         sizes = config.block_m, config.block_n, blocks or q_blocks, k_blocks
         rows, columns = sink_tables(sinks, *sizes, importance.device, offset)
-    block, num_warps = launch_for(k_blocks)
-    launcher(_select_levels, (batch * heads * q_blocks,))(
-        importance, bounds, constant(choices, torch.int32, importance.device), cap_rows, static_rows,
-        rows, columns, levels, own, behind, levels if full_quotas is None else full_quotas,
-        0 if quotas is None else bounds[0, 0].numel(), n_bounds if bounds.dim() > 1 and bounds.shape[-2] > 1 else 0,
-        *static_rows.stride()[:2],
-        heads, q_blocks, k_blocks, n_bounds, full_quota,
-        BY_MASS=by_mass, CAP=cap is not None, STATIC=static_levels is not None,
-        INTERSECT=static_rule == "intersect", SINKS=bool(sinks), CAUSAL=causal is not None,
-        BLOCK=block, num_warps=num_warps,
-    )  # fmt: skip
+    launch = launcher(_select_levels, (batch * heads * q_blocks,))
+    for block, num_warps in _launches(k_blocks, config.block_n):
+        launch(
+            importance, bounds, constant(choices, torch.int32, importance.device), cap_rows, static_rows,
+            rows, columns, levels, own, behind, levels if full_quotas is None else full_quotas,
+            0 if quotas is None else bounds[0, 0].numel(), n_bounds if bounds.dim() > 1 and bounds.shape[-2] > 1 else 0,
+            *static_rows.stride()[:2],
+            heads, q_blocks, k_blocks, n_bounds, full_quota,
+            BY_MASS=by_mass, CAP=cap is not None, STATIC=static_levels is not None,
+            INTERSECT=static_rule == "intersect", SINKS=bool(sinks), CAUSAL=causal is not None,
+            BLOCK=block, num_warps=num_warps,
+        )  # fmt: skip
     return levels
