@@ -31,6 +31,10 @@ if not torch.cuda.is_available():
     # Triton reads this when it is imported.
     os.environ["TRITON_INTERPRET"] = "1"
 
+    from .support.interpreter import quicken
+
+    quicken()
+
 # Deadlines measure the machine.
 hypothesis.settings.register_profile("psa", deadline=None)
 hypothesis.settings.load_profile("psa")
