@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from ..settings.at_step import sparse_layers
 from ..settings.calibration import Calibration
 from ..settings.config import PSAConfig
 from ..settings.errors import ConfigError
+
+
+def given_to(calibrations: Mapping[int, Calibration], expert: int, heads: int) -> Calibration | None:
+    """The calibration that a call of so many heads can follow; None where it has to choose for itself.
+
+    Where several GPUs share the heads of a model, a call has some of them, and nothing in it says which.
+    """
+    given = calibrations.get(expert)
+    return given if given is not None and given.heads == heads else None
 
 
 def check_given(calibration: Calibration, config: PSAConfig, heads: int, layers: int | None) -> None:

@@ -4,7 +4,8 @@ It goes with the run. Everything that could make two calls unlike (layer, shape,
 call finds what was kept of it and of nothing else. With the prompt and without it are alike: the first of them in a
 step decides for both (:class:`~psa_core.hosts.place.Place` says why). Of a clip that is sampled window by window, all
 windows of a shape share recipes, and each has a level map of its own: windows may be others in every step. So are
-calls that have a part of the queries each.
+calls that have a part of the queries each. Copies of a model on several GPUs keep all of it for themselves: their
+forwards run in threads at the same time, and neither waits for the other.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from ..report.on_its_way import OnItsWay
 from ..settings.calibration import Calibration
 from ..settings.config import PSAConfig
 from ..settings.orders import ORDERS_BY_CONTENT
+from .given import given_to
 from .memory import memory_left
 from .place import Place
 
@@ -121,7 +123,7 @@ class Kept:
     Attributes:
         map_memory: GiB that level maps may take; what would go beyond, or leave the device short of memory, is made
             anew in every step.
-        calibrations: recipes that heads take without choosing, by expert.
+        calibrations: recipes that heads take without choosing, by expert; a call of other heads chooses.
         time_calibration: measures what is done on a device inside its ``with``.
     """
 
@@ -211,7 +213,7 @@ class Kept:
         """Have heads choose their recipes, or take those of a calibration; None where they keep theirs."""
         device = trial.q.device
         if chosen.choice is None:
-            given = self.calibrations.get(place.expert)
+            given = given_to(self.calibrations, place.expert, trial.q.shape[1])
             if given is not None:
                 own = given_choice(given, trial.q, trial.config, place.layer)
                 chosen.choice = own.at_density(trial.config.target_density)
@@ -290,11 +292,11 @@ class _Wanted:
     def __init__(self, asked: Iterable[Any]) -> None:
         self._asked = set(asked)
         self._layers = {key[:2] for key, _ in self._asked}
-        self._experts = {expert for expert, _ in self._layers}
+        self._models = {model for model, _ in self._layers}
 
     def __contains__(self, at: Any) -> bool:
-        expert, layer, *_ = at[0]
-        return at in self._asked or (expert in self._experts and (expert, layer) not in self._layers)
+        model, layer, *_ = at[0]
+        return at in self._asked or (model in self._models and (model, layer) not in self._layers)
 
 
 def _is_spared(device: torch.device) -> bool:
@@ -303,7 +305,8 @@ def _is_spared(device: torch.device) -> bool:
 
 
 def _key(q: torch.Tensor, k: torch.Tensor, place: Place) -> Hashable:
-    where = place.expert, place.layer, place.condition, place.grid, place.sinks, place.reference_frames
+    model = place.expert, place.replica
+    where = model, place.layer, place.condition, place.grid, place.sinks, place.reference_frames
     return (*where, q.shape, k.shape, q.dtype, q.device)
 
 

@@ -31,6 +31,10 @@ class Layout(NamedTuple):
     leading: int | None = None
     in_parts: bool = False
 
+    def has_part_of(self, q_tokens: int, k_tokens: int) -> bool:
+        """Whether queries are too few for the video, and keys are not."""
+        return self.grid is not None and q_tokens < math.prod(self.grid) <= k_tokens
+
 
 def video_last(grid: Grid | None, tokens: int) -> Layout:
     """A video behind its text and whatever else it looks at, all of which is a sink with dense rows."""

@@ -34,6 +34,7 @@ class Place:
         causal: whether tokens see only those in front of them; queries are then the last of the keys.
         grid_optional: whether tokens may be cut into blocks in the order they have where the grid is unknown.
         window: which part of the clip it is, where a model sees it in parts; None for the whole.
+        replica: which copy of the model it runs in, where several GPUs have one each.
     """
 
     step: int
@@ -52,6 +53,7 @@ class Place:
     grid_optional: bool = False
     in_parts: bool = False
     causal: bool = False
+    replica: Hashable = None
 
     @property
     def clip_frames(self) -> int:

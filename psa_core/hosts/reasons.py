@@ -148,6 +148,7 @@ RING = "ring attention, where no GPU has the whole sequence (Ulysses runs sparse
 HEADS_OF_ALL_GPUS = "a calibration of heads that other GPUs have"
 GRADIENTS = "gradients are on (torch.no_grad turns them off)"
 NO_TORCH_ATTENTION = "no call of torch's attention in the layer"
+PART_OF_QUERIES = "a part of the video's queries, as where several GPUs share them"
 OWN_SPARSE_ATTENTION = "sparse attention of the model's own"
 MASKED = "attention mask"
 

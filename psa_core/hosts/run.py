@@ -19,6 +19,7 @@ from ..settings.at_step import config_at, dense_places
 from ..settings.calibration import Calibration
 from ..settings.config import PSAConfig
 from ..settings.sinks import video_start
+from .given import given_to
 from .kept import MAP_MEMORY, Kept, Result
 from .place import Place
 from .reasons import EXPECTED, RUN, Call, check_frames, first_reason
@@ -112,10 +113,24 @@ class Run:
         if result.chosen is not None:
             recipes, of_head, errors, _ = result.chosen
             given = Given(recipes, of_head, errors, config.target_error, place.grid, video_start(place.sinks))
-            self.report.calibrated.give(place.expert, place.layer, (place.condition, q.shape), given)
+            call = place.replica, place.condition, q.shape
+            self.report.calibrated.give(place.expert, place.layer, call, given)
+            self._remark_on_heads(place.expert, q.shape[1])
         if result.measured is not None:
             self.report.calibrated.add_measured(place.step, place.layer, result.measured)
         return out
+
+    def _remark_on_heads(self, expert: int, heads: int) -> None:
+        """Say of heads that have chosen where there is a calibration why they had to."""
+        calibration = self.calibrations.get(expert)
+        if calibration is None or given_to(self.calibrations, expert, heads) is not None:
+            return
+        remark = (
+            f"measured anew: attention calls have {heads} heads and the calibration {calibration.heads}; where GPUs "
+            "share the heads of a model, nothing says which of them a call has"
+        )
+        if self.report.calibrated.add_remark(remark):
+            log.warning("PSA: %s", remark)
 
     def _read(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, config: PSAConfig, place: Place) -> Result:
         """Run a causal call."""

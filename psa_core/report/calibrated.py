@@ -55,20 +55,27 @@ class Given(NamedTuple):
 
 
 class Calibrated:
-    """Numbers stay on their device until somebody asks, so recording never waits for the GPU."""
+    """Numbers stay on their device until somebody asks, so recording never waits for the GPU.
+
+    Attributes:
+        remarks: what people are to be told of it beside the numbers.
+    """
 
     def __init__(self) -> None:
         self._given: dict[tuple[int, int, Hashable], Given] = {}
         self._measured: list[tuple[int, int, torch.Tensor]] = []
         self._asked: set[float] = set()
         self._calls = 0
+        self.remarks: list[str] = []
         self._lock = threading.Lock()
 
     def __getstate__(self) -> dict[str, Any]:
         """To other processes it goes without any GPU's tensors."""
         given = {at: Given(*(_on_cpu(x) for x in each)) for at, each in self._given.items()}
         measured = [(step, layer, squares.cpu()) for step, layer, squares in self._measured]
-        return {"_given": given, "_measured": measured, "_asked": self._asked, "_calls": self._calls}
+        state = vars(self) | {"_given": given, "_measured": measured}
+        del state["_lock"]
+        return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__()  # type: ignore[misc]
@@ -83,6 +90,7 @@ class Calibrated:
             whole._measured += part._measured
             whole._asked |= part._asked
             whole._calls += part._calls
+            whole.remarks = list(dict.fromkeys(whole.remarks + part.remarks))
         return whole
 
     def __bool__(self) -> bool:
@@ -106,6 +114,14 @@ class Calibrated:
         with self._lock:
             self._calls += 1
             self._measured.append((step, layer, squares))
+
+    def add_remark(self, remark: str) -> bool:
+        """Note what people are to be told; whether that is news."""
+        with self._lock:
+            if remark in self.remarks:
+                return False
+            self.remarks.append(remark)
+            return True
 
     def errors(self) -> list[MeasuredError]:
         """What was measured after recipes were chosen, in the order in which it was. Waits for the GPU."""
@@ -192,14 +208,16 @@ class Calibrated:
         )
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON: how many heads of each layer have which recipe, the errors asked for, and those measured later."""
+        """For JSON: how many heads of each layer have which recipe, the errors asked for, and those measured later;
+        ``remarks`` where there are any."""
         layers = {}
         for layer, conditions in self._by_layer().items():
             heads = chain.from_iterable(map(_by_head, conditions))
             counts = Counter(recipe.name for recipe, _ in chain.from_iterable(heads))
             layers[str(layer)] = dict(counts.most_common())
         measured = [error._asdict() for error in self.errors()]
-        return {"recipes": layers, "asked_errors": self.asked_errors(), "measured_errors": measured}
+        document = {"recipes": layers, "asked_errors": self.asked_errors(), "measured_errors": measured}
+        return document | ({"remarks": list(self.remarks)} if self.remarks else {})
 
     def _by_layer(self, only: int | None = None) -> dict[int, list[Given]]:
         """What each layer was given, under all conditions, of one expert or of all."""

@@ -91,6 +91,9 @@ ADDED_SCHEDULE_WIDGETS: Widgets = {"steps": 0, "start_step": 0, "start_percent":
 LEVEL_1_ONLY = {"level_1": 1.0, "level_2": 0.0, "level_4": 0.0, "level_8": 0.0}
 """Numbers that keep every block at full resolution, so that the patch must not change the picture."""
 
+LEVEL_8_ONLY = {"level_1": 0.0, "level_2": 0.0, "level_4": 0.0, "level_8": 1.0, "mask_mode": "topk"}
+"""Numbers that pool every block by 8, whatever attention there is: rounding decides nothing."""
+
 
 def psa(
     *,

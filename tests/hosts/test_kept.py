@@ -66,6 +66,24 @@ def test_a_map_of_one_step_is_not_kept() -> None:
     assert maps(kept) == 0
 
 
+def test_copies_of_a_model_keep_for_themselves(choices: list[int]) -> None:
+    """The GPUs that have them run at the same time, and which comes first decides nothing."""
+    kept, config = Kept(), CALIBRATED.replace(map_steps=4)
+    places = [at(step, replica=replica) for step in (0, 1) for replica in ("first", "second")]
+    results = [call(kept, qkv(), place, config) for place in places]
+    assert [result.map_age for result in results] == [0, 0, 1, 1]
+    assert (choices, maps(kept)) == ([1, 1], 2)
+
+
+def test_what_a_cache_answers_for_on_one_copy_says_nothing_of_the_other() -> None:
+    kept = Kept()
+    for step, layers in ((0, (0, 1)), (1, (0,)), (2, (0, 1))):
+        ages = [call(kept, qkv(), at(step, layer, replica="first")).map_age for layer in layers]
+        call(kept, qkv(), at(step, 1, replica="second"))
+    # The first copy's second layer has had a call fewer.
+    assert ages == [2, 1]
+
+
 def test_a_call_over_a_kept_map_is_one_with_that_map() -> None:
     kept, first, later = Kept(), qkv(), qkv()
     made = call(kept, first, at(0)).attended.level_map

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -17,6 +18,7 @@ from psa_core.hosts import kept as module
 from psa_core.hosts.kept import Kept, Result
 from psa_core.hosts.place import Place
 from psa_core.hosts.run import Run
+from psa_core.report.report import Report
 from psa_core.settings.sinks import text_in_front
 
 from ..support.tensors import Shape, random_qkv
@@ -231,6 +233,20 @@ class TestGiven:
         for layer, (recipe, *_) in recipes.items():
             out = run.attend(*tensors, Place(0, layer, GRID, text_in_front(TEXT)))
             assert torch.equal(out, pyramid_sparse_attention(*tensors, recipe.config(CONFIG), **VIDEO))
+
+    def test_heads_in_part_choose_for_themselves_and_it_is_said(self, noise: QKV) -> None:
+        """Nothing says which of the calibration's heads they are."""
+        tensors = in_common(noise, 1.0)
+        calibration = calibrate(*tensors, CONFIG, **VIDEO, layer=0)
+        part = tuple(x[:, 1:] for x in tensors)
+        run = Run(CONFIG, "torch", calibrations={0: calibration})
+        for step in range(2):
+            run.attend(*part, at(step))
+        report = Report.of([run.report, pickle.loads(pickle.dumps(run.report))])
+        assert len(report.calibrated.heads()[0]) == SHAPE.heads - 1
+        (said,) = report.calibrated.remarks
+        assert said.startswith(f"measured anew: attention calls have {SHAPE.heads - 1} heads and the calibration")
+        assert report.as_dict()["calibrated"]["remarks"] == [said]
 
 
 def _nothing_is_chosen(trial: Any) -> None:

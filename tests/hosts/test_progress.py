@@ -100,3 +100,21 @@ def test_kernels_are_compiled_once_for_each_of_their_kinds(began: Callable[..., 
 @pytest.mark.parametrize("how", [{"backend": "torch"}, {"device": "cpu"}])
 def test_what_has_no_kernels_compiles_none(began: Callable[..., int], how: dict[str, str]) -> None:
     assert began(**how) == 0
+
+
+def test_a_run_that_was_broken_off_says_no_more() -> None:
+    """Whatever its other threads go on to do."""
+    said = Said()
+    said.step(0)
+    said.progress.end()
+    said.step(1)
+    said.progress.compiling()
+    assert said.lines == ["PSA: step 1 of 20"]
+
+
+def test_threads_ask_for_the_density_one_after_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    said = Said()
+    alone: list[bool] = []
+    monkeypatch.setattr(said.progress._density, "ask", lambda: alone.append(said.progress._lock.locked()))
+    said.step(0)
+    assert alone == [True]

@@ -16,7 +16,7 @@ from ...ops.modes import wants_gradients
 from ..layout import Layout
 from ..place import Place
 from ..prompts import Prompts
-from ..reasons import COMFYUI, EXPECTED, UNKNOWN_MODEL, UNREADABLE, Request, first_reason
+from ..reasons import COMFYUI, EXPECTED, PART_OF_QUERIES, UNKNOWN_MODEL, UNREADABLE, Request, first_reason
 from ..run import Run
 from .attention_name import attention_name
 from .model_sparse_attention import LEFT_TO_IT, beneath, is_model_sparse_attention
@@ -50,6 +50,7 @@ class Forward:
         device: that the model runs on.
         prompts: that the batch consists of.
         previous: the override that would have run without the pack, or None for the model's own attention.
+        replica: as of :class:`~psa_core.hosts.place.Place`.
         options: ComfyUI's ``transformer_options`` of this forward.
         calls: the video's self-attention calls so far, which number the layers of models that do not.
         calls_by_layer: the same by layer, of which VACE's blocks and the model's own share one, and by their queries.
@@ -66,6 +67,7 @@ class Forward:
     device: torch.device
     prompts: Prompts
     previous: Override | None
+    replica: Hashable = None
     options: dict[str, Any] = field(default_factory=dict)
     calls: int = 0
     calls_by_layer: Counter[tuple[int, int]] = field(default_factory=Counter)
@@ -80,8 +82,11 @@ class Forward:
         if call is None:
             return self._dense(UNREADABLE, False, None, func, args, kwargs)
         layout = self.model.layout(self.inputs, call.request, call.options)
+        q_tokens, k_tokens = call.request.q_tokens, call.request.k_tokens
         other = self.model.other(self.inputs, call.request, layout, call.options)
-        is_self = call.request.q_tokens == call.request.k_tokens
+        if not other and layout.has_part_of(q_tokens, k_tokens):
+            other = PART_OF_QUERIES
+        is_self = q_tokens == k_tokens
         # Layers are numbered by the video's own calls alone, whatever else there is in a block.
         is_video = (is_self or layout.in_parts) and not other
         place = self._place(call, layout, self.model, is_video)
@@ -135,7 +140,7 @@ class Forward:
             self.step, layer, layout.grid, layout.sinks, self.steps, model.frames_per_token, self.in_window,
             references, condition=(self.prompts.condition, condition), conditions=self.prompts.conditions,
             window=window, others=layout.others, grid_optional=model.grid_optional or layout.in_parts,
-            in_parts=layout.in_parts,
+            in_parts=layout.in_parts, replica=self.replica,
         )  # fmt: skip
 
     @cached_property

@@ -8,7 +8,7 @@ every forward puts an override in front of whatever override is on the hook by t
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -74,6 +74,21 @@ class Patch:
 
 
 @dataclass
+class _Replica:
+    """One copy of the model: of several GPUs each has one, whose forwards run one after another in a thread.
+
+    Attributes:
+        prompts: tells those apart that forwards come with.
+        seen: shapes of inputs with which a forward of it has ended.
+        hooks: on a model whose forward calls its blocks without their options.
+    """
+
+    prompts: PromptsOfRun = field(default_factory=PromptsOfRun)
+    seen: set[tuple[int, ...]] = field(default_factory=set)
+    hooks: OptionsForBlocks | None = None
+
+
+@dataclass
 class _SamplerCall:
     """A run and the part of the schedule that it samples.
 
@@ -82,9 +97,7 @@ class _SamplerCall:
         leading: reference frames before the clip; None when unknown.
         announce: the patch's, with remarks on its settings in this call; None where nobody listens.
         progress: says how far it is, likewise.
-        prompts: tells those apart that forwards come with.
-        seen: shapes of inputs with which a forward of it has ended.
-        hooks: on a model whose forward calls its blocks without their options.
+        replicas: the copies of the model that it samples with, by what tells them apart.
     """
 
     run: Run
@@ -94,9 +107,7 @@ class _SamplerCall:
     leading: int | None
     announce: Announce | None = None
     progress: Progress | None = None
-    prompts: PromptsOfRun = field(default_factory=PromptsOfRun)
-    seen: set[tuple[int, ...]] = field(default_factory=set)
-    hooks: OptionsForBlocks | None = None
+    replicas: dict[Hashable, _Replica] = field(default_factory=dict)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> _SamplerCall:
         """Itself: copies of the options belong to the same run."""
@@ -144,14 +155,18 @@ def _outer_sample(
         samples = executor(noise, latent_image, sampler, sigmas, *args, **kwargs)
     except BaseException:
         # Of a run that was broken off nothing is known for sure, and its GPU may not be asked.
+        if call.progress is not None:
+            call.progress.end()
         if patch.announce is not None:
             patch.announce("")
         raise
     finally:
         guider.model_options = outer_options
         call.run.let_go()
-        if call.hooks is not None:
-            call.hooks.remove()
+        # Of a run that was broken off, another thread may be about to begin.
+        for replica in list(call.replicas.values()):
+            if replica.hooks is not None:
+                replica.hooks.remove()
     patch.last_prompt.add(call.run.report)
     _announce(call, patch.config.schedule)
     return samples
@@ -197,7 +212,8 @@ def _announce(call: _SamplerCall, schedule: Schedule | None) -> None:
         log.warning("PSA: what the attention of this run did cannot be read: %s: %s", type(error).__name__, error)
         line, density = "", None
     if call.announce is not None:
-        call.announce(line, density if schedule is None or schedule.start is None else None)
+        said = "\n".join([line, *call.run.report.calibrated.remarks])
+        call.announce(said, density if schedule is None or schedule.start is None else None)
 
 
 def _line(run: Run) -> str:
@@ -239,35 +255,38 @@ def _apply_model(
         previous = previous_override(options.get(OVERRIDE_KEY))
         inputs = Inputs(_latent(x, kwargs), text_length, image_tokens, kwargs)
         facts = (step, call.part.steps, call.window.holds(sigma), inputs, call.leading, x.device)
-        prompts = call.prompts.of(step, options.get("cond_or_uncond") or (), options.get("uuids") or ())
-        forward = Forward(call.run, patch.model, *facts, prompts, previous, options)
+        # ComfyUI's MultiGPU CFG Split has a copy of the model on each device, and says which runs.
+        device = options.get("multigpu_thread_device", x.device)
+        replica = call.replicas.setdefault(device, _Replica())
+        prompts = replica.prompts.of(step, options.get("cond_or_uncond") or (), options.get("uuids") or ())
+        forward = Forward(call.run, patch.model, *facts, prompts, previous, device, options)
         options[OVERRIDE_KEY] = attention_override
 
         def run() -> Any:
             with call.run.report.time_model(x.device), under_way(forward):
                 return executor(x, t, c_concat, c_crossattn, control, options, **kwargs)
 
-        return _reached(run, call, (*x.shape, text_length), forward, executor.class_obj)
+        return _reached(run, replica, (*x.shape, text_length), forward, executor.class_obj)
     return executor(x, t, c_concat, c_crossattn, control, options, **kwargs)
 
 
 def _reached(
-    run: Callable[[], Any], call: _SamplerCall, shape: tuple[int, ...], forward: Forward, model: torch.nn.Module
+    run: Callable[[], Any], replica: _Replica, shape: tuple[int, ...], forward: Forward, model: torch.nn.Module
 ) -> Any:
     """What a forward gives. Where the first of a shape reaches no attention, see that the others do.
 
     Graphs are kept by shape, and each may be from before the patch. Later forwards may be answered by a cache.
     """
     out = run()
-    known = shape in call.seen
-    call.seen.add(shape)
+    known = shape in replica.seen
+    replica.seen.add(shape)
     if forward.reached or forward.model is None or known:
         return out
     if is_compiled(model, forward.options):
         forget_graphs()
         out = run()
-    if not forward.reached and call.hooks is None:
-        call.hooks = OptionsForBlocks(model)
+    if not forward.reached and replica.hooks is None:
+        replica.hooks = OptionsForBlocks(model)
     return out
 
 

@@ -45,14 +45,22 @@ def calibration_of(key: str, model: comfy.model_patcher.ModelPatcher) -> Calibra
         key: name of the input that it comes from.
 
     Raises:
-        NothingSampledError: it is not patched, has not sampled, or has its recipes from a calibration.
+        NothingSampledError: it is not patched, has not sampled, has its recipes from a calibration, or other GPUs have
+            some of its heads.
         ConfigError: no layer was calibrated, or one cannot be.
     """
     patch = _sampled(key, model)
     if patch.calibration is not None:
         raise NothingSampledError(f"{key} has measured nothing: its recipes come from a Load Calibration")
     calibrated = Calibrated.of(report.calibrated for report in patch.last_prompt.reports)
-    return calibrated.calibration(patch.config, "" if patch.model is None else patch.model.family)
+    calibration = calibrated.calibration(patch.config, "" if patch.model is None else patch.model.family)
+    heads = 0 if patch.model is None else patch.model.heads
+    if heads and calibration.heads != heads:
+        raise NothingSampledError(
+            f"attention calls of {key} had {calibration.heads} of its {heads} heads, as where GPUs share them: "
+            "calibrate on one GPU"
+        )
+    return calibration
 
 
 def _sampled(key: str, model: comfy.model_patcher.ModelPatcher) -> Patch:

@@ -11,8 +11,11 @@ from .memory import add_memory_routes
 from .model import TestModel
 from .neighbours import NEIGHBOURS
 from .network import TestForward, TestWeights
+from .newer_core import TestH3Layout
 from .override import TestOverride
+from .probe import TestProbe
 from .schedulers import add_odd_schedulers
+from .several_gpus import SEVERAL_GPUS
 from .tensors import TestOddValues
 from .validate import add_validate_route
 
@@ -33,7 +36,8 @@ class TestExtension(ComfyExtension):
             *(TestLatent, TestModel, TestOverride, TestWeights, TestForward),
             *NEIGHBOURS,
             *FAMILY_NODES,
-            TestOddValues,
+            *SEVERAL_GPUS,
+            *(TestOddValues, TestProbe, TestH3Layout),
         ]
 
 
