@@ -10,9 +10,6 @@ from typing import Any, NamedTuple
 
 import torch
 
-from psa_core.ops.levels.rules import density, full_resolution_sinks
-from psa_core.settings.sinks import read_sinks, sink_tokens
-
 from ..graphs import Graph, Patch
 
 Shape = tuple[int, ...]
@@ -103,11 +100,25 @@ class Case:
     others: int = 0
     parts: tuple[tuple[int, int], ...] = ()
 
-    @property
-    def density(self) -> float:
-        """At level 8 but for sinks."""
+    def levels(self) -> list[torch.Tensor]:
+        """Level maps of the calls of a layer, ``[q_blocks, k_blocks]``, at level 8 but for sinks."""
         if self.parts:
-            return sum((sink + rest / 8) / (sink + rest) for sink, rest in self.parts) / len(self.parts)
-        tokens = math.prod(self.grid) + sink_tokens(read_sinks(self.sinks)) + self.others
-        levels = torch.full((1, 1, math.ceil(tokens / 128), math.ceil(tokens / 32)), 8, dtype=torch.uint8)
-        return float(density(full_resolution_sinks(levels, read_sinks(self.sinks), 128, 32)))
+            (_, own), *_ = self.parts
+            frame = self.grid[1] * self.grid[2]
+            queries = [own if keys == own else frame for _, keys in self.parts]
+            return [
+                _levels(q, sink + rest, ((rest, rest + sink, False),))
+                for q, (sink, rest) in zip(queries, self.parts, strict=True)
+            ]
+        tokens = math.prod(self.grid) + sum(stop - start for start, stop, _ in self.sinks) + self.others
+        return [_levels(tokens, tokens, self.sinks)]
+
+
+def _levels(q_tokens: int, k_tokens: int, sinks: Sinks) -> torch.Tensor:
+    """Blocks of 128 queries and 32 keys at level 8; those with a token of a sink at level 1, and its rows if asked."""
+    levels = torch.full((math.ceil(q_tokens / 128), math.ceil(k_tokens / 32)), 8, dtype=torch.uint8)
+    for start, stop, dense_rows in sinks:
+        levels[:, start // 32 : math.ceil(stop / 32)] = 1
+        if dense_rows:
+            levels[start // 128 : math.ceil(stop / 128)] = 1
+    return levels

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import pytest
 import torch
 
@@ -11,14 +14,23 @@ from psa_core.ops.levels.rules import density
 
 from ..conftest import ComfyUI
 from ..families import CASES, Case, sampled
-from ..psa import LEVEL_1_ONLY, line, psa, relative_error
+from ..graphs import Patch
+from ..psa import LEVEL_1_ONLY, LEVEL_8_ONLY, chain, line, psa, relative_error
+from .test_neighbours import node
 
 STEPS = 2
-LEVEL_8_ONLY = {"level_1": 0.0, "level_2": 0.0, "level_4": 0.0, "level_8": 1.0, "mask_mode": "topk"}
+
+
+def probed(comfyui: ComfyUI, case: Case, folder: Path, other: Patch | None = None) -> tuple[torch.Tensor, list[Any]]:
+    """What is sampled at level 8, and where the video of each sparse call lay, with its level map."""
+    path = folder / "calls.pt"
+    patches = [psa(**LEVEL_8_ONLY, unknown_models="video"), node("PSATestProbe", path=str(path))]
+    latent = comfyui.client.sample(sampled(case.family, chain(*([other] if other else []), *patches)))
+    return latent, torch.load(path)
 
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
-def test_the_videos_attention_runs_sparse_around_its_sinks(comfyui: ComfyUI, case: Case) -> None:
+def test_the_videos_attention_runs_sparse_around_its_sinks(comfyui: ComfyUI, case: Case, tmp_path: Path) -> None:
     dense = comfyui.client.sample(sampled(case.family))
     graph = sampled(case.family, psa(**LEVEL_1_ONLY, unknown_models="video"))
     result = comfyui.client.run(graph)
@@ -30,14 +42,36 @@ def test_the_videos_attention_runs_sparse_around_its_sinks(comfyui: ComfyUI, cas
     if not case.sparse:
         return
 
-    graph = sampled(case.family, psa(**LEVEL_8_ONLY, unknown_models="video"))
-    result = comfyui.client.run(graph)
-    latent = comfyui.client.latent(result)
+    latent, calls = probed(comfyui, case, tmp_path)
     assert torch.isfinite(latent).all()
     assert relative_error(latent, dense) > 1e-4
-    assert line(result, graph).density == pytest.approx(case.density, abs=6e-4)
+    expected = case.levels()
+    assert len(calls) == STEPS * case.sparse
+    for nth, call in enumerate(calls):
+        # Those of a layer that have a part of the grid each follow one another.
+        levels = expected[nth % len(expected)].expand_as(call["levels"])
+        assert torch.equal(call["levels"], levels)
+        assert case.parts or call["grid"] == case.grid
     again = sampled(case.family, psa(**LEVEL_8_ONLY, unknown_models="video"))
     assert torch.equal(comfyui.client.sample(again), latent)
+
+
+@pytest.mark.parametrize("name", ["MiniMax H3, keyframe", "MiniMax H3, references"])
+def test_newer_cores_hand_on_where_the_tokens_lie(comfyui: ComfyUI, tmp_path: Path, name: str) -> None:
+    """To each call, and beside the prompt: both say the same. Where nobody says it, all before the video is dense."""
+    case = CASES[name]
+    latent, beside_the_prompt = probed(comfyui, case, tmp_path)
+    (found, to_calls), (_, nobody), (_, stale) = (
+        probed(comfyui, case, tmp_path, node("PSATestH3Layout", layout=layout))
+        for layout in ("in options", "nowhere", "stale")
+    )
+    assert torch.equal(found, latent)
+    for old, new, *without in zip(beside_the_prompt, to_calls, nobody, stale, strict=True):
+        assert (new["step"], new["layer"], new["grid"], new["sinks"]) == (
+            old["step"], old["layer"], case.grid, [tuple(sink) for sink in case.sinks]
+        )  # fmt: skip
+        assert torch.equal(new["levels"], old["levels"])
+        assert [call["sinks"] for call in without] == [[(0, case.sinks[-1][1], True)]] * 2
 
 
 @pytest.mark.parametrize("name", ["HunyuanVideo", "LTX-2", "MiniMax H3"])

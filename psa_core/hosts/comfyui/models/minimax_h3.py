@@ -39,16 +39,22 @@ class MiniMaxH3(VideoModel):
         if grid is None:
             return Layout(None)
         front = request.q_tokens - math.prod(grid)
-        sound = _sound_start(inputs, options)
+        sound = _sound_start(inputs, options, request.q_tokens)
         if sound is None or not 0 < sound < front:
             return video_last(grid, request.q_tokens)
         return Layout(grid, (Sink(0, sound, dense_rows=False), Sink(sound, front)))
 
 
-def _sound_start(inputs: Inputs, options: Mapping[str, Any]) -> int | None:
-    """The first token of the sound that is made, as the model lays its sequence out; None when it does not say."""
+def _sound_start(inputs: Inputs, options: Mapping[str, Any], tokens: int) -> int | None:
+    """The first token of the sound that is made, as the model lays its sequence out; None when it does not say.
+
+    Where the layout that came with the prompt is of other lengths, the model has made one of its own.
+    """
     payload = inputs.conditions.get("minimax_payload") or {}
     # ComfyUI from 0.35 on hands the layout to each call.
     layout = options.get("minimax_h3_layout") or payload.get("layout")
-    starts = [start for start, _, kind in getattr(layout, "segments", ()) if kind == "audio"]
+    segments = getattr(layout, "segments", ())
+    if not segments or segments[-1][1] != tokens:
+        return None
+    starts = [start for start, _, kind in segments if kind == "audio"]
     return int(starts[-1]) if starts else None
