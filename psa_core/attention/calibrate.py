@@ -10,7 +10,7 @@ from ..ops.backends import choose_backend
 from ..ops.device_cache import device_cache
 from ..report.calibrated import Calibrated, Given
 from ..settings.calibration import Calibration
-from ..settings.config import PSAConfig
+from ..settings.config import PSAConfig, check_config
 from ..settings.errors import ConfigError
 from ..settings.recipe import Recipe
 from ..settings.sinks import video_start
@@ -60,6 +60,7 @@ def calibrate(
         BackendError: as there.
     """
     config = config if config is not None else PSAConfig(mask_mode="calibrated")
+    check_config(config)
     if config.mask_mode != "calibrated":
         raise ConfigError("mask_mode", config.mask_mode, "must be calibrated: there is nothing to choose otherwise")
     every_sink = check_call(q, k, v, config, grid, text_length, sinks, static_levels, causal)

@@ -13,8 +13,8 @@ from ..ops.backends import check_backend, choose_backend
 from ..ops.causal import Causal, causal_levels, hidden_keys
 from ..ops.importance.estimators import mean
 from ..ops.levels.rules import repair_empty_rows
-from ..settings.calibration import Calibration
-from ..settings.config import PSAConfig
+from ..settings.calibration import Calibration, check_calibration
+from ..settings.config import PSAConfig, check_config
 from ..settings.errors import ConfigError
 from ..settings.orders import RASTER, SEMANTIC
 from ..settings.sizes import BLOCK_M, BLOCK_N, Grid
@@ -102,6 +102,7 @@ def pyramid_sparse_attention(
         BackendError: ``backend="triton"`` and the kernels cannot take these tensors, or gradients are wanted.
     """
     config = config if config is not None else _DEFAULTS
+    check_config(config)
     if config.type == "dense":
         check_tensors(q, k, v, causal)
         check_backend(backend)
@@ -158,7 +159,7 @@ def attention_from_levels(
         if value not in allowed:
             raise ConfigError(key, value, "must be one of " + ", ".join(map(str, allowed)))
     blocks = math.ceil(q.shape[2] / block_m), math.ceil(k.shape[2] / block_n)
-    check_levels(levels, (*q.shape[:2], *blocks), "levels")
+    check_levels(levels, (*q.shape[:2], *blocks), q.device, "levels")
     backend = choose_backend(backend, q, k, v)
     hidden = None
     if causal:
@@ -180,6 +181,7 @@ class PSAAttention(torch.nn.Module):
     def __init__(self, config: PSAConfig | None = None, backend: str = "auto") -> None:
         super().__init__()
         self.config = config if config is not None else PSAConfig()
+        check_config(self.config)
         self.backend = backend
 
     def forward(
@@ -218,6 +220,7 @@ def _dense_info(q: torch.Tensor, k: torch.Tensor, config: PSAConfig, causal: boo
 def _check_calibration(
     calibration: Calibration, q: torch.Tensor, config: PSAConfig, grid: Grid | None, causal: bool
 ) -> None:
+    check_calibration(calibration)
     if config.mask_mode != "calibrated":
         raise ConfigError("mask_mode", config.mask_mode, "must be calibrated for a call with a calibration")
     if len(calibration.recipes) != 1:

@@ -12,6 +12,7 @@ from ..settings.errors import ConfigError
 from ..settings.orders import ORDERS_BY_CONTENT, SEMANTIC
 from ..settings.sinks import Sinks, read_sinks, sink_tokens, video_start
 from ..settings.sizes import Grid
+from ..settings.validation import check_kind
 
 
 def check_call(
@@ -48,6 +49,7 @@ def check_tensors(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, causal: boo
         ConfigError: they do not; the message names which.
     """
     for key, x in (("q", q), ("k", k), ("v", v)):
+        check_kind(key, x, torch.Tensor, "floating point [B, H, L, D]")
         if x.ndim != 4 or 0 in x.shape or not x.is_floating_point():
             raise ConfigError(key, f"{x.dtype} {list(x.shape)}", "must be floating point [B, H, L, D], none of them 0")
     shapes = f"q {list(q.shape)}, k {list(k.shape)}, v {list(v.shape)}"
@@ -64,6 +66,8 @@ def check_tensors(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, causal: boo
 
 def _check_past_first(config: PSAConfig, grid: Grid | None) -> None:
     """See that no token of a causal call is to be put in front of its past."""
+    if config.radial is not None:
+        raise ConfigError("radial", "a mask", "is for videos that are made: causal attention has no grid of tokens")
     if grid is not None:
         raise ConfigError("grid", grid, "must not be given for causal attention, which takes tokens as they lie")
     if config.order == SEMANTIC and config.mask_mode != "calibrated":
@@ -120,18 +124,22 @@ def _check_static(
         allowed = "has other blocks in each head, which static_levels cannot fit: take another, or use_rearrange False"
         raise ConfigError("rearrange_method", config.rearrange_method, allowed)
     blocks = math.ceil(q.shape[2] / config.block_m), math.ceil(k.shape[2] / config.block_n)
-    check_levels(static, (*q.shape[:2], *blocks), "static_levels")
+    check_levels(static, (*q.shape[:2], *blocks), q.device, "static_levels")
 
 
-def check_levels(levels: torch.Tensor, shape: tuple[int, ...], key: str) -> None:
+def check_levels(levels: torch.Tensor, shape: tuple[int, ...], device: torch.device, key: str) -> None:
     """See that a level map serves a call.
 
     Args:
         shape: ``[B, H, q_blocks, k_blocks]`` of the call.
+        device: of its tensors.
 
     Raises:
         ConfigError: it does not.
     """
+    check_kind(key, levels, torch.Tensor, f"uint8 {list(shape)} (or 1 for B, H)")
     fits = levels.ndim == 4 and all(n in (1, m) for n, m in zip(levels.shape[:2], shape[:2], strict=True))
     if levels.dtype != torch.uint8 or not fits or tuple(levels.shape[2:]) != tuple(shape[2:]):
         raise ConfigError(key, f"{levels.dtype} {list(levels.shape)}", f"must be uint8 {list(shape)} (or 1 for B, H)")
+    if levels.device != device:
+        raise ConfigError(key, str(levels.device), f"must be on {device}, as q is")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ..settings.at_step import sparse_layers
-from ..settings.calibration import Calibration
+from ..settings.calibration import Calibration, check_calibration
 from ..settings.config import PSAConfig
 from ..settings.errors import ConfigError
 
@@ -30,6 +30,7 @@ def check_given(calibration: Calibration, config: PSAConfig, heads: int, layers:
     Raises:
         ConfigError: it cannot; the message names what differs.
     """
+    check_calibration(calibration)
     if config.mask_mode != "calibrated":
         raise ConfigError("mask_mode", config.mask_mode, "must be calibrated for a run with a calibration")
     for layer in [None] if layers is None else sparse_layers(config, layers):

@@ -21,7 +21,7 @@ from .orders import ORDERS_WITH_TILES
 from .recipe import Recipe
 from .sizes import BLOCK_M, BLOCK_N, MOST_LAYERS, Grid
 from .targets import read_targets
-from .validation import FrozenMap, check_choice, check_names, check_text, check_whole, extents
+from .validation import FrozenMap, check_choice, check_kind, check_names, check_text, check_whole, extents
 from .yaml_files import read_yaml
 
 log = logging.getLogger(__name__)
@@ -165,6 +165,15 @@ class Calibration:
             fields = fields_of(document)
             check_names(cls, fields)
             return cls(**fields)
+
+
+def check_calibration(calibration: Any) -> None:
+    """See that what is given for a calibration is a :class:`Calibration`, and no path of one.
+
+    Raises:
+        ConfigError: it is not.
+    """
+    check_kind("calibration", calibration, Calibration, "Calibration.load(path) reads one from a file")
 
 
 def _read_recipes(recipes: Any) -> FrozenMap:

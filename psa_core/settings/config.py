@@ -19,6 +19,7 @@ from .targets import read_targets
 from .validation import (
     FrozenMap,
     check_choice,
+    check_kind,
     check_text,
     check_whole,
     extents,
@@ -226,6 +227,15 @@ class PSAConfig:
             if leaves or changes.get(other) is not None:
                 changes.setdefault(key, None)
         return dataclasses.replace(self, **changes)
+
+
+def check_config(config: Any) -> None:
+    """See that settings are a :class:`PSAConfig`, and no name or mapping.
+
+    Raises:
+        ConfigError: they are not.
+    """
+    check_kind("config", config, PSAConfig, "load_preset(model, preset) gives one, as does PSAConfig(**settings)")
 
 
 def _gib(key: str, value: Any) -> float:

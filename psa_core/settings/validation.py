@@ -59,6 +59,12 @@ def check_text(key: str, value: Any) -> None:
         raise ConfigError(key, value, "must be a text")
 
 
+def check_kind(key: str, value: Any, kind: type, how: str) -> None:
+    """``value`` is an object of ``kind``, which is made as ``how`` says."""
+    if not isinstance(value, kind):
+        raise ConfigError(key, value, f"must be a {kind.__name__}: {how}")
+
+
 def whole_of(word: str) -> int | None:
     """The whole number that a word is, of at most 15 digits; None for any other word."""
     return int(word) if re.fullmatch(r"-?[0-9]{1,15}", word) else None

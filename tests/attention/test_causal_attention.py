@@ -14,6 +14,7 @@ from psa_core import (
     ConfigError,
     PSAAttention,
     PSAConfig,
+    RadialMask,
     attention_from_levels,
     calibrate,
     pyramid_sparse_attention,
@@ -211,7 +212,8 @@ def test_gradients() -> None:
         ({"q": 2}, "causal = .* needs as many keys as queries, or more"),
         ({"heads": 3}, "q, k, v = .* must have as many heads, or q a multiple of those of k and v"),
         ({"grid": (1, 4, 10)}, "grid = .* must not be given for causal attention"),
-        ({"rearrange_method": "Semantic"}, "rearrange_method = 'Semantic': puts tokens in front of their past"),
+        ({"config": PSAConfig(radial=RadialMask())}, "radial = 'a mask': is for videos that are made"),
+        ({"config": PSAConfig(rearrange_method="Semantic")}, "rearrange_method = 'Semantic': puts tokens"),
         ({"sinks": [(0, 41, True)]}, "sinks = .* must end at 40 tokens or before"),
     ],
 )
@@ -221,10 +223,8 @@ def test_what_cannot_be(changes: dict[str, Any], said: str) -> None:
         q = torch.cat([q, q, q], 2)
     if changes.pop("heads", 0):
         k, v = (x.repeat(1, 2, 1, 1)[:, :3] for x in (k, v))
-    method = changes.pop("rearrange_method", None)
-    config = PSAConfig(use_rearrange=True, rearrange_method=method) if method else PSAConfig()
     with pytest.raises(ConfigError, match=said):
-        pyramid_sparse_attention(q, k, v, config, **changes, causal=True)
+        pyramid_sparse_attention(q, k, v, **changes, causal=True)
 
 
 def test_a_calibration_of_other_orders() -> None:

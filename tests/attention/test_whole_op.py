@@ -212,6 +212,9 @@ class TestWholeOp:
             ({"text_length": 1.5}, "text_length", "whole number"),
             ({"static_levels": torch.ones(1, 1, 2, 1, dtype=torch.uint8)}, "static_levels", "[1, 2, 1, 1]"),
             ({"static_levels": torch.ones(1, 1, 1, 1)}, "static_levels", "uint8"),
+            ({"static_levels": torch.ones(1, 1, 1, 1, dtype=torch.uint8, device="meta")}, "static_levels", "on cpu"),
+            ({"config": "auto_fast"}, "config", "load_preset"),
+            ({"config": PSAConfig(mask_mode="calibrated"), "calibration": "file"}, "calibration", "Calibration.load"),
             ({"backend": "sdpa"}, "backend", "auto, triton, torch"),
         ],
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ...settings.config import PSAConfig
+from ...settings.config import PSAConfig, check_config
 from ...settings.errors import ConfigError
 from ...settings.orders import RASTER
 from ...settings.presets import load_preset
@@ -33,6 +33,7 @@ def for_prompts(config: PSAConfig) -> PSAConfig:
     Raises:
         ConfigError: settings that mean nothing without these.
     """
+    check_config(config)
     if config.radial is not None:
         raise ConfigError("radial", "a mask", "is for videos that are made: a language model has no grid of tokens")
     curve = config.schedule.curve if config.schedule else "constant"
