@@ -47,6 +47,7 @@ class Request(NamedTuple):
         scale: of the logits; None for the usual one.
         full_precision: whether nothing may be less exact than the model's own attention.
         gradients: whether autograd records the call.
+        training: whether the model is being trained, so that autograd may go through the call later.
         dtypes: of queries, keys and values.
         part: whether queries are a part of the video's, and keys all that it looks at.
         prompts: how many tokens the prompts have that the model attends to in other calls.
@@ -65,6 +66,7 @@ class Request(NamedTuple):
     scale: float | None = None
     full_precision: bool = False
     gradients: bool = False
+    training: bool = False
     dtypes: tuple[torch.dtype, ...] = ()
     part: bool = False
     prompts: tuple[int, ...] = ()
@@ -198,6 +200,8 @@ TRANSFORMERS = (
     Reason("attention scale", lambda request: request.scale not in (None, request.head_dim**-0.5)),
     Reason("values of another size than keys", lambda request: request.odd_values),
     _GRADIENTS,
+    # Gradient checkpoints run forward passes without gradients first, and once more with them.
+    Reason("training mode (model.eval() ends it)", lambda request: request.training),
     _MIXED,
 )
 

@@ -56,6 +56,13 @@ def qwen3(**options: Any) -> Any:
     return _made(transformers.Qwen3ForCausalLM, config, options)
 
 
+def gpt_oss(**options: Any) -> Any:
+    """Text alone, a sliding window in every other layer, and sinks that the model has learned."""
+    experts = {"num_local_experts": 2, "num_experts_per_tok": 1}
+    config = transformers.GptOssConfig(head_dim=64, sliding_window=64, **experts, **_TEXT)
+    return _made(transformers.GptOssForCausalLM, config, options)
+
+
 MODELS: tuple[Callable[..., Any], ...] = (qwen2_5_vl, qwen3_vl, qwen3)
 
 

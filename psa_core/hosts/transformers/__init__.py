@@ -18,6 +18,7 @@ Needs transformers 4.57 or newer; tested with 4.57.3 and 5.24.0.
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -26,17 +27,16 @@ from ...ops.backends import check_backend
 from ...report.report import Report
 from ...settings.calibration import Calibration
 from ...settings.config import PSAConfig
+from ...settings.errors import ConfigError
 from ..given import check_given
 from ..run import Run
-from .implementation import LAYER, Layer, Registration, Switched, Unpatched
+from .implementation import DEFAULT_BASE, LAYER, NAME, Layer, Registration, Switched, Unpatched
 from .prompt import Prompt
 from .settings import default_settings, family_of, for_prompts
 
 __all__ = ["Handle", "family_of", "patch", "register", "report"]
 
 log = logging.getLogger(__name__)
-
-_PATCH = "_psa_patch"
 
 
 def patch(
@@ -78,8 +78,7 @@ def patch(
     run = Run(
         config, backend, Report(keep_levels), measure_errors, calibrations={0: calibration} if calibration else {}
     )
-    older = getattr(model, _PATCH, None)
-    if older is not None:
+    for older in _handles_on(layers):
         older.restore()
     return Handle(model, text, layers, run, keep_levels)
 
@@ -90,15 +89,10 @@ class Handle:
     def __init__(
         self, model: torch.nn.Module, text: Any, layers: list[torch.nn.Module], run: Run, keep_levels: bool
     ) -> None:
-        self._model, self._text, self._layers = model, text, layers
-        self._prompt = Prompt(run, Switched.on(text).base, keep_levels)
+        self._text, self._layers = text, layers
+        self._prompt = Prompt(run, Switched.on(text, _default_base(model)).base, keep_levels)
         for index, layer in enumerate(layers):
-            setattr(layer, LAYER, Layer(self._prompt, index))
-        setattr(model, _PATCH, self)
-
-    def __reduce__(self) -> tuple[type[None], tuple[()]]:
-        """Copies and pickles of the model are not patched."""
-        return type(None), ()
+            setattr(layer, LAYER, Layer(self, self._prompt, index))
 
     @property
     def report(self) -> Report:
@@ -118,12 +112,12 @@ class Handle:
 
     def restore(self) -> None:
         """Take the patch away. The report stays readable."""
-        if getattr(self._model, _PATCH, None) is not self:
+        if not self._layers:
             return
         self._prompt.run.let_go()
         for layer in self._layers:
             delattr(layer, LAYER)
-        delattr(self._model, _PATCH)
+        self._layers = []
         Switched.off(self._text)
 
     def __enter__(self) -> Handle:
@@ -149,8 +143,32 @@ def register(config: PSAConfig | None = None) -> None:
 
 
 def report(model: Any) -> Report:
-    """What the latest prompt did in a model that was loaded with ``attn_implementation="psa"``."""
-    return Unpatched.prompt(_model_of(model).config.get_text_config()).run.report
+    """What the latest prompt did in a model that was loaded with ``attn_implementation="psa"``, or is patched.
+
+    Raises:
+        TypeError: it is no model of transformers.
+        ConfigError: it runs without PSA.
+    """
+    model = _model_of(model)
+    text = model.config.get_text_config()
+    handles = _handles_on(model.modules())
+    if handles:
+        return handles[0].report
+    if text._attn_implementation != NAME:
+        allowed = f"patch(model) has it read prompts sparse, as does loading it with {NAME!r}"
+        raise ConfigError("attn_implementation", text._attn_implementation, allowed)
+    return Unpatched.prompt(text).run.report
+
+
+def _handles_on(modules: Iterable[torch.nn.Module]) -> list[Handle]:
+    """The patches that some modules have, also those of a part of a model, or of a model that they are a part of."""
+    layers = [getattr(module, LAYER, None) for module in modules]
+    return list(dict.fromkeys(layer.handle for layer in layers if isinstance(layer, Layer)))
+
+
+def _default_base(model: torch.nn.Module) -> str:
+    """What dense calls run in a model whose settings say nothing but ``psa``."""
+    return DEFAULT_BASE if getattr(model, "_supports_sdpa", True) else "eager"
 
 
 def _model_of(target: Any) -> Any:

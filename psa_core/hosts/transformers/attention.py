@@ -108,7 +108,11 @@ def dense_attention(
     arguments: dict[str, Any],
 ) -> tuple[torch.Tensor, Any]:
     """What a model whose attention implementation is ``base`` runs; arguments and result as of :func:`attend`."""
-    mask = mask.dense if isinstance(mask, Deferred) else mask
+    if isinstance(mask, Deferred):
+        mask = mask.dense
+        if mask is None and "is_causal" in arguments:
+            # Some models say so only where they have no mask, and they had this one.
+            arguments = arguments | {"is_causal": True}
     function = _function(base, module)
     if "flash" not in base:
         return function(module, q, k, v, mask, **arguments)
@@ -146,24 +150,37 @@ def _request(
     module: torch.nn.Module, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: Any, arguments: dict[str, Any]
 ) -> Request:
     """What a call asks for."""
-    other = next((what for name, what in _OTHER.items() if arguments.get(name) not in (None, False)), "")
-    causal = arguments.get("is_causal")
-    if not (getattr(module, "is_causal", True) if causal is None else causal):
-        other = "attention that is not causal"
-    deferred = isinstance(mask, Deferred)
-    if deferred and mask.rows is None:
-        other = "padding within prompts"
-    elif mask is None and q.shape[2] != k.shape[2]:
-        other = "a cache without a mask"
     return Request(
         q.shape[2],
         k.shape[2],
         q.shape[3],
-        mask=None if deferred else mask,
+        mask=None if isinstance(mask, Deferred) else mask,
         dropout=bool(arguments.get("dropout")),
         odd_values=v.shape[3] != k.shape[3],
         scale=arguments.get("scaling"),
         gradients=wants_gradients(q, k, v),
+        training=module.training,
         dtypes=(q.dtype, k.dtype, v.dtype),
-        other=other,
+        other=_other(module, q, k, mask, arguments),
     )
+
+
+def _other(module: torch.nn.Module, q: torch.Tensor, k: torch.Tensor, mask: Any, arguments: dict[str, Any]) -> str:
+    """What a call is, where that is not plain causal attention."""
+    for name, what in _OTHER.items():
+        # Not by comparison: some are tensors.
+        if arguments.get(name) is not None and arguments[name] is not False:
+            return what
+    deferred = isinstance(mask, Deferred)
+    if not (deferred and "flash" not in mask.base):
+        # A mask says what a query sees, but to FlashAttention.
+        said = arguments.get("is_causal")
+        if not (getattr(module, "is_causal", True) if said is None else said):
+            return "attention that is not causal"
+    if deferred and not mask.plain:
+        return "a mask of the model's own"
+    if deferred and mask.rows is None:
+        return "padding within prompts"
+    if mask is None and q.shape[2] != k.shape[2]:
+        return "a cache without a mask"
+    return ""

@@ -8,6 +8,7 @@ what the settings said before.
 from __future__ import annotations
 
 import weakref
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -30,15 +31,14 @@ _NO_LAYER = object()
 
 
 class Layer:
-    """A patched layer: the prompt that it takes part in, and its number."""
+    """A patched layer: whose it is, the prompt that it takes part in, and its number."""
 
-    def __init__(self, prompt: Prompt, index: int) -> None:
-        self.prompt, self.index = prompt, index
+    def __init__(self, handle: Any, prompt: Prompt, index: int) -> None:
+        self.handle, self.prompt, self.index = handle, prompt, index
 
-    def __reduce__(self) -> tuple[type[None], tuple[()]]:
-        """Copies and pickles of a layer are not patched. Their settings go on naming ``psa``."""
-        Registration.keep()
-        return type(None), ()
+    def __reduce__(self) -> tuple[Callable[[], None], tuple[()]]:
+        """Copies and pickles of a layer are not patched. Their settings go on naming ``psa``, where they are made."""
+        return Registration.keep, ()
 
 
 class Switched:
@@ -51,9 +51,9 @@ class Switched:
 
     _all: dict[int, tuple[weakref.ref[Any], Switched]] = {}  # noqa: RUF012
 
-    def __init__(self, config: Any) -> None:
+    def __init__(self, config: Any, default: str) -> None:
         self.before = config._attn_implementation
-        self.base = DEFAULT_BASE if self.before in (None, NAME) else self.before
+        self.base = default if self.before in (None, NAME) else self.before
         self.patches = 0
 
     @classmethod
@@ -63,9 +63,9 @@ class Switched:
         return switched if of is not None and of() is config else None
 
     @classmethod
-    def on(cls, config: Any) -> Switched:
-        """Name ``psa`` in settings, once more."""
-        switched = cls.find(config) or cls(config)
+    def on(cls, config: Any, default: str) -> Switched:
+        """Name ``psa`` in settings, once more; ``default`` is what dense calls run where they named no other."""
+        switched = cls.find(config) or cls(config, default)
         key = id(config)
         cls._all[key] = weakref.ref(config, lambda _: cls._all.pop(key, None)), switched
         switched.patches += 1
@@ -158,12 +158,15 @@ def _attention(
         return dense_attention(_base(config), *call)
     if isinstance(layer, Layer):
         return attend(layer.prompt, layer.index, *call)
-    # Copies of patched layers, layers that share their settings with patched ones, and vision towers.
-    if layer is None or Switched.find(config) is not None or not getattr(module, "is_causal", True):
+    # Layers that share their settings with patched ones.
+    if Switched.find(config) is not None:
         return dense_attention(_base(config), *call)
     if arguments.get("s_aux") is not None:
         allowed = f"stands on {DEFAULT_BASE}, which leaves out the sinks that this model has learned: use patch(model)"
         raise ConfigError("attn_implementation", NAME, allowed)
+    # Copies of patched layers, and vision towers.
+    if layer is None or not getattr(module, "is_causal", True):
+        return dense_attention(_base(config), *call)
     return attend(Unpatched.prompt(config), getattr(module, "layer_idx", None) or 0, *call)
 
 

@@ -29,7 +29,8 @@ class Rows(NamedTuple):
 class Deferred(torch.Tensor):
     """A causal mask ``[B, 1, Lq, Lk]`` as arguments of the function that would make it.
 
-    Models hand it from layer to layer. Whoever reads it as a tensor finds True where a query sees a key.
+    Models hand it from layer to layer. Whoever reads it as a tensor finds True where a query sees a key, as far
+    as order and padding go.
 
     Args:
         base: the attention implementation that dense calls run.
@@ -67,6 +68,13 @@ class Deferred(torch.Tensor):
         if "device" in moved:
             moved["device"] = device
         return Deferred(self.base, moved, device)
+
+    @property
+    def plain(self) -> bool:
+        """Whether queries see all that lies in front of them, but for padding."""
+        function = self.arguments.get("mask_function", causal_mask_function)
+        whole = self.arguments.get("local_size") is None and not self.arguments.get("kv_offset")
+        return function is causal_mask_function and whole
 
     @cached_property
     def dense(self) -> Any:
@@ -114,15 +122,15 @@ class Deferred(torch.Tensor):
         queries = slice(max(first - self.past, 0), max(last - self.past, 0))
         return Rows(entries, queries, slice(first, last))
 
-    def of(self, rows: Rows) -> Any:
-        """What dense calls take of these rows alone."""
+    def of(self, rows: Rows) -> Deferred:
+        """The mask of these rows alone."""
         queries, keys = rows.queries.stop - rows.queries.start, rows.keys.stop - rows.keys.start
         own: dict[str, Any] = {"batch_size": len(rows.entries), "kv_length": keys, "attention_mask": None}
         if "q_length" in self.arguments:
             own |= {"q_length": queries, "q_offset": keys - queries}
         else:
             own["cache_position"] = torch.arange(keys - queries, keys, device=self.device)
-        return make_mask(self.base, self.arguments | own)
+        return Deferred(self.base, self.arguments | own, self.device)
 
 
 def deferred_or_made(base: str, arguments: dict[str, Any]) -> Any:
@@ -131,11 +139,23 @@ def deferred_or_made(base: str, arguments: dict[str, Any]) -> Any:
     Args:
         arguments: of transformers' mask functions, by name.
     """
-    plain = arguments.get("mask_function", causal_mask_function) is causal_mask_function
-    whole = arguments.get("local_size") is None and not arguments.get("kv_offset")
-    if not (plain and whole) or torch.compiler.is_compiling() or q_length(arguments) < FEWEST_QUERIES:
+    if torch.compiler.is_compiling() or q_length(arguments) < FEWEST_QUERIES:
         return make_mask(base, arguments)
-    return Deferred(base, arguments, _device(arguments))
+    deferred = Deferred(base, arguments, _device(arguments))
+    if deferred.plain:
+        # Some models ask whether there is a mask. Where they would find none, it takes no time to see that.
+        none = _needs_none(base, arguments) and make_mask(base, arguments) is None
+        return None if none else deferred
+    made = make_mask(base, arguments)
+    # FlashAttention has no mask of several sequences in a row, which it finds by their positions.
+    return deferred if made is None and "flash" in base else made
+
+
+def _needs_none(base: str, arguments: dict[str, Any]) -> bool:
+    """Whether dense calls run causal attention without being told by a mask: nothing is cached, nothing is padding."""
+    keys, padding = arguments["kv_length"], arguments.get("attention_mask")
+    skipped = (base == "sdpa" and arguments.get("allow_is_causal_skip", True)) or "flash" in base
+    return skipped and q_length(arguments) == keys and (padding is None or bool(padding[:, :keys].all()))
 
 
 def make_mask(base: str, arguments: dict[str, Any]) -> Any:

@@ -39,8 +39,7 @@ def mask(padding: torch.Tensor | None, queries: int, past: int, implementation: 
 PADDING = torch.tensor([[1] * 150, [0] * 40 + [1] * 110, [1] * 120 + [0] * 30])
 
 
-@pytest.mark.parametrize("past", [0, 50])
-@pytest.mark.parametrize("padding", [None, PADDING])
+@pytest.mark.parametrize(("padding", "past"), [(None, 50), (PADDING, 0), (PADDING, 50)])
 def test_read_it_is_the_mask_of_sdpa(padding: torch.Tensor | None, past: int) -> None:
     deferred = mask(padding, 150 - past, past, "psa")
     assert isinstance(deferred, Deferred)
@@ -48,6 +47,11 @@ def test_read_it_is_the_mask_of_sdpa(padding: torch.Tensor | None, past: int) ->
     assert deferred.shape == made.shape
     assert torch.equal(deferred | False, made)
     assert torch.equal(deferred[:, :, 3:7].clone(), made[:, :, 3:7])
+
+
+def test_there_is_none_where_sdpa_has_none() -> None:
+    for padding in (None, torch.ones_like(PADDING)):
+        assert mask(padding, 150, 0, "psa") is mask(padding, 150, 0, "sdpa") is None
 
 
 def test_rows_are_without_padding() -> None:

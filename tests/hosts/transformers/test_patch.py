@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import pickle
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -18,7 +19,7 @@ from psa_core.hosts import transformers as host
 from psa_core.hosts.transformers.settings import for_prompts
 from psa_core.settings.at_step import config_at, needs_steps
 
-from ...support.language_models import LAYERS, MODELS, prompt, qwen2_5_vl, qwen3, qwen3_vl
+from ...support.language_models import LAYERS, MODELS, gpt_oss, prompt, qwen2_5_vl, qwen3, qwen3_vl
 from ...support.tensors import relative_error
 
 FULL = PSAConfig(block_n=32, mask_ratios={1: (0, 1)}, min_tokens=0)
@@ -48,6 +49,21 @@ def padded(starts: list[int], stops: list[int], tokens: int = TOKENS) -> dict[st
     for row, start, stop in zip(inputs["attention_mask"], starts, stops, strict=True):
         row[:start], row[stop:] = 0, 0
     return inputs
+
+
+def with_flash(monkeypatch: pytest.MonkeyPatch, calls: list[Any]) -> str:
+    """Have transformers know what passes for FlashAttention and notes its calls; returns its name."""
+    name = "flash_of_a_test"
+
+    def flash(module: Any, q: Any, k: Any, v: Any, mask: Any, **arguments: Any) -> Any:
+        calls.append((module.config._attn_implementation, mask, sorted(arguments)))
+        return ALL_ATTENTION_FUNCTIONS["sdpa"](module, q, k, v, None, **arguments)
+
+    for interface in (AttentionInterface, AttentionMaskInterface):
+        monkeypatch.setattr(interface, "_global_mapping", dict(interface._global_mapping))
+    AttentionInterface.register(name, flash)
+    AttentionMaskInterface.register(name, ALL_MASK_ATTENTION_FUNCTIONS["flash_attention_2"])
+    return name
 
 
 @pytest.mark.parametrize("implementation", ["sdpa", "eager"])
@@ -193,6 +209,55 @@ def test_sliding_windows_stay_dense() -> None:
     assert handle.report.dense_reasons == {"sliding window": LAYERS}
 
 
+def test_sinks_that_a_model_has_learned_stay_dense() -> None:
+    model, inputs = gpt_oss(), prompt(TOKENS)
+    dense = model(**inputs).logits
+    with patched(model, SPARSE) as handle:
+        assert torch.equal(model(**inputs).logits, dense)
+        copied = copy.deepcopy(model)
+    assert handle.report.dense_reasons == {"sliding window": 1, "sinks that the model has learned": 1}
+    # Its settings name psa alone, and sdpa would leave the sinks out.
+    with pytest.raises(ConfigError, match="use patch"):
+        copied(**inputs)
+    with patched(copied, SPARSE):
+        assert torch.equal(copied(**inputs).logits, dense)
+
+
+@pytest.mark.parametrize("config", [FULL, FULL.replace(min_tokens=TOKENS + 1)])
+def test_models_that_ask_whether_there_is_a_mask(config: PSAConfig) -> None:
+    model, inputs = qwen3(), prompt(TOKENS)
+
+    def ask(layer: Any, args: Any, kwargs: Any) -> Any:
+        return args, kwargs | {"is_causal": kwargs["attention_mask"] is None}
+
+    for layer in model.model.layers:
+        layer.self_attn.register_forward_pre_hook(ask, with_kwargs=True)
+
+    def read() -> torch.Tensor:
+        behind = model(**inputs, past_key_values=StaticCache(model.config, max_cache_len=TOKENS + 8))
+        return torch.cat([model(**given).logits for given in (inputs, padded([0, 0], [TOKENS, 150]))] + [behind.logits])
+
+    torch.manual_seed(0)
+    dense = read()
+    with patched(model, config):
+        torch.manual_seed(0)
+        sparse = read()
+    # What stands at padding is seen by nobody.
+    sparse[2, 150:] = dense[2, 150:] = 0
+    assert relative_error(sparse, dense) < 1e-4
+
+
+def test_several_prompts_in_one_row_stay_dense(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, ids = qwen3(), prompt(TOKENS)["input_ids"]
+    inputs = {"input_ids": ids, "position_ids": torch.arange(TOKENS)[None] % 100, "use_cache": False}
+    for name in ("sdpa", with_flash(monkeypatch, [])):
+        model.config._attn_implementation_internal = name
+        dense = model(**inputs).logits
+        with patched(model, SPARSE) as handle:
+            assert torch.equal(model(**inputs).logits, dense)
+        assert handle.report.sparse_count == 0
+
+
 def test_short_prompts_and_dense_layers_stay_dense() -> None:
     model, inputs = qwen3(), prompt(TOKENS)
     dense = model(**inputs).logits
@@ -210,6 +275,23 @@ def test_gradients_stay_dense() -> None:
         model(**inputs).logits.sum().backward()
     assert sum(handle.report.dense_reasons.values()) == LAYERS
     assert model.model.layers[0].self_attn.q_proj.weight.grad is not None
+
+
+@pytest.mark.parametrize("reentrant", [False, True])
+def test_gradient_checkpoints_give_the_gradients_of_dense_attention(reentrant: bool) -> None:
+    model, inputs = qwen3().train(), prompt(TOKENS)
+    model.gradient_checkpointing_enable({"use_reentrant": reentrant})
+    model.enable_input_require_grads()
+
+    def backward() -> list[torch.Tensor]:
+        model.zero_grad()
+        with torch.enable_grad():
+            model(**inputs, labels=inputs["input_ids"], use_cache=False).loss.backward()
+        return [weight.grad.clone() for weight in model.parameters()]
+
+    dense = backward()
+    with patched(model, SPARSE):
+        assert all(map(torch.equal, backward(), dense))
 
 
 @every_model
@@ -244,14 +326,31 @@ def test_patching_again_replaces() -> None:
     assert model.config._attn_implementation == "sdpa"
 
 
+@pytest.mark.parametrize("first_goes_first", [False, True])
+def test_a_part_of_a_model_and_the_whole_are_patched_one_after_the_other(first_goes_first: bool) -> None:
+    model, inputs = qwen2_5_vl(), prompt(TOKENS)
+    dense = model(**inputs).logits
+    handles = [patched(model.model), patched(model, SPARSE)]
+    assert host.report(model) is handles[1].report
+    assert not torch.equal(model(**inputs).logits, dense)
+    for handle in handles if first_goes_first else handles[::-1]:
+        handle.restore()
+    assert torch.equal(model(**inputs).logits, dense)
+    assert model.config.get_text_config()._attn_implementation == "sdpa"
+
+
 def test_copies_are_not_patched() -> None:
     model, inputs, before = qwen3(), prompt(TOKENS), registered()
     dense = model(**inputs).logits
     with patched(model, SPARSE) as handle:
-        copied = copy.deepcopy(model)
+        copied, pickled = copy.deepcopy(model), pickle.dumps(model)
         assert torch.equal(copied(**inputs).logits, dense)
         assert handle.report.sparse_count == 0
     assert torch.equal(copied(**inputs).logits, dense)
+    for interface, names in zip((AttentionInterface, AttentionMaskInterface), before, strict=True):
+        # As in another process.
+        interface._global_mapping = dict(names)
+    assert torch.equal(pickle.loads(pickled)(**inputs).logits, dense)
     host.implementation.Registration._kept = False
     for interface, names in zip((AttentionInterface, AttentionMaskInterface), before, strict=True):
         interface._global_mapping = names
@@ -268,11 +367,13 @@ def test_models_loaded_by_name(names: Any, tmp_path: Any, monkeypatch: pytest.Mo
     named = type(model).from_pretrained(tmp_path, attn_implementation=names).eval()
     assert relative_error(named(**inputs).logits, dense) < 1e-4
     report = host.report(named)
+    with pytest.raises(ConfigError, match=r"attn_implementation = 'sdpa': patch\(model\)"):
+        host.report(model)
     assert (report.sparse_count, report.dense_count) in ((LAYERS, 0), (0, LAYERS))
 
 
 def test_compiled_decoding_and_a_mask_that_is_looked_at() -> None:
-    model, inputs = qwen3(), prompt(TOKENS)
+    model, inputs = qwen3(attn_implementation="eager"), prompt(TOKENS)
     dense = model(**inputs).logits
     read = []
 
@@ -292,16 +393,8 @@ def test_compiled_decoding_and_a_mask_that_is_looked_at() -> None:
 
 
 def test_dense_calls_are_the_very_calls_that_the_model_would_have_made(monkeypatch: pytest.MonkeyPatch) -> None:
-    name, calls = "flash_of_a_test", []
-
-    def flash(module: Any, q: Any, k: Any, v: Any, mask: Any, **arguments: Any) -> Any:
-        calls.append((module.config._attn_implementation, mask, sorted(arguments)))
-        return ALL_ATTENTION_FUNCTIONS["sdpa"](module, q, k, v, None, **arguments)
-
-    for interface in (AttentionInterface, AttentionMaskInterface):
-        monkeypatch.setattr(interface, "_global_mapping", dict(interface._global_mapping))
-    AttentionInterface.register(name, flash)
-    AttentionMaskInterface.register(name, ALL_MASK_ATTENTION_FUNCTIONS["flash_attention_2"])
+    calls: list[Any] = []
+    name = with_flash(monkeypatch, calls)
     model, inputs = qwen3(), padded([0, 70], [TOKENS, TOKENS])
     # Chosen in the usual way, it would be looked for among packages.
     model.config._attn_implementation_internal = name
@@ -325,6 +418,10 @@ def test_settings_that_need_a_denoising_or_a_grid() -> None:
         patched(qwen3(), FULL.replace(radial=RadialMask()))
     with pytest.raises(ConfigError, match="timestep"):
         patched(qwen3(), FULL.replace(mask_mode="timestep"))
+    with pytest.raises(ConfigError, match="config = 'auto_balanced': must be a PSAConfig: load_preset"):
+        patched(qwen3(), "auto_balanced")
+    with pytest.raises(ConfigError, match=r"calibration = 'file.yaml': must be a Calibration: Calibration.load"):
+        patched(qwen3(), FULL.replace(mask_mode="calibrated"), calibration="file.yaml")
     with pytest.raises(TypeError, match="only a model of transformers"):
         patched(torch.nn.Linear(2, 2))
 
