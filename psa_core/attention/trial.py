@@ -235,7 +235,7 @@ class TrialInOrder:
         return None if static is None else static.index_select(2, constant(blocks, torch.int64, static.device))
 
     def importance(self, estimator: str) -> torch.Tensor:
-        """Importance by one estimator, float32 ``[B, H, blocks, k_blocks]``."""
+        """Importance by one estimator, ``[B, H, blocks, k_blocks]``, in the type that the estimator gives."""
         config, trial = self.trial.config, self.trial
         orders, (q, k, _) = self.tokens
         sizes, blocks = (config.block_m, config.block_n), (trial.blocks, trial.causal)
@@ -263,8 +263,9 @@ class TrialInOrder:
         config = self.trial.config
         facts = config.block_n, coarsest_level(config), self.trial.backend
         found = attend_maps(self.rows, k, v, maps, *facts, orders, self.trial.hidden)
-        exact = self.exact.float()
-        wrong = squares(in_blocks(found.float() - exact[:, :, None])).movedim(2, 0)
+        wide = torch.promote_types(found.dtype, torch.float32)
+        exact = self.exact.to(wide)
+        wrong = squares(in_blocks(found.to(wide) - exact[:, :, None])).movedim(2, 0)
         return Errors(wrong, squares(in_blocks(exact))[None].expand(len(maps), -1, -1, -1))
 
 
@@ -280,6 +281,7 @@ def measure_again(trial: Trial, orders: Orders | None, out: torch.Tensor) -> tor
         float32 ``[2, B, H]``, as ``Choice.spot``.
     """
     positions = trial.positions(trial.blocks[spot_of(len(trial.blocks))])
-    exact = dense_attention(take_queries(trial.q, positions, orders), trial.k, trial.v).float()
-    wrong = take_queries(out, positions, orders).float() - exact
+    wide = torch.promote_types(out.dtype, torch.float32)
+    exact = dense_attention(take_queries(trial.q, positions, orders), trial.k, trial.v).to(wide)
+    wrong = take_queries(out, positions, orders).to(wide) - exact
     return torch.stack([squares(x) for x in (wrong, exact)])

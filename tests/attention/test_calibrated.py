@@ -164,7 +164,7 @@ class TestHeads:
         shape, extra = SMALL, VIDEO
         if backend == "triton":
             shape, extra = TINY._replace(batch=1, heads=1 + (target == "target_density"), block_n=64), TINY_VIDEO
-        qkv = tensors(shape, torch.float32 if backend == "torch" else torch.float16)
+        qkv = tensors(shape, torch.float64 if backend == "torch" else torch.float16)
         config = CONFIG.replace(**{target: 0.3}, block_n=shape.block_n)
         out, info = calibrated(qkv, config, **extra, backend=backend)
         assert info.backend == backend

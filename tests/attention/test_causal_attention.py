@@ -49,8 +49,9 @@ each_config = pytest.mark.parametrize("config", CONFIGS, ids=lambda config: f"{c
 
 
 def tensors(call: tuple[int, int, int, int]) -> Tensors:
+    """In float64, in which no two blocks of a row are equal up to rounding."""
     q_tokens, k_tokens, heads, k_heads = call
-    q, k, v = random_qkv(Shape(2, heads, q_tokens, k_tokens))
+    q, k, v = random_qkv(Shape(2, heads, q_tokens, k_tokens), torch.float64)
     return q, k[:, :k_heads], v[:, :k_heads]
 
 
@@ -193,7 +194,7 @@ def test_heads_that_share_keys_take_their_own_orders(changes: dict[str, Any]) ->
     qkv = tensors((300, 300, 4, 2))
     config = PSAConfig(block_n=32, use_rearrange=True, rearrange_method="Semantic", **changes)
     out = pyramid_sparse_attention(*qkv, config, grid=(3, 10, 10))
-    assert torch.equal(out, pyramid_sparse_attention(*repeated(qkv), config, grid=(3, 10, 10)))
+    assert relative_error(out, pyramid_sparse_attention(*repeated(qkv), config, grid=(3, 10, 10))) < 1e-10
 
 
 def test_gradients() -> None:

@@ -154,7 +154,7 @@ class TestCalibrated:
     )  # fmt: skip
 
     def test_each_head_as_in_the_call_with_its_recipe(self) -> None:
-        qkv = random_qkv(SQUARE)
+        qkv = random_qkv(SQUARE, torch.float64)
         call = *qkv, self.CONFIG, GRID, SINKS, None, "torch"
         choice = choose_recipes(trial_of(*call))
         assert {recipe.order for recipe in choice.recipes} == {"Semantic", "Raster", "Hybrid"}
@@ -178,7 +178,7 @@ class TestCalibrated:
         assert relative_error(found.out, expected.out) < 2e-3
 
     def test_errors_are_those_of_the_call(self) -> None:
-        qkv = random_qkv(SQUARE)
+        qkv = random_qkv(SQUARE, torch.float64)
         recipe = Recipe(order="Semantic", estimator="sampled_max", mix="pyramid", density=0.3)
         trial = trial_of(*qkv, self.CONFIG, GRID, SINKS, None, "torch")
         orders = trial.one_order(recipe.order)
@@ -196,7 +196,7 @@ class TestCalibrated:
         assert relative_error(here.exact, taken) < 1e-5
 
     def test_a_calibration_is_kept_and_followed(self, tmp_path: Any) -> None:
-        qkv = random_qkv(SQUARE)
+        qkv = random_qkv(SQUARE, torch.float64)
         config = self.CONFIG.replace(candidate_orders=("Semantic",))
         made = calibrate(*qkv, config, grid=GRID, text_length=TEXT)
         assert {recipe.order for recipe in made.recipes[0]} == {"Semantic"}
@@ -210,7 +210,7 @@ class TestCalibrated:
             assert relative_error(out[:, h], alone[:, h]) < 1e-5
 
     def test_without_a_grid_there_is_semantic_beside_raster(self) -> None:
-        q, k, v = random_qkv(OBLONG)
+        q, k, v = random_qkv(OBLONG, torch.float64)
         trial = trial_of(q, k, v, self.CONFIG, None, SINKS, None, "torch")
         assert trial.orders == ("Semantic", "Raster")
         recipes = candidates(0.3, trial.orders)
@@ -226,7 +226,7 @@ class TestCalibrated:
             assert relative_error(out[:, h], alone[:, h]) < 1e-5
 
     def test_at_an_error(self) -> None:
-        qkv = random_qkv(SQUARE)
+        qkv = random_qkv(SQUARE, torch.float64)
         config = self.CONFIG.replace(target_error=0.5)
         choice = choose_recipes(trial_of(*qkv, config, GRID, SINKS, None, "torch"))
         assert (choice.errors <= 0.5).all()

@@ -102,15 +102,15 @@ class TestSampled:
     @each_sampled
     @pytest.mark.parametrize("backend", BACKENDS)
     @pytest.mark.parametrize("shape", SHAPES)
-    @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+    @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16])
     def test_equals_its_definition(self, shape: Shape, dtype: torch.dtype, backend: str, name: str) -> None:
-        if backend == "triton" and dtype == torch.float32 and DEVICE.type == "cuda":
-            pytest.skip("on a GPU the kernel takes half precision only")
+        if backend == "triton" and (dtype == torch.float64 or (dtype == torch.float32 and DEVICE.type == "cuda")):
+            pytest.skip("the kernel takes half precision only, on a CPU float32 too")
         q, k, _ = random_qkv(shape, dtype)
         out = ESTIMATORS[name](q, k, shape.block_m, shape.block_n, backend, None)
-        assert out.dtype == torch.float32
+        assert out.dtype == torch.promote_types(dtype, torch.float32)
         assert out.sum(-1).sub(1).abs().max() < 1e-5
-        assert relative_error(out, by_definition(q, k, shape, name)) < 1e-5
+        assert relative_error(out, by_definition(q, k, shape, name)) < (1e-12 if dtype == torch.float64 else 1e-5)
 
     @each_sampled
     def test_blocks_and_softmax_by_hand(self, name: str) -> None:
@@ -251,8 +251,8 @@ def test_mean_equals_its_definition(shape: Shape, dtype: torch.dtype, backend: s
         pytest.skip("kernels take half precision only, their interpreter no bfloat16")
     q, k, _ = random_qkv(shape, dtype)
     out = mean(q, k, shape.block_m, shape.block_n, backend)
-    assert out.dtype == torch.float32
-    assert relative_error(out, mean_by_definition(q, k, shape)) < 1e-5
+    assert out.dtype == torch.promote_types(dtype, torch.float32)
+    assert relative_error(out, mean_by_definition(q, k, shape)) < (1e-12 if dtype == torch.float64 else 1e-5)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

@@ -32,6 +32,15 @@ def keys_of_all_kinds(batch: int, tokens: int, d: int, block_n: int, dtype: torc
     return (k + alike * torch.randn(batch, 3, 1, d, device=DEVICE)).to(dtype)
 
 
+def check(cap: torch.Tensor, k: torch.Tensor, block_n: int) -> None:
+    """A similarity that is its threshold up to rounding may be on either side."""
+    least, most = (
+        similarity_cap_naive(k, block_n, {level: threshold + slack for level, threshold in THRESHOLDS.items()})
+        for slack in (1e-5, -1e-5)
+    )
+    assert ((least <= cap) & (cap <= most)).all()
+
+
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("block_n", [32, 64, 128])
 @pytest.mark.parametrize(("tokens", "d"), [(1, 64), (7, 128), (128, 64), (300, 128), (389, 64)])
@@ -42,7 +51,7 @@ def test_equals_its_definition(block_n: int, tokens: int, d: int, dtype: torch.d
     cap = similarity_cap(k, config, backend)
     assert cap.dtype == torch.uint8
     assert cap.shape == (2, 3, 1, -(-tokens // block_n))
-    assert torch.equal(cap, similarity_cap_naive(k, block_n, THRESHOLDS))
+    check(cap, k, block_n)
 
 
 @needs_triton
@@ -63,7 +72,7 @@ def test_reads_in_orders(view: Callable[[torch.Tensor], torch.Tensor], block_n: 
     k = view(orders.restore(reordered))
     config = PSAConfig(block_n=block_n, sim_thresholds={"x2": 0.7, "x4": 0.8, "x8": 0.9})
     cap = similarity_cap(k, config, "triton", orders)
-    assert torch.equal(cap, similarity_cap_naive(reordered, block_n, THRESHOLDS))
+    check(cap, reordered, block_n)
     for head, order in heads_alone(orders):
         assert torch.equal(cap[head], similarity_cap(k[head], config, "triton", order))
 

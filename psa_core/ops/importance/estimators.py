@@ -57,7 +57,7 @@ def sampled_max(
         causal: a query counts keys that it sees, and nothing else; None for all keys. Needs tokens as they lie.
 
     Returns:
-        float32 ``[B, H, q_blocks, k_blocks]``; each row sums to 1, or to 0 if no key counts.
+        float32, of float64 in that, ``[B, H, q_blocks, k_blocks]``; each row sums to 1, or to 0 if no key counts.
     """
     return sampled(q, k, block_m, block_n, backend, orders, blocks, SAMPLED_MAX, causal)
 
@@ -150,6 +150,7 @@ def sampled(
         scores = sampled_triton(q, k, q_sample, k_sample, block_m, block_n, estimator, seen)
     else:
         reduce = torch.sum if estimator == SAMPLED_SUM else torch.amax
-        samples = q_sample.take(q).float(), k_sample.take(k).float()
+        wide = torch.promote_types(q.dtype, torch.float32)
+        samples = q_sample.take(q).to(wide), k_sample.take(k).to(wide)
         scores = scores_torch(*samples, block_m // SAMPLE_STRIDE, block_n // SAMPLE_STRIDE, reduce, seen)
     return scores.div_(scores.sum(-1, keepdim=True)) if causal is None else rows_of_sum_1(scores)

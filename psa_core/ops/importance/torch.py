@@ -69,10 +69,11 @@ def _by_blocks(x: torch.Tensor, size: int, reduce: Callable[..., torch.Tensor]) 
 
 
 def block_means(x: torch.Tensor, size: int) -> torch.Tensor:
-    """Mean of each block of tokens ``[B, H, blocks, D]`` in float32."""
+    """Mean of each block of tokens ``[B, H, blocks, D]`` in float32, of float64 in that."""
+    wide = torch.promote_types(x.dtype, torch.float32)
     whole = x.shape[2] // size
-    means = x[:, :, : whole * size].unflatten(2, (whole, size)).mean(3, dtype=torch.float32)
+    means = x[:, :, : whole * size].unflatten(2, (whole, size)).mean(3, dtype=wide)
     if whole * size < x.shape[2]:
-        tail = x[:, :, whole * size :].mean(2, dtype=torch.float32)
+        tail = x[:, :, whole * size :].mean(2, dtype=wide)
         means = torch.cat([means, tail[:, :, None]], 2)
     return means
