@@ -8,14 +8,17 @@ from ..settings.at_step import sparse_layers
 from ..settings.calibration import Calibration, check_calibration
 from ..settings.config import PSAConfig
 from ..settings.errors import ConfigError
+from .place import Place
 
 
-def given_to(calibrations: Mapping[int, Calibration], expert: int, heads: int) -> Calibration | None:
+def given_to(calibrations: Mapping[int, Calibration], place: Place, heads: int) -> Calibration | None:
     """The calibration that a call of so many heads can follow; None where it has to choose for itself.
 
-    Where several GPUs share the heads of a model, a call has some of them, and nothing in it says which.
+    Where several GPUs share the heads of a model, a call has some of them, and ``place.first_head`` alone says which.
     """
-    given = calibrations.get(expert)
+    given = calibrations.get(place.expert)
+    if given is not None and place.first_head is not None:
+        return given.layer(place.layer).part(place.first_head, heads)
     return given if given is not None and given.heads == heads else None
 
 

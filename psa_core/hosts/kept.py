@@ -213,7 +213,7 @@ class Kept:
         """Have heads choose their recipes, or take those of a calibration; None where they keep theirs."""
         device = trial.q.device
         if chosen.choice is None:
-            given = given_to(self.calibrations, place.expert, trial.q.shape[1])
+            given = given_to(self.calibrations, place, trial.q.shape[1])
             if given is not None:
                 own = given_choice(given, trial.q, trial.config, place.layer)
                 chosen.choice = own.at_density(trial.config.target_density)

@@ -33,6 +33,7 @@ class Place:
         in_parts: whether queries are a part of the video's, which ``window`` tells from the others.
         causal: whether tokens see only those in front of them; queries are then the last of the keys.
         grid_optional: whether tokens may be cut into blocks in the order they have where the grid is unknown.
+        first_head: which of the layer's heads is the call's first, where GPUs share them; None where it has all.
         window: which part of the clip it is, where a model sees it in parts; None for the whole.
         replica: which copy of the model it runs in, where several GPUs have one each.
     """
@@ -54,6 +55,7 @@ class Place:
     in_parts: bool = False
     causal: bool = False
     replica: Hashable = None
+    first_head: int | None = None
 
     @property
     def clip_frames(self) -> int:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Hashable, Iterable
-from itertools import chain
+from collections.abc import Hashable, Iterable, Sequence
+from itertools import accumulate, chain
 from math import fsum, isfinite
 from typing import Any, NamedTuple
 
@@ -91,6 +91,31 @@ class Calibrated:
             whole._asked |= part._asked
             whole._calls += part._calls
             whole.remarks = list(dict.fromkeys(whole.remarks + part.remarks))
+        return whole
+
+    @classmethod
+    def of_heads(cls, parts: Sequence[Calibrated]) -> Calibrated:
+        """One of processes that share a run's heads, each of which has the next ones."""
+        whole = cls()
+        for at in parts[0]._given:
+            given = [part._given[at] for part in parts if at in part._given]
+            # Recipes are numbered on from process to process.
+            starts = accumulate((len(each.recipes) for each in given), initial=0)
+            whole._given[at] = given[0]._replace(
+                recipes=tuple(chain.from_iterable(each.recipes for each in given)),
+                of_head=torch.cat([each.of_head + start for each, start in zip(given, starts, strict=False)], dim=1),
+                errors=torch.cat([each.errors for each in given], dim=1),
+            )
+        squares: dict[tuple[int, int, int], list[torch.Tensor]] = {}
+        for part in parts:
+            met: Counter[tuple[int, int]] = Counter()
+            for step, layer, measured in part._measured:
+                squares.setdefault((step, layer, met[step, layer]), []).append(measured)
+                met[step, layer] += 1
+        whole._measured = [(step, layer, torch.cat(heads, dim=2)) for (step, layer, _), heads in squares.items()]
+        whole._asked = set().union(*(part._asked for part in parts))
+        whole._calls = sum(part._calls for part in parts)
+        whole.remarks = list(dict.fromkeys(chain.from_iterable(part.remarks for part in parts)))
         return whole
 
     def __bool__(self) -> bool:

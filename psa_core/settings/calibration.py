@@ -91,6 +91,25 @@ class Calibration:
         self._check_layer(layer)
         return dataclasses.replace(self, recipes={layer: self.recipes[layer]}, errors={layer: self.errors[layer]})
 
+    def part(self, first: int, heads: int) -> Calibration:
+        """The calibration of some heads alone, as many as ``heads``, in layers where other GPUs have the others.
+
+        Args:
+            first: of them, counted from 0.
+
+        Raises:
+            ConfigError: it has no such heads.
+        """
+        some = slice(first, first + heads)
+        if some.stop > self.heads:
+            allowed = f"the calibration has recipes for {self.heads} heads: it is of another model"
+            raise ConfigError("heads", some.stop, allowed)
+        return dataclasses.replace(
+            self,
+            recipes={layer: of_heads[some] for layer, of_heads in self.recipes.items()},
+            errors={layer: of_heads[some] for layer, of_heads in self.errors.items()},
+        )
+
     def check_fits(self, config: PSAConfig, heads: int, layer: int | None = None) -> None:
         """See that attention can follow it. Another size of the video is none of its concern.
 

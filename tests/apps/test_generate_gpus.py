@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -18,11 +20,9 @@ pytest.importorskip("peft")
 iio = pytest.importorskip("imageio.v3")
 pytest.importorskip("imageio_ffmpeg")
 
-from psa_core import PSAConfig  # noqa: E402
 from psa_core.apps.generate import gpus  # noqa: E402
-from psa_core.hosts import reasons  # noqa: E402
-from psa_core.hosts.diffusers.parallel import parallel_refusal  # noqa: E402
-from psa_core.hosts.run import Run  # noqa: E402
+from psa_core.apps.generate.models import MODELS  # noqa: E402
+from psa_core.hosts.diffusers.sharing import sharing_refusal  # noqa: E402
 
 from ..support.generate_command import SPARSE, Generate, errors  # noqa: E402
 from ..support.one_of_two import run_as  # noqa: E402
@@ -70,40 +70,45 @@ def test_two_gpus_make_the_same_video(generate: Generate, monkeypatch: pytest.Mo
 
 def test_what_cannot_be_shared_is_said(generate: Generate, capsys, monkeypatch: pytest.MonkeyPatch) -> None:
     started = []
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
     monkeypatch.setattr(
         gpus.subprocess, "run", lambda command, check: started.append(command) or SimpleNamespace(returncode=3)
     )
     assert generate("Wan2.1_1.3b", "--gpus", "0") == 2
+    assert generate("Wan2.1_1.3b", "--gpus", "4") == 2
+    assert generate("CogVideo_2b", "--gpus", "2") == 2
+    monkeypatch.setattr(diffusers, "ContextParallelConfig", None, raising=False)
+    assert generate("Wan2.1_1.3b", "--gpus", "2") == 2
+    monkeypatch.setattr(diffusers, "ContextParallelConfig", object)
+    # There are two.
     assert generate("Wan2.1_1.3b", "--gpus", "3") == 2
-    assert errors(capsys.readouterr().err) == [
-        "psa: --gpus = 0: must be 1 or more",
-        "psa: --gpus = 3: torch sees 2 here",
-    ]
+    assert not started
+    count, cards, model, version, heads = errors(capsys.readouterr().err)
+    assert count == "psa: --gpus = 0: must be 1 or more"
+    assert cards == "psa: --gpus = 4: torch sees 3 here"
+    assert model.startswith("psa: --gpus = 2: GPUs cannot share the heads of CogVideo_2b; those of these they can: Wan")
+    assert re.search(r"--gpus = 2: diffusers \S+ shares no model among GPUs: install 0\.36 or a newer one$", version)
+    assert heads == "psa: --gpus = 3: must divide the 2 heads of a WanTransformer3DModel"
     with pytest.raises(SystemExit) as exit_:
         generate("Wan2.1_1.3b", "--gpus", "2")
     assert exit_.value.code == 3
     ((_, *command),) = started
     assert command[:5] == ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     assert command[5:] == ["-m", "psa_core", *generate.command("Wan2.1_1.3b", "--gpus", "2")]
-    transformer = SimpleNamespace(_cp_plan={}, config=SimpleNamespace(num_attention_heads=3))
-    for pipeline in (SimpleNamespace(transformer=transformer), SimpleNamespace(transformer=object())):
-        with pytest.raises(ValueError, match=r"must divide the 3 heads|cannot share a"):
-            gpus.share(pipeline, 2)
 
 
-def test_a_ring_stays_dense() -> None:
-    def refusal(run: Run, **degrees: int) -> str | None:
-        context = SimpleNamespace(**{"ring_degree": 1, "ulysses_degree": 1, **degrees})
-        processor = SimpleNamespace(_parallel_config=SimpleNamespace(context_parallel_config=context))
-        return parallel_refusal(processor, run)
-
-    run = Run(PSAConfig())
-    with torch.no_grad():
-        assert parallel_refusal(SimpleNamespace(_parallel_config=None), run) is None
-        assert refusal(run, ulysses_degree=2) is None
-        assert refusal(run, ring_degree=2) == refusal(run, ring_degree=2, ulysses_degree=2) == reasons.RING
-        given = Run(PSAConfig(), calibrations={0: SimpleNamespace()})
-        assert refusal(given, ulysses_degree=2) == reasons.HEADS_OF_ALL_GPUS
-    with torch.enable_grad():
-        assert refusal(run, ulysses_degree=2) == reasons.GRADIENTS
+def test_models_by_name_say_whether_gpus_can_share_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(diffusers, "ContextParallelConfig", object, raising=False)
+    there = 0
+    for name, facts in MODELS.items():
+        pipeline = getattr(diffusers, facts.pipeline or facts.image_pipeline, None)
+        if pipeline is None:
+            continue
+        words = re.findall(
+            r"\w+Transformer3DModel", str(inspect.signature(pipeline.__init__).parameters["transformer"])
+        )
+        kinds = [getattr(diffusers, word) for word in words]
+        there += len(kinds)
+        assert kinds, name
+        assert all((sharing_refusal(kind, 2, 2) is None) == facts.shared for kind in kinds), name
+    assert there

@@ -58,6 +58,15 @@ def test_a_layer_keeps_its_recipes_and_what_they_came_from(calibration: Calibrat
         assert dataclasses.replace(alone, recipes=calibration.recipes, errors=calibration.errors) == calibration
 
 
+def test_some_heads_keep_their_recipes() -> None:
+    part = TWO_LAYERS.part(1, 2)
+    assert dict(part.recipes) == {0: (RASTER, GILBERT), 7: (RASTER, RASTER)}
+    assert dict(part.errors) == {0: (0.25, 0.125), 7: (0.0, 1e-5)}
+    assert dataclasses.replace(part, recipes=TWO_LAYERS.recipes, errors=TWO_LAYERS.errors) == TWO_LAYERS
+    with pytest.raises(ConfigError, match="heads = 4: the calibration has recipes for 3 heads: it is of another model"):
+        TWO_LAYERS.part(2, 2)
+
+
 def test_a_file_says_each_recipe_once(file: Path) -> None:
     document = yaml.safe_load(TWO_LAYERS.save(file).read_text(encoding="utf-8"))
     assert document["recipes"] == [dataclasses.asdict(GILBERT), dataclasses.asdict(RASTER)]

@@ -52,6 +52,7 @@ def run_command(parsed: argparse.Namespace) -> None:
     check_packages(parsed, "generate", NEEDS)
     from . import gpus
     from .generating import run_generate
+    from .pipeline import check_model
 
     if settings.gpus == 1:
         print(run_generate(settings))
@@ -60,8 +61,12 @@ def run_command(parsed: argparse.Namespace) -> None:
             line = run_generate(settings)
         if line:
             print(line)
-    elif code := gpus.start(settings.gpus, parsed.arguments):
-        raise SystemExit(code)
+    else:
+        # Once here, rather than in every process.
+        gpus.check_count(settings.gpus)
+        check_model(settings)
+        if code := gpus.start(settings.gpus, parsed.arguments):
+            raise SystemExit(code)
 
 
 def read_settings(parsed: argparse.Namespace) -> GenerateSettings:

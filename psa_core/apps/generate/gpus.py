@@ -10,10 +10,8 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import fields
-from typing import Any, TypeVar
+from typing import TypeVar
 
-import diffusers
 import torch
 import torch.distributed as dist
 
@@ -27,15 +25,19 @@ def is_started() -> bool:
     return dist.is_torchelastic_launched()
 
 
-def start(gpus: int, arguments: Sequence[str]) -> int:
-    """Run ``psa`` with these arguments in a process for each GPU; the exit code.
+def check_count(gpus: int) -> None:
+    """See that there are so many.
 
     Raises:
-        ConfigError: there are not so many.
+        ConfigError: there are not.
     """
     there = torch.cuda.device_count()
     if gpus > there:
         raise ConfigError("--gpus", gpus, f"torch sees {there} here")
+
+
+def start(gpus: int, arguments: Sequence[str]) -> int:
+    """Run ``psa`` with these arguments in a process for each GPU; the exit code."""
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(gpus)]
     command = [sys.executable, *torchrun, "-m", __package__.split(".")[0], *arguments]
     return subprocess.run(command, check=False).returncode
@@ -65,25 +67,3 @@ def of_first(value: T) -> T:
     values = [value]
     dist.broadcast_object_list(values)
     return values[0]
-
-
-def share(pipeline: Any, gpus: int) -> None:
-    """Share the heads of a pipeline's transformers among the processes.
-
-    Raises:
-        ConfigError: diffusers cannot do that, or they cannot be divided.
-    """
-    kind = getattr(diffusers, "ContextParallelConfig", None)
-    for name in ("transformer", "transformer_2"):
-        transformer = getattr(pipeline, name, None)
-        if transformer is None:
-            continue
-        if kind is None or getattr(transformer, "_cp_plan", None) is None:
-            what = f"diffusers {diffusers.__version__} cannot share a {type(transformer).__name__} among GPUs"
-            raise ConfigError("--gpus", gpus, what)
-        heads = transformer.config.num_attention_heads
-        if heads % gpus:
-            raise ConfigError("--gpus", gpus, f"must divide the {heads} heads of a {type(transformer).__name__}")
-        # Also where they do not divide the tokens.
-        uneven = {"ulysses_anything": True} if "ulysses_anything" in {field.name for field in fields(kind)} else {}
-        transformer.enable_parallelism(config=kind(ulysses_degree=gpus, **uneven))

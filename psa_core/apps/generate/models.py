@@ -33,6 +33,7 @@ class Model:
         dtype: of the weights on a GPU, by torch's name.
         vae_dtype: that of the autoencoder.
         tiled: whether its autoencoder decodes in tiles, as whole videos of its size take more memory than its weights.
+        shared: whether GPUs can share its heads.
         bundled: whether the weights are in this package, as those of the tiny model are.
     """
 
@@ -54,6 +55,7 @@ class Model:
     dtype: str = "bfloat16"
     vae_dtype: str = "bfloat16"
     tiled: bool = False
+    shared: bool = True
     bundled: bool = False
 
     @property
@@ -79,12 +81,16 @@ _wan = partial(_wan_sizes, pipeline=_WAN, guidance=5.0)
 _wan_image = partial(_wan_sizes, image_pipeline=_WAN_IMAGE)
 _vace = partial(_wan_sizes, pipeline=_VACE, guidance=5.0)
 _skyreels = partial(_wan_sizes, guidance=6.0, presets="Wan2.1_14b")
-_cogvideox = partial(Model, pipeline=_COGVIDEOX, guidance=6.0, frames_per_second=8)
-_cogvideox_image = partial(Model, image_pipeline="CogVideoXImageToVideoPipeline", guidance=6.0, frames_per_second=8)
-_hunyuan = partial(Model, guidance=6.0, frames_per_second=24, tiled=True)
+# Either text and video are in one attention, or it is none that diffusers shares.
+_not_shared = partial(Model, shared=False)
+_cogvideox = partial(_not_shared, pipeline=_COGVIDEOX, guidance=6.0, frames_per_second=8)
+_cogvideox_image = partial(
+    _not_shared, image_pipeline="CogVideoXImageToVideoPipeline", guidance=6.0, frames_per_second=8
+)
+_hunyuan = partial(_not_shared, guidance=6.0, frames_per_second=24, tiled=True)
 _hunyuan_1_5 = partial(_hunyuan, presets="HunyuanVideo1.5")
 _kandinsky = partial(Model, guidance=5.0, frames_per_second=24, tiled=True, presets="Kandinsky5")
-_cosmos = partial(Model, guidance=7.0, size_step=16)
+_cosmos = partial(_not_shared, guidance=7.0, size_step=16)
 
 MODELS = {
     "Wan2.1_1.3b": _wan("Wan-AI/Wan2.1-T2V-1.3B-Diffusers", 1280, 720, 69),
@@ -154,7 +160,7 @@ MODELS = {
         "nvidia/Cosmos-Predict2-2B-Video2World", 1280, 704, 93, image_pipeline="Cosmos2VideoToWorldPipeline", steps=35,
         frames_per_second=16,
     ),
-    "Mochi": Model(
+    "Mochi": _not_shared(
         "genmo/mochi-1-preview", 848, 480, 85, pipeline="MochiPipeline", steps=64, guidance=4.5, frames_per_second=30,
         frames_step=_MOCHI_STEP, tiled=True,
     ),

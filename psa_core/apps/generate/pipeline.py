@@ -15,11 +15,11 @@ import diffusers
 import torch
 from diffusers.utils import logging as hub_log
 
+from ...hosts.diffusers.sharing import share_heads, sharing_refusal
 from ...models.tiny_video import model as tiny_video
 from ...ops.backends import choose_backend_for
 from ...settings.errors import ConfigError
 from .choose_model import INDEX
-from .gpus import share
 from .loras import EXPERTS, Lora
 from .video_settings import GenerateSettings
 
@@ -34,16 +34,10 @@ def load_pipeline(settings: GenerateSettings) -> Any:
         ConfigError: weights or LoRA are missing, are not this model's or do not load, or the GPU cannot hold them.
         BackendError: the backend that was asked for cannot run here.
     """
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if settings.cpu_offload and device.type == "cpu":
-        raise ConfigError("--cpu-offload", True, "needs a GPU, and torch sees none here")
+    folder, device = check_model(settings), _device()
     if settings.facts.bundled:
-        _check_backend(settings, tiny_video.WEIGHTS, device)
         pipeline = tiny_video.load_pipeline(dtypes(settings, device)["default"])
     else:
-        folder = _folder(settings)
-        _check_folder(settings, folder)
-        _check_backend(settings, folder, device)
         pipeline = _from_folder(settings, folder, device)
     _shift_flow(pipeline, settings.flow_shift)
     _load_loras(pipeline, settings.loras)
@@ -51,8 +45,29 @@ def load_pipeline(settings: GenerateSettings) -> Any:
         pipeline.vae.enable_tiling()
     _place(pipeline, settings.cpu_offload, device)
     if settings.gpus > 1:
-        share(pipeline, settings.gpus)
+        share_heads(pipeline, settings.gpus)
     return pipeline
+
+
+def check_model(settings: GenerateSettings) -> Path:
+    """See, before weights are loaded, that they are this model's, and that it can run here as it is asked to.
+
+    Returns:
+        Their folder, downloaded when the path is a hub id.
+
+    Raises:
+        ConfigError, BackendError: as of :func:`load_pipeline`.
+    """
+    device = _device()
+    if settings.cpu_offload and device.type == "cpu":
+        raise ConfigError("--cpu-offload", True, "needs a GPU, and torch sees none here")
+    folder = tiny_video.WEIGHTS if settings.facts.bundled else _folder(settings)
+    if not settings.facts.bundled:
+        _check_folder(settings, folder)
+    if settings.gpus > 1:
+        _check_sharing(settings, folder)
+    _check_backend(settings, folder, device)
+    return folder
 
 
 def dtypes(settings: GenerateSettings, device: torch.device) -> dict[str, torch.dtype]:
@@ -105,14 +120,35 @@ def _check_folder(settings: GenerateSettings, folder: Path) -> None:
         raise ConfigError("--path", path, f"{settings.model} does not have {experts} expert{'s' * (experts > 1)}")
 
 
+def _check_sharing(settings: GenerateSettings, folder: Path) -> None:
+    """See that GPUs can share the heads of a model."""
+    config = _read_transformer(settings, folder)
+    name = str(config.get("_class_name"))
+    heads = config.get("num_attention_heads") or config.get("model_dim", 0) // _head_dim(config)
+    refusal = sharing_refusal(getattr(diffusers, name, type(name, (), {})), heads, settings.gpus)
+    if refusal is not None:
+        raise ConfigError("--gpus", settings.gpus, refusal)
+
+
+def _read_transformer(settings: GenerateSettings, folder: Path) -> dict[str, Any]:
+    return _read_json(settings.path, folder / "transformer" / "config.json", "the transformer's settings")
+
+
+def _head_dim(config: dict[str, Any]) -> int:
+    # Kandinsky says only how it is divided among the axes of its positions.
+    return int(config.get("attention_head_dim") or sum(config.get("axes_dims", ())))
+
+
+def _device() -> torch.device:
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
 def _check_backend(settings: GenerateSettings, folder: Path, device: torch.device) -> None:
     """Ask a backend now that would refuse in the first denoising step."""
     if settings.config.type == "dense" or settings.backend != "triton":
         return
-    config = _read_json(settings.path, folder / "transformer" / "config.json", "the transformer's settings")
     dtype = dtypes(settings, device)["default"]
-    head_dim = config.get("attention_head_dim") or sum(config.get("axes_dims", ()))
-    choose_backend_for(settings.backend, device, dtype, head_dim)
+    choose_backend_for(settings.backend, device, dtype, _head_dim(_read_transformer(settings, folder)))
 
 
 def _read_json(path: str, file: Path, what: str) -> dict[str, Any]:

@@ -80,8 +80,8 @@ class GenerateSettings:
         check_seed("--seed", self.seed)
         if self.gpus < 1:
             raise ConfigError("--gpus", self.gpus, "must be 1 or more")
-        if self.gpus > 1 and self.cpu_offload:
-            raise ConfigError("--gpus", self.gpus, "must not stand beside --cpu-offload: leave one of them out")
+        if self.gpus > 1:
+            self._check_gpus()
         if self.facts.bundled:
             self._check_bundled()
         self._check_image()
@@ -110,6 +110,14 @@ class GenerateSettings:
             for prompt in prompts:
                 with errors_at(option):
                     read_prompt(prompt)
+
+    def _check_gpus(self) -> None:
+        if self.cpu_offload:
+            raise ConfigError("--gpus", self.gpus, "must not stand beside --cpu-offload: leave one of them out")
+        if not self.facts.shared:
+            others = ", ".join(name for name, facts in MODELS.items() if facts.shared)
+            what = f"GPUs cannot share the heads of {self.model}; those of these they can: {others}"
+            raise ConfigError("--gpus", self.gpus, what)
 
     def _check_image(self) -> None:
         if self.image is None and not self.facts.pipeline:

@@ -49,8 +49,11 @@ from .calibrations import GivenCalibrations, by_expert
 from .denoising import Denoising
 from .families import family_of, transformers_of
 from .operators import enter, flat
-from .parallel import merged, shares_heads
+from .parallel import merged
+from .sharing import share_heads
 from .steps import SchedulerSteps, TimestepSteps
+
+__all__ = ["Handle", "patch", "share_heads"]
 
 log = logging.getLogger(__name__)
 
@@ -136,19 +139,19 @@ class Handle:
     def merged_report(self) -> Report:
         """The same of all GPUs that share the heads of a model (context parallelism); all of them have to call it.
 
-        Times add up. Recipes and level maps are each GPU's own.
+        Times add up, and recipes are those of all heads. Level maps are each GPU's own.
         """
         return merged(self.report, next(iter(self._patches.values())).transformer)
 
     def calibration(self, model: str = "") -> Calibration:
         """The recipes that the heads of the only transformer had at the end of the latest run of
-        ``mask_mode="calibrated"``.
+        ``mask_mode="calibrated"``; of several GPUs that share them, all of which have to call it, those of all heads.
 
         Args:
             model: what it is called in the calibration.
 
         Raises:
-            ConfigError: there are several transformers, no call was calibrated, or other GPUs have some of the heads.
+            ConfigError: there are several transformers, or no call was calibrated.
         """
         if len(self._patches) > 1:
             names = " and ".join(self._patches)
@@ -163,11 +166,9 @@ class Handle:
             model: what it is called in the calibrations.
 
         Raises:
-            ConfigError: no call was calibrated, or other GPUs have some of the heads.
+            ConfigError: no call was calibrated.
         """
-        if any(shares_heads(each.transformer) for each in self._patches.values()):
-            raise ConfigError("calibration", None, "no GPU has the recipes of all heads: calibrate on one GPU")
-        calibrated, config, names = self.report.calibrated, self._denoising.run.config, list(self._patches)
+        calibrated, config, names = self.merged_report().calibrated, self._denoising.run.config, list(self._patches)
         # Of a run without any, the first says so.
         experts = calibrated.experts or [0]
         return {names[expert]: calibrated.calibration(config, model, expert) for expert in experts}

@@ -22,7 +22,7 @@ from ..reasons import (
 )
 from .denoising import Denoising
 from .operators import attend, number_of, stay_dense
-from .parallel import parallel_refusal
+from .parallel import first_head, parallel_refusal
 
 # Backends by name, and two that have none: torch's attention, called as it is, and what is active when it is called.
 _TORCH, _ACTIVE = None, ""
@@ -67,7 +67,7 @@ class Layer:
         """Run ``call(*args, **kwargs)``, the forward pass of the module, which has this processor."""
         # Kandinsky's own, whose mask is none of torch's attention and whose tokens have an order of their own.
         own = OWN_SPARSE_ATTENTION if kwargs.get("sparse_params") is not None else None
-        reason = own or parallel_refusal(processor, self._denoising.run)
+        reason = own or parallel_refusal(processor)
         if reason is not None:
             self._stay_dense(reason)
             return call(*args, **kwargs)
@@ -108,7 +108,7 @@ class Layer:
         padding = q[:, :, tokens:]
         if padding.shape[2]:
             q, k, v = (x[:, :, :tokens] for x in (q, k, v))
-        place = denoising.place(self._expert, self._index, tokens)
+        place = denoising.place(self._expert, self._index, tokens, first_head(self._module))
         reason = denoising.run.dense_reason(q, k, place)
         if reason is None:
             out = denoising.run.attend(q, k, v, place)

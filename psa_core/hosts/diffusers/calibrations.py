@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 
@@ -11,7 +10,7 @@ from ...settings.calibration import Calibration
 from ...settings.config import PSAConfig
 from ...settings.errors import ConfigError, errors_at
 from ..given import check_given
-from .families import family_of
+from .families import family_of, heads_of
 
 GivenCalibrations = Calibration | Mapping[str, Calibration]
 
@@ -41,9 +40,5 @@ def by_expert(
             raise ConfigError("calibration", name, "there is no such transformer here, but " + ", ".join(names))
         with errors_at(name):
             layers = family_of(transformers[name]).modules(transformers[name])
-            check_given(calibration, config, _heads(layers[0]), len(layers))
+            check_given(calibration, config, heads_of(layers[0]), len(layers))
     return {names.index(name): calibration for name, calibration in (given or {}).items()}
-
-
-def _heads(module: Any) -> int:
-    return int(module.num_heads if hasattr(module, "num_heads") else module.heads)

@@ -89,7 +89,7 @@ class Denoising:
                 self._told.add(remark)
                 log.warning("PSA: %s", remark)
 
-    def place(self, expert: int, layer: int, tokens: int) -> Place:
+    def place(self, expert: int, layer: int, tokens: int, first_head: int | None = None) -> Place:
         """Where a call of so many tokens stands, in a layer of one of the models, in the forward pass under way."""
         step, steps, _, repeats = self.position
         known = self.tokens or Tokens()
@@ -102,7 +102,7 @@ class Denoising:
             # Pipelines that call a model for each prompt call it twice for each window, too. Models that call
             # attention for each video of a batch have all videos with one prompt before those with the next.
             condition=(repeats // 2, nth % self.clips), conditions=self.conditions,
-            others=layout.others, grid_optional=known.grid_optional,
+            others=layout.others, grid_optional=known.grid_optional, first_head=first_head,
         )  # fmt: skip
 
     def unmasked(self, tokens: int, mask: torch.Tensor | None) -> int | None:

@@ -9,7 +9,7 @@ import torch
 from .any_model import ANY
 from .cogvideox import COGVIDEOX
 from .cosmos import COSMOS
-from .family import Family, Inputs, Tokens
+from .family import Family, Inputs, Tokens, heads_of
 from .hunyuan_video import HUNYUAN_VIDEO, HUNYUAN_VIDEO_1_5
 from .kandinsky5 import KANDINSKY5
 from .ltx import LTX
@@ -17,7 +17,7 @@ from .minimax_h3 import MINIMAX_H3
 from .mochi import MOCHI
 from .wan import WAN, WAN_ANIMATE, WAN_VACE
 
-__all__ = ["FAMILIES", "Family", "Inputs", "Tokens", "family_of", "transformers_of"]
+__all__ = ["FAMILIES", "Family", "Inputs", "Tokens", "family_of", "heads_of", "transformers_of"]
 
 FAMILIES = {
     "WanTransformer3DModel": WAN,

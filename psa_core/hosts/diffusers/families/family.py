@@ -78,6 +78,11 @@ def _at(transformer: torch.nn.Module, path: str) -> list[Any]:
     return found
 
 
+def heads_of(module: Any) -> int:
+    """Heads of an attention module."""
+    return int(module.num_heads if hasattr(module, "num_heads") else module.heads)
+
+
 def grid_of(size: tuple[int, ...], patch_size: tuple[int, ...]) -> Grid:
     """Tokens of latents whose last whole patches a model leaves out."""
     frames, height, width = (n // p for n, p in zip(size, patch_size, strict=True))
