@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import weakref
-
 import torch
 
-# What was found of a mask's tensor, by its identity while it lives, and of its contents at the time.
-_found: dict[int, tuple[weakref.ref[torch.Tensor], int, bool]] = {}
+from .read_once import read_once
 
 
 def masks_something(mask: torch.Tensor) -> bool:
@@ -19,12 +16,9 @@ def masks_something(mask: torch.Tensor) -> bool:
     Args:
         mask: bool, True where a query sees a key; or a number to add to logits.
     """
-    known = _found.get(id(mask))
-    # Under inference mode nobody counts the changes of a tensor.
-    version = -1 if mask.is_inference() else mask._version
-    if known is not None and known[0]() is mask and known[1] == version:
-        return known[2]
-    found = not bool(mask.all()) if mask.dtype == torch.bool else bool(mask.any())
-    key = id(mask)
-    _found[key] = weakref.ref(mask, lambda _: _found.pop(key, None)), version, found
-    return found
+    # Between its layers no model changes it.
+    return read_once(_masks_something, mask, changes_in_inference=False)
+
+
+def _masks_something(mask: torch.Tensor) -> bool:
+    return not bool(mask.all()) if mask.dtype == torch.bool else bool(mask.any())

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from psa_core.hosts import mask as module
 from psa_core.hosts.mask import masks_something
+from psa_core.hosts.read_once import _found
 
 
 @pytest.mark.parametrize(
@@ -28,11 +28,11 @@ def test_ones_to_see_and_zeros_to_add_mask_nothing(mask: torch.Tensor, something
 def test_a_tensor_is_read_once_while_it_lives_and_stays_as_it_is(inference: bool) -> None:
     with torch.inference_mode(inference):
         mask = torch.zeros(4)
-    before = len(module._found)
+    before = len(_found)
     assert [masks_something(mask) for _ in range(3)] == [False] * 3
-    assert len(module._found) == before + 1
+    assert len(_found) == before + 1
     if not inference:
         mask[1] = 1.0
         assert masks_something(mask)
     del mask
-    assert len(module._found) == before
+    assert len(_found) == before

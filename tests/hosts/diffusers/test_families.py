@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ pytest.importorskip("diffusers", minversion="0.35")
 from diffusers.models.attention_dispatch import _AttentionBackendRegistry
 
 from psa_core.hosts.diffusers import patch
+from psa_core.hosts.diffusers.families import hunyuan_video, minimax_h3
 from psa_core.settings.radial import RadialMask
 
 from ...support import diffusers_families
@@ -207,3 +209,37 @@ def test_on_a_gpu(family: Family) -> None:
     with patch(model.transformer, SPARSE, backend="triton") as handle:
         assert torch.isfinite(model(0.5)).all()
     assert 0 < handle.report.density() < 1
+
+
+@pytest.mark.parametrize(
+    ("name", "module", "reader", "given"),
+    [
+        ("hunyuan_video", hunyuan_video, "_unpadded_here", "encoder_attention_mask"),
+        ("hunyuan_video_1_5", hunyuan_video, "_unpadded_here", "image_embeds"),
+        ("minimax_h3", minimax_h3, "_tokens", "audio_indices"),
+    ],
+    ids=["hunyuan_video", "hunyuan_video_1_5", "minimax_h3"],
+)
+def test_what_lies_on_the_device_is_read_once_for_a_prompt(
+    monkeypatch: pytest.MonkeyPatch, name: str, module: Any, reader: str, given: str
+) -> None:
+    reads: list[Any] = []
+    read = getattr(module, reader)
+
+    def counted(*tensors: torch.Tensor) -> Any:
+        reads.append(read(*tensors))
+        return reads[-1]
+
+    monkeypatch.setattr(module, reader, counted)
+    model = FAMILIES[name].make()
+    with patch(model.transformer, FULL, backend="torch") as handle:
+        for timestep in (0.2, 0.4) if FAMILIES[name].rising else (900.0, 500.0):
+            model(timestep)
+        assert len(reads) == 1
+        # Another prompt of the same shape, and one that takes this one's place.
+        model.inputs[given] = model.inputs[given].clone()
+        model()
+        model.inputs[given].copy_(model.inputs[given].clone())
+        model()
+    assert len(reads) == 3
+    assert handle.report.dense_reasons == {}

@@ -15,31 +15,47 @@ from typing import Any
 
 import torch
 
+from ...read_once import read_once
 from .family import Family, Inputs, Tokens, grid_of
 
 _FRAMES_PER_LATENT = 4
 
 
 def _inputs(transformer: Any, call: dict[str, Any]) -> Inputs:
-    latents, text = call["hidden_states"], call["encoder_attention_mask"].sum(1)
-    return _inputs_with(transformer, call, latents, text)
+    return _inputs_with(transformer, call, call["encoder_attention_mask"])
 
 
 def _inputs_1_5(transformer: Any, call: dict[str, Any]) -> Inputs:
-    text = call["encoder_attention_mask"].sum(1) + call["encoder_attention_mask_2"].sum(1)
-    picture = call["image_embeds"]
-    # Without a picture it is zeros, and hidden.
-    there = (picture != 0).any()
-    return _inputs_with(transformer, call, call["hidden_states"], text + there * picture.shape[1])
+    masks = call["encoder_attention_mask"], call["encoder_attention_mask_2"]
+    return _inputs_with(transformer, call, *masks, call["image_embeds"])
 
 
-def _inputs_with(transformer: Any, call: dict[str, Any], latents: torch.Tensor, beside: torch.Tensor) -> Inputs:
-    config = transformer.config
+def _inputs_with(transformer: Any, call: dict[str, Any], *beside: torch.Tensor) -> Inputs:
+    config, latents = transformer.config, call["hidden_states"]
     grid = grid_of(latents.shape[2:], (config.patch_size_t, config.patch_size, config.patch_size))
+    # A graph cannot wait for what it is given.
+    unpadded = _unpadded(*beside) if torch.compiler.is_compiling() else read_once(_unpadded_here, *beside)
     tokens = Tokens(
-        grid, _FRAMES_PER_LATENT * config.patch_size_t, text_behind=True, unpadded=math.prod(grid) + beside.long()
+        grid, _FRAMES_PER_LATENT * config.patch_size_t, text_behind=True, unpadded=math.prod(grid) + unpadded
     )
     return Inputs(torch.as_tensor(call["timestep"]), latents, tokens)
+
+
+def _unpadded(
+    mask: torch.Tensor, mask_2: torch.Tensor | None = None, picture: torch.Tensor | None = None
+) -> torch.Tensor:
+    """How many tokens beside the video are no padding, int ``[B]``."""
+    unpadded = mask.sum(1)
+    if mask_2 is not None:
+        unpadded = unpadded + mask_2.sum(1)
+    if picture is not None:
+        # Without a picture it is zeros, and hidden.
+        unpadded = unpadded + (picture != 0).any() * picture.shape[1]
+    return unpadded.long()
+
+
+def _unpadded_here(*beside: torch.Tensor) -> torch.Tensor:
+    return _unpadded(*beside).cpu()
 
 
 _BLOCKS = "transformer_blocks.*.attn"

@@ -16,6 +16,7 @@ import torch
 
 from ....settings.sinks import Sink
 from ....settings.sizes import Grid
+from ...read_once import read_once
 from .family import Family, Inputs, Tokens
 
 
@@ -24,11 +25,13 @@ def _inputs(transformer: Any, call: dict[str, Any]) -> Inputs:
     # Conditions and sound have noise levels of their own.
     timestep = call["timestep"].index_select(0, call["timestep_indices"].index_select(0, video[-1:]))
     # A compiled graph of the whole model cannot read the places of its rows.
-    return Inputs(timestep, latents, Tokens() if torch.compiler.is_compiling() else _tokens(call))
+    if torch.compiler.is_compiling():
+        return Inputs(timestep, latents, Tokens())
+    return Inputs(timestep, latents, read_once(_tokens, call["position_ids"], call["audio_indices"]))
 
 
-def _tokens(call: dict[str, Any]) -> Tokens:
-    positions, sound = call["position_ids"].cpu(), call["audio_indices"].cpu()
+def _tokens(positions: torch.Tensor, sound: torch.Tensor) -> Tokens:
+    positions, sound = positions.cpu(), sound.cpu()
     start = int(sound[-1]) + 1
     grid = _grid(positions[start:])
     if grid is None:
