@@ -64,12 +64,18 @@ def test_what_is_no_video(tmp_path: Path) -> None:
         read_frames(tmp_path / "words.mp4", 4)
 
 
+def given(monkeypatch: pytest.MonkeyPatch, model: Any, processor: Any) -> None:
+    """Have this model loaded, whatever ``--model`` says."""
+    monkeypatch.setattr(asking, "load", lambda path: (model, processor))
+    monkeypatch.setattr(asking, "read_family", lambda path: "Qwen2.5-VL")
+    monkeypatch.setattr(command, "need", lambda *packages: None)
+
+
 def test_dense_and_sparse_answers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     model, processor = qwen2_5_vl(), Processor()
-    monkeypatch.setattr(asking, "load", lambda path: (model, processor))
-    monkeypatch.setattr(command, "need", lambda *packages: None)
+    given(monkeypatch, model, processor)
     options = ["--backend", "torch", "--min-tokens", "0", "--tokens", "3", "--frames", "4"]
     assert main(["ask", str(pictures(tmp_path, 6)), "What happens?", "--model", "tiny", *options]) == 0
     out, progress = capsys.readouterr()
@@ -100,7 +106,43 @@ def test_bad_options(options: list[str], message: str, capsys: pytest.CaptureFix
     assert message in capsys.readouterr().err
 
 
+def test_a_preset_is_looked_up_before_the_model_is_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given(monkeypatch, None, None)
+    monkeypatch.setattr(asking, "load", lambda path: pytest.fail("loaded"))
+    assert main(["ask", str(pictures(tmp_path, 2)), "What?", "--preset", "fast"]) == 2
+    assert "psa: --preset = 'fast': Qwen2.5-VL has baseline, psa_topk" in capsys.readouterr().err
+
+
+class Never(Processor):
+    def __call__(self, **_options: Any) -> BatchFeature:
+        raise ValueError("no videos, please\nat all")
+
+
+@pytest.mark.parametrize(
+    ("model", "processor", "message"),
+    [
+        (qwen2_5_vl, Never, "--model = 'x': cannot be asked that about this video: ValueError: no videos, please\n"),
+        (lambda: torch.nn.Linear(1, 1), Processor, "--model = 'x': cannot be asked that about this video"),
+        (qwen2_5_vl, Processor, "--frames = 128: make 200 tokens, for which the GPU's memory is too small: take fewer"),
+    ],
+)
+def test_models_that_cannot_be_asked(
+    model: Any, processor: Any, message: str, tmp_path: Path, monkeypatch: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(*_: Any) -> None:
+        raise torch.OutOfMemoryError
+
+    given(monkeypatch, model(), processor())
+    monkeypatch.setattr(asking, "_answer", full)
+    assert main(["ask", str(pictures(tmp_path, 2)), "What?", "--model", "x"]) == 2
+    assert f"psa: {message}" in capsys.readouterr().err
+
+
 def test_a_model_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"--model = .* does not load"):
+        asking.read_family(str(tmp_path))
     with pytest.raises(ConfigError, match=r"--model = .* does not load"):
         asking.load(str(tmp_path))
     assert not torch.is_inference_mode_enabled()

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import sys
 import time
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from itertools import takewhile
 from typing import Any, NamedTuple
 
 import torch
-from transformers import AutoModelForImageTextToText, AutoProcessor
+from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
 from transformers.generation.streamers import BaseStreamer
 
 from ...hosts.transformers import family_of, patch
+from ...ops.backends import BackendError
+from ...settings.config import PSAConfig
 from ...settings.errors import ConfigError
 from .ask_settings import AskSettings
 from .frames import Frames, read_frames
@@ -56,15 +59,28 @@ def run_ask(settings: AskSettings) -> str:
     """Ask, and say what came of it.
 
     Raises:
-        ConfigError: the video or the model cannot be read, or the settings do not fit the model.
+        ConfigError: the video or the model cannot be read, the settings do not fit the model, or memory is short.
         BackendError: the backend that was asked for cannot run here.
     """
     _show(f"reading {settings.video}")
     frames = read_frames(settings.video, settings.frames)
+    # Before its weights are read.
+    config = settings.config(read_family(settings.model))
     _show(f"loading {settings.model}")
     model, processor = load(settings.model)
-    config = settings.config(family_of(model.config.get_text_config()))
-    inputs = _inputs(processor, frames, settings.question).to(model.device)
+    with _refusing(settings.model, "cannot be asked that about this video"):
+        inputs = _inputs(processor, frames, settings.question).to(model.device)
+        patch(model, config, backend=settings.backend).restore()
+    try:
+        answers = _answers(model, inputs, settings, config)
+    except torch.OutOfMemoryError:
+        allowed = f"make {inputs['input_ids'].shape[1]:,} tokens, for which the GPU's memory is too small: take fewer"
+        raise ConfigError("--frames", settings.frames, allowed) from None
+    return _text(answers, processor, len(frames.pixels), inputs["input_ids"].shape[1])
+
+
+def _answers(model: Any, inputs: Any, settings: AskSettings, config: PSAConfig) -> dict[str, Answer]:
+    """Both answers, by the attention that they are of."""
     prompt = inputs["input_ids"].shape[1]
     answers = {}
     for name, attention in (("dense", None), ("PSA", config)):
@@ -73,7 +89,17 @@ def run_ask(settings: AskSettings) -> str:
         _answer(model, inputs, 1, attention, settings.backend)
         _show(f"{prompt:,} tokens with {name} attention")
         answers[name] = _answer(model, inputs, settings.tokens, attention, settings.backend)
-    return _text(answers, processor, len(frames.pixels), prompt)
+    return answers
+
+
+def read_family(path: str) -> str:
+    """The presets' name for a model.
+
+    Raises:
+        ConfigError: there is no model.
+    """
+    with _refusing(path, "does not load"):
+        return family_of(AutoConfig.from_pretrained(path).get_text_config())
 
 
 def load(path: str) -> tuple[Any, Any]:
@@ -83,17 +109,30 @@ def load(path: str) -> tuple[Any, Any]:
         ConfigError: there is none, or it does not load.
     """
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
+    with _refusing(path, "does not load"):
         processor = AutoProcessor.from_pretrained(path)
         model: Any = AutoModelForImageTextToText.from_pretrained(path, dtype="auto")
-    # A missing file, a damaged one, no network, a package that a model wants: each has errors of its own.
-    except Exception as error:
-        reason = str(error).strip().partition("\n")[0]
-        raise ConfigError("--model", path, f"does not load: {type(error).__name__}: {reason}") from error
     try:
         return model.to(device).eval(), processor
     except torch.OutOfMemoryError:
         raise ConfigError("--model", path, "the GPU does not hold the whole model") from None
+
+
+@contextmanager
+def _refusing(path: str, what: str) -> Iterator[None]:
+    """Say of a model what transformers cannot do with it.
+
+    Raises:
+        ConfigError: it cannot.
+    """
+    try:
+        yield
+    except (ConfigError, BackendError):
+        raise
+    # A missing file, a damaged one, no network, a package that a model wants: each has errors of its own.
+    except Exception as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise ConfigError("--model", path, f"{what}: {type(error).__name__}: {reason}") from error
 
 
 def _inputs(processor: Any, frames: Frames, question: str) -> Any:

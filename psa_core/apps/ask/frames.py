@@ -48,7 +48,7 @@ def _of_folder(folder: Path, most: int) -> Frames:
     chosen = [files[i] for i in _spread(len(files), most)]
     try:
         pictures = [Image.open(file).convert("RGB") for file in chosen]
-    except OSError as error:
+    except (OSError, SyntaxError, ValueError) as error:
         raise ConfigError("video", str(folder), f"holds a picture that cannot be read: {error}") from None
     sizes = {picture.size for picture in pictures}
     if len(sizes) > 1:
