@@ -1,21 +1,18 @@
-"""The diffusers host beside diffusers' own ways to change attention: backends, processors, fusing, caches."""
+"""The diffusers host beside diffusers' own ways to change attention: backends, processors, fusing."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
-from psa_core import ConfigError, PSAConfig
+from psa_core import PSAConfig
 
 pytest.importorskip("diffusers", minversion="0.35")
 
-from diffusers import PyramidAttentionBroadcastConfig
-from diffusers.hooks import first_block_cache
 from diffusers.models.attention_dispatch import (
     AttentionBackendName,
     _AttentionBackendRegistry,
@@ -24,7 +21,6 @@ from diffusers.models.attention_dispatch import (
 )
 
 from psa_core.hosts.diffusers import patch
-from psa_core.report.report import Report
 
 from ...support.diffusers_models import LAYERS, Model, cogvideox_1_0, wan_model
 from ...support.tensors import relative_error
@@ -180,64 +176,3 @@ def test_projections_fused_before_patching_may_part_while_patched(make: Callable
         apart = model(500)
         assert (handle.report.sparse_count, handle.report.dense_count) == (2 * LAYERS, 0)
     assert relative_error(apart, model(500)) < 1e-4
-
-
-@pytest.mark.parametrize("make", [wan_model, cogvideox_1_0])
-@pytest.mark.parametrize("first", [True, False], ids=["cache first", "patch first"])
-def test_layers_that_a_cache_answers_for_are_counted(make: Callable[[], Model], first: bool) -> None:
-    model, now = make(), [0.0]
-    cache = PyramidAttentionBroadcastConfig(
-        spatial_attention_block_skip_range=2,
-        spatial_attention_timestep_skip_range=(0, 1000),
-        spatial_attention_block_identifiers=("blocks", "transformer_blocks"),
-        cross_attention_block_skip_range=None,
-        current_timestep_callback=lambda: now[0],
-    )
-    if first:
-        model.transformer.enable_cache(cache)
-    with patch(model.transformer, FULL, backend="torch") as handle:
-        if not first:
-            model.transformer.enable_cache(cache)
-        for now[0] in (900, 800, 700, 600):
-            model(now[0])
-        model.transformer.disable_cache()
-        model(500)
-    answered = handle.report.dense_reasons
-    assert set(answered) == {BYPASSED}
-    assert answered[BYPASSED] >= LAYERS
-    assert handle.report.sparse_count + handle.report.dense_count == 5 * LAYERS
-    assert [call.layer for call in handle.report.sparse_calls() if call.step == 4] == list(range(LAYERS))
-
-
-def test_steps_that_first_block_cache_answers_for_age_no_map(monkeypatch: pytest.MonkeyPatch) -> None:
-    model, computed, now = wan_model(), (True, False, False, True, True, False, True), iter(range(99))
-    monkeypatch.setattr(
-        first_block_cache.FBCHeadBlockHook, "_should_compute_remaining_blocks", lambda *_: computed[next(now)]
-    )
-    model.transformer.enable_cache(first_block_cache.FirstBlockCacheConfig(threshold=0.1))
-    ages: dict[int, list[int]] = {0: [], 1: []}
-    add_sparse = Report.add_sparse
-
-    def noted(report: Report, step: int, layer: int, *args: Any, **kwargs: Any) -> None:
-        add_sparse(report, step, layer, *args, **kwargs)
-        ages[layer].append(report._unread[-1].map_age)
-
-    monkeypatch.setattr(Report, "add_sparse", noted)
-    config = FULL.replace(mask_mode="topk", mask_ratios={1: (0, 0.5), 0: (0.5, 1)}, map_steps=3)
-    with patch(model.transformer, config, backend="torch") as handle:
-        for step in range(len(computed)):
-            with model.transformer.cache_context("cond"):
-                model(900.0 - step)
-    assert ages == {0: [0, 1, 2, 0, 1, 2, 0], 1: [0, 1, 2, 0]}
-    assert handle.report.dense_count == 0
-
-
-def test_a_gpu_that_has_some_of_the_heads_gives_no_calibration() -> None:
-    model = wan_model()
-    config = FULL.replace(mask_mode="calibrated", target_density=0.3)
-    with patch(model.transformer, config, backend="torch") as handle:
-        model()
-        assert len(handle.calibration().recipes) == LAYERS
-        model.transformer._parallel_config = SimpleNamespace(context_parallel_config=object())
-        with pytest.raises(ConfigError, match="no GPU has the recipes of all heads"):
-            handle.calibration()

@@ -38,13 +38,14 @@ MODELS = {
     "kandinsky5": "Kandinsky5",
     "minimax_h3": "MiniMaxH3",
 }
+has_context_parallelism = pytest.mark.skipif(
+    not hasattr(diffusers, "ContextParallelConfig"), reason="this diffusers has no context parallelism"
+)
 
 
 @pytest.fixture(scope="module")
 def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Made]]:
     """Every model made alone and as one of two, which share all of them one after the other."""
-    if not hasattr(diffusers, "ContextParallelConfig"):
-        pytest.skip("this diffusers has no context parallelism")
     meeting, seed = tmp_path_factory.mktemp("meeting") / "file", request.config.option.seed
     second = subprocess.Popen(
         [sys.executable, "-m", "tests.support.shared_models", str(meeting), str(seed), *MODELS],
@@ -61,6 +62,7 @@ def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     return found
 
 
+@has_context_parallelism
 @pytest.mark.parametrize("name", MODELS)
 def test_two_make_what_one_makes(name: str, made: dict[str, list[Made]]) -> None:
     alone, together, _ = made[name]
@@ -77,6 +79,7 @@ def test_two_make_what_one_makes(name: str, made: dict[str, list[Made]]) -> None
         assert two["map_ages"] == {age: 2 * count for age, count in one["map_ages"].items()}
 
 
+@has_context_parallelism
 def test_recipes_of_two_are_those_of_one(made: dict[str, list[Made]]) -> None:
     alone, together, chosen = made["calibrated"]
     assert alone.calibration is not None
@@ -91,16 +94,18 @@ def test_recipes_of_two_are_those_of_one(made: dict[str, list[Made]]) -> None:
         assert x == {**y, "error": pytest.approx(y["error"])}
 
 
-def test_what_cannot_be_shared_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(diffusers, "ContextParallelConfig", object, raising=False)
+@has_context_parallelism
+def test_what_cannot_be_shared_is_said() -> None:
     can = {kind for kind in FAMILIES if sharing_refusal(getattr(diffusers, kind, object), 2, 2) is None}
-    there = {f"{name}Transformer3DModel" for name in MODELS.values()}
-    assert can == {kind for kind in there | can if hasattr(diffusers, kind)}
+    assert can == {kind for name in MODELS.values() if hasattr(diffusers, kind := f"{name}Transformer3DModel")}
     with pytest.raises(ConfigError, match="gpus = 2: a CogVideoXTransformer3DModel cannot be shared among GPUs"):
         share_heads(cogvideox(), 2)
     with pytest.raises(ConfigError, match="gpus = 3: must divide the 2 heads of a WanVACETransformer3DModel"):
         share_heads(diffusers_families.wan_vace().transformer, 3)
-    monkeypatch.setattr(diffusers, "ContextParallelConfig", None)
+
+
+def test_an_older_diffusers_shares_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(diffusers, "ContextParallelConfig", None, raising=False)
     with pytest.raises(ConfigError, match=r"gpus = 2: diffusers .* shares no model among GPUs: install 0\.36"):
         share_heads(diffusers_families.wan_vace().transformer, 2)
 
