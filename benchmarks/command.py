@@ -13,14 +13,14 @@ from psa_core.apps.packages import need
 from psa_core.settings.errors import ConfigError
 
 if TYPE_CHECKING:
-    from psa_core.apps.bench.results import Results, Row
+    from psa_core.apps.bench.results import Results
 
 log = logging.getLogger(__name__)
 
 # What has no meaning beside an option, and the packages that it needs.
 _WITHOUT = {
     "base": ("only",),
-    "targets": ("only", "cases"),
+    "targets": ("only",),
     "model": ("only",),
     "quality": ("only", "cases", "quick"),
     "study": ("only", "cases", "quick"),
@@ -44,7 +44,7 @@ def run(parsed: argparse.Namespace) -> None:
     Raises:
         BackendError: no GPU to measure on.
         ConfigError, OSError, ImportError: something that the user can set right.
-        WrongResultError: a result is wrong; no time has been printed.
+        WrongResultError: a result is wrong; no time of its case has been printed.
     """
     runs = {
         "base": _base,
@@ -70,29 +70,32 @@ def run(parsed: argparse.Namespace) -> None:
 
 
 def _parts(parsed: argparse.Namespace) -> None:
-    from psa_core.apps.bench.measure import run_jobs
+    from psa_core.apps.bench.measure import measured
+    from psa_core.apps.bench.unfinished import is_unfinished
 
     from .op.cases import PARTS
     from .op.parts import benchmark_jobs
-    from .op.stages import stage_rows
+    from .op.tables import all_tables
 
-    rows = stage_rows(run_jobs(benchmark_jobs(parsed.only or PARTS, parsed.cases, parsed.quick), parsed.quick))
+    jobs = benchmark_jobs(parsed.only or PARTS, parsed.cases, parsed.quick)
+    _want_some(jobs, parsed)
     kind = [*(parsed.only or ()), *(parsed.cases or ())]
-    file = _keep(rows, parsed, *kind)
-    if not kind:
+    results, file = measured(jobs, parsed.output, *kind, quick=parsed.quick)
+    print(f"{all_tables(results)}\n\nresults are in {file}")
+    if not kind and not is_unfinished(file):
         _draw(file)
 
 
 def _targets(parsed: argparse.Namespace) -> None:
-    from psa_core.apps.bench.measure import run_jobs, save_rows
+    from psa_core.apps.bench.measure import measured
 
-    from .op.stages import stage_rows
     from .target import target_table
     from .targets import TARGETS, target_jobs
 
-    rows = stage_rows(run_jobs(target_jobs(), parsed.quick))
-    results, file = save_rows(rows, parsed.output, "targets", quick=parsed.quick)
-    print(f"{results.caption()}\n\n{target_table(rows, TARGETS)}\n\nresults are in {file}")
+    jobs = target_jobs(parsed.cases)
+    _want_some(jobs, parsed)
+    results, file = measured(jobs, parsed.output, "targets", *(parsed.cases or ()), quick=parsed.quick)
+    print(f"{results.caption()}\n\n{target_table(results.rows, TARGETS)}\n\nresults are in {file}")
 
 
 def _base(parsed: argparse.Namespace) -> None:
@@ -111,14 +114,18 @@ def _base(parsed: argparse.Namespace) -> None:
 
 
 def _models(parsed: argparse.Namespace) -> None:
+    from psa_core.apps.bench.measure import save_rows
     from psa_core.apps.bench.timing import QUICK
 
     from .models import MODEL_EFFORT, model_rows
+    from .op.tables import all_tables
     from .target import target_table
     from .targets import MODEL_TARGETS
 
     rows = model_rows(parsed.cases, QUICK if parsed.quick else MODEL_EFFORT)
-    _keep(rows, parsed, "model", more=f"\n\n{target_table(rows, MODEL_TARGETS)}")
+    _want_some(rows, parsed)
+    results, file = save_rows(rows, parsed.output, "model", quick=parsed.quick)
+    print(f"{all_tables(results)}\n\n{target_table(rows, MODEL_TARGETS)}\n\nresults are in {file}")
 
 
 def _quality(parsed: argparse.Namespace) -> None:
@@ -174,17 +181,14 @@ def _table(parsed: argparse.Namespace) -> None:
     print(frontier_tables(results) if _of_frontier(results) else all_tables(results))
 
 
-def _keep(rows: Sequence[Row], parsed: argparse.Namespace, *kind: str, more: str = "") -> Path:
-    """Print the rows as tables, and more below them; the file that they are in."""
-    from psa_core.apps.bench.measure import save_rows
+def _want_some(what: Sequence[object], parsed: argparse.Namespace) -> None:
+    """See that the options leave something to measure.
 
-    from .op.tables import all_tables
-
-    if not rows:
+    Raises:
+        ConfigError: they do not.
+    """
+    if not what:
         raise ConfigError("--cases", parsed.cases, "leaves nothing to measure with the other options")
-    results, file = save_rows(rows, parsed.output, *kind, quick=parsed.quick)
-    print(f"{all_tables(results)}{more}\n\nresults are in {file}")
-    return file
 
 
 def _draw(file: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from psa_core.apps.bench.cases import COGVIDEOX, COGVIDEOX_1_5, DENSITY, WAN_14B, WAN_720P, Case
+from psa_core.apps.bench.cases import COGVIDEOX, COGVIDEOX_1_5, DENSITY, WAN_14B, WAN_720P, Case, chosen_cases
 from psa_core.apps.bench.jobs import Job
 from psa_core.apps.bench.ours import BLOCK_NS, IMPORTANCE, SETTINGS, Setting
 from psa_core.apps.bench.results import PSA, WHOLE_OP, Row
@@ -132,8 +132,15 @@ TARGETS = (
 MODEL_TARGETS = tuple(_model(WAN_720P.name, importance, 2.2) for importance in IMPORTANCE)
 
 
-def target_jobs() -> list[Job]:
-    """What the targets ask for and nothing else: no rivals, one length a head size."""
+def target_jobs(names: Sequence[str] | None = None) -> list[Job]:
+    """What the targets ask for and nothing else: no rivals, one length a head size.
+
+    Args:
+        names: (parts of) names of cases to keep.
+
+    Raises:
+        ConfigError: a name fits no case.
+    """
     parts = (FIRST_CALL_PART, LENGTH_PART, STAGES_PART, PRECISION_PART, MEMORY_PART)
     jobs = {(job.part, job.case): job for job in benchmark_jobs(parts)}
     shortest: dict[tuple[int, int], Case] = {}
@@ -147,4 +154,5 @@ def target_jobs() -> list[Job]:
         *((PRECISION_PART, case) for case in PRECISION_CASES),
         (MEMORY_PART, WAN_14B_720P),
     ]
-    return [jobs[part_and_case] for part_and_case in wanted]
+    kept = chosen_cases(names, [case for _, case in wanted], known=[case for _, case in wanted])
+    return [jobs[part, case] for part, case in wanted if case in kept]

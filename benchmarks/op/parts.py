@@ -53,7 +53,7 @@ from .flex import flex_contenders
 from .masks import mask_contenders
 from .memory import memory_contenders
 from .precisions import precision_contenders
-from .stages import stage_contenders
+from .stages import stage_contenders, stage_rows
 
 FIRST_CALL, SECOND_CALL, LATER_CALL = "first call", "second call", "a later call"
 
@@ -88,7 +88,13 @@ def benchmark_jobs(parts: Sequence[str], names: Sequence[str] | None = None, qui
         MEMORY_PART: (chosen((*CASES, WAN_14B_720P)), memory_contenders),
         MASKS_PART: (chosen(MASK_CASES), mask_contenders),
     }
-    return [Job(part, case, jobs[part][1]) for part in PARTS if part in parts for case in jobs[part][0]]
+    finish = {STAGES_PART: stage_rows}
+    return [
+        Job(part, case, jobs[part][1], finish.get(part, list))
+        for part in PARTS
+        if part in parts
+        for case in jobs[part][0]
+    ]
 
 
 def _everything(part: str, case: Case, inputs: Inputs) -> Iterator[Contender | Row]:

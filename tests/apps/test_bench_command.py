@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
 import torch
 
 from psa_core.apps.bench import checkout, measure
+from psa_core.apps.bench.checkout import source_digest
 from psa_core.apps.bench.checks import WrongResultError
 from psa_core.apps.bench.jobs import Job, op_jobs
 from psa_core.apps.bench.ours import SETTINGS
 from psa_core.apps.bench.results import PSA, Machine, Results, Row
+from psa_core.apps.bench.rivals import CUDNN
 from psa_core.apps.bench.table import tables
+from psa_core.apps.bench.unfinished import is_unfinished
 from psa_core.apps.cli import main
 
 from ..support.bench_results import MACHINE, made_up_results
@@ -46,22 +50,96 @@ def test_a_wrong_result_is_exit_code_1(capsys, monkeypatch: pytest.MonkeyPatch, 
     assert capsys.readouterr() == ("", "psa: PSA: wrong result\n")
 
 
-@pytest.mark.parametrize("done", [0, 2])
-def test_an_interrupt_keeps_what_was_measured(done: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    jobs, rows = op_jobs(), made_up_results().rows
+class CutOff(BaseException):
+    """What ends a process between two of its lines."""
 
-    def measured(job: Job, *_: object) -> list[Row]:
-        if job is jobs[done]:
-            raise KeyboardInterrupt
-        return [rows[0]]
 
-    monkeypatch.setattr(measure, "gpu", lambda: torch.device("cpu"))
-    monkeypatch.setattr(measure, "_run_job", measured)
-    if done:
-        assert measure.run_jobs(jobs) == [rows[0]] * done
-    else:
+class Runs:
+    """Runs of some jobs on a machine that is not there, which measure nothing."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+        self.jobs, self.folder, self.measured, self.machine = op_jobs(), folder, [], MACHINE
+        self.stop: tuple[int, type[BaseException]] | None = None
+        monkeypatch.setattr(measure, "gpu", lambda: torch.device("cpu"))
+        monkeypatch.setattr(measure, "_run_job", self._measure)
+        monkeypatch.setattr(Machine, "here", lambda: self.machine)
+
+    def _measure(self, job: Job, *_: object) -> list[Row]:
+        if self.stop is not None and job is self.jobs[self.stop[0]]:
+            raise self.stop[1]
+        self.measured.append(job)
+        return [Row.of(job.part, job.case, CUDNN, ms=float(len(self.measured)), ratio=1.0)]
+
+    def run(self, stop: tuple[int, type[BaseException]] | None = None) -> tuple[Results, Path]:
+        """Results and their file; stopped at a job by this error."""
+        self.stop = stop
+        self.measured.clear()
+        return measure.measured(self.jobs, self.folder)
+
+
+@pytest.fixture
+def runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Runs:
+    return Runs(monkeypatch, tmp_path / "results")
+
+
+class TestARunThatIsCutOff:
+    def test_has_printed_and_kept_every_case_before(self, runs: Runs, capsys) -> None:
+        with pytest.raises(CutOff):
+            runs.run((2, CutOff))
+        done = runs.measured[:]
+        (file,) = runs.folder.iterdir()
+        kept = Results.load(file)
+        assert [(row.part, row.case) for row in kept.rows] == [(job.part, job.case.name) for job in done]
+        lines = [f"{job.part}: {job.case.name} ({job.case.tokens:,})" for job in done]
+        assert capsys.readouterr().out == "".join(
+            f"{line}\n  {CUDNN}: {i + 1:.2f} ms\n" for i, line in enumerate(lines)
+        )
+
+    def test_is_gone_on_from(self, runs: Runs) -> None:
+        with pytest.raises(CutOff):
+            runs.run((2, CutOff))
+        results, file = runs.run()
+        assert runs.measured == runs.jobs[2:]
+        assert [(row.part, row.case) for row in results.rows] == [(job.part, job.case.name) for job in runs.jobs]
+        assert [row.ms for row in results.rows] == [1, 2, *range(1, len(runs.jobs) - 1)]
+        assert list(runs.folder.iterdir()) == [file]
+        assert Results.load(file) == results
+        runs.run()
+        assert runs.measured == runs.jobs, "it was finished"
+
+    @pytest.mark.parametrize("other", [{"gpu": "Another GPU"}, {"source": "abc"}, {"torch": "9.9"}])
+    def test_is_not_gone_on_from_by_another_machine_or_code(self, runs: Runs, other: dict[str, str]) -> None:
+        with pytest.raises(CutOff):
+            runs.run((2, CutOff))
+        (file,) = runs.folder.iterdir()
+        runs.machine = dataclasses.replace(MACHINE, date="2000-01-02", **other)
+        (runs.folder / "Another_GPU.unfinished.json").write_bytes(file.read_bytes())
+        runs.run()
+        assert runs.measured == runs.jobs
+
+    def test_by_ctrl_c_says_what_it_has(self, runs: Runs) -> None:
         with pytest.raises(KeyboardInterrupt):
-            measure.run_jobs(jobs)
+            runs.run((0, KeyboardInterrupt))
+        results, file = runs.run((2, KeyboardInterrupt))
+        assert is_unfinished(file)
+        assert Results.load(file) == results
+        assert len(results.rows) == 2
+        results, file = runs.run()
+        assert not is_unfinished(file)
+        assert len(results.rows) == len(runs.jobs)
+
+
+def test_code_has_a_digest_that_changes_with_it(installed: Path) -> None:
+    source_digest.cache_clear()
+    before = source_digest()
+    source_digest.cache_clear()
+    assert source_digest() == before
+    for file in ("pyproject.toml", "benchmarks/command.py"):
+        (installed / file).parent.mkdir(exist_ok=True)
+        (installed / file).touch()
+    source_digest.cache_clear()
+    assert source_digest() != before
+    source_digest.cache_clear()
 
 
 @pytest.mark.parametrize(
@@ -76,7 +154,7 @@ def test_it_measures_the_op_and_keeps_results_as_json(
     arguments: list[str], name: str, capsys, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     results, asked = made_up_results(), []
-    monkeypatch.setattr(measure, "run_jobs", lambda jobs, quick: asked.extend([*jobs, quick]) or results.rows)
+    monkeypatch.setattr(measure, "run_jobs", lambda jobs, quick, _: asked.extend([*jobs, quick]) or results.rows)
     monkeypatch.setattr(Machine, "here", lambda: MACHINE)
     file = tmp_path / f"{name}.json"
     assert main(["bench", "--output", str(tmp_path), *arguments]) == 0

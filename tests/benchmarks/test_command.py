@@ -33,7 +33,7 @@ def test_without_a_gpu_it_is_one_line_and_exit_code_2(
     ("arguments", "error"),
     [
         (["--targets", "--only", "cases"], "--only = ['cases']: has no meaning beside --targets"),
-        (["--targets", "--cases", "Wan"], "--cases = ['Wan']: has no meaning beside --targets"),
+        (["--targets", "--cases", "Flux"], "--cases = 'Flux': must be (part of) one of "),
         (
             ["--only", "speed"],
             "--only = 'speed': must be one of first call, cases, field, density, length, ",
@@ -62,7 +62,7 @@ def test_all_parts_are_drawn_and_some_are_not(
 ) -> None:
     pytest.importorskip("matplotlib")
     results = made_up_results()
-    monkeypatch.setattr(measure, "run_jobs", lambda jobs, quick: results.rows)
+    monkeypatch.setattr(measure, "run_jobs", lambda jobs, quick, unfinished: results.rows)
     monkeypatch.setattr(Machine, "here", lambda: MACHINE)
     file = tmp_path / f"{name}.json"
     assert main(["bench", "--output", str(tmp_path), *arguments]) == 0

@@ -49,6 +49,7 @@ def test_jobs_run_in_parts() -> None:
     assert (job.part, job.case.name) == ("cases", "CogVideoX-5B")
     assert max(job.case.tokens for job in benchmark_jobs(["length"], quick=True)) < 17_000
     assert {job.case.name for job in benchmark_jobs(PARTS, ["14B 720p"])} == {"Wan 14B 720p 81f"}
+    assert {job.part for job in benchmark_jobs(PARTS) if job.finish is stage_rows} == {"stages"}
     for parts, names, option in ((PARTS, ["Flux"], "--cases"), (["speed"], None, "--only")):
         with pytest.raises(ValueError, match=option):
             benchmark_jobs(parts, names)

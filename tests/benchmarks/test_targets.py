@@ -74,10 +74,18 @@ def test_target_jobs_measure_every_target() -> None:
     assert len(names) == len(set(names))
 
 
+def test_target_jobs_of_some_cases() -> None:
+    jobs = target_jobs(["14B 720p", "40 heads"])
+    assert [(job.part, job.case.name) for job in jobs] == [
+        ("length", "40 heads of 128"),
+        ("memory", "Wan 14B 720p 81f"),
+    ]
+
+
 def test_the_command_measures_prints_and_keeps_them(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys) -> None:
     results = made_up_results()
     asked = []
-    monkeypatch.setattr(measure, "run_jobs", lambda jobs, quick: asked.extend(jobs) or results.rows)
+    monkeypatch.setattr(measure, "run_jobs", lambda jobs, quick, _: asked.extend(jobs) or results.rows)
     monkeypatch.setattr(Machine, "here", lambda: MACHINE)
     file = tmp_path / "Imaginary_GPU-targets-quick.json"
     assert main(["bench", "--targets", "--quick", "--output", str(tmp_path)]) == 0

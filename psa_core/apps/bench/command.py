@@ -49,7 +49,7 @@ def run_command(parsed: argparse.Namespace) -> None:
     Raises:
         BackendError: no GPU to measure on.
         ConfigError, OSError, ImportError: something that the user can set right.
-        WrongResultError: a result is wrong; no time has been printed.
+        WrongResultError: a result is wrong; no time of its case has been printed.
     """
     if in_checkout():
         benchmarks_command().run(parsed)
@@ -63,9 +63,9 @@ def run_command(parsed: argparse.Namespace) -> None:
 
 def _measure(parsed: argparse.Namespace) -> None:
     from .jobs import op_jobs
-    from .measure import run_jobs, save_rows
+    from .measure import measured
     from .table import tables
 
-    rows = run_jobs(op_jobs(parsed.cases, parsed.quick), parsed.quick)
-    results, file = save_rows(rows, parsed.output, *(parsed.cases or ()), quick=parsed.quick)
+    jobs = op_jobs(parsed.cases, parsed.quick)
+    results, file = measured(jobs, parsed.output, *(parsed.cases or ()), quick=parsed.quick)
     print(f"{tables(results)}\n\nresults are in {file}")

@@ -31,11 +31,13 @@ class Job:
     Attributes:
         contenders: makes them for a part, a case and its inputs; a row is one that takes no part, or is done.
             The dense backend comes first, where there is one.
+        finish: makes the rows that are kept of those that were measured.
     """
 
     part: str
     case: Case
     contenders: Callable[[str, Case, Inputs], Iterable[Contender | Row]]
+    finish: Callable[[Sequence[Row]], list[Row]] = list
 
 
 def op_jobs(names: Sequence[str] | None = None, quick: bool = False) -> list[Job]:

@@ -19,6 +19,7 @@ from ...ops.backends import triton_release
 from ...settings.errors import ConfigError
 from ...settings.files import file_name, write_json
 from .cases import Case
+from .checkout import source_digest
 
 PSA = "PSA"
 WHOLE_OP = "whole op"
@@ -98,6 +99,7 @@ class Machine:
         capability: NVIDIA's compute capability, such as ``9.0``.
         system: Python and the operating system.
         psa, comfyui: versions of this package, and of ComfyUI where it is the host.
+        source: the first digits of a hash over the code that measured.
     """
 
     gpu: str
@@ -109,6 +111,7 @@ class Machine:
     system: str | None = None
     psa: str | None = None
     comfyui: str | None = None
+    source: str | None = None
 
     @classmethod
     def here(cls, comfyui: str | None = None) -> Machine:
@@ -127,7 +130,12 @@ class Machine:
             f"Python {platform.python_version()}, {platform.platform()}",
             __version__,
             comfyui,
+            source_digest(),
         )
+
+    def measures_like(self, other: Machine) -> bool:
+        """Whether both are the same machine with the same software and the same code, on whatever day."""
+        return dataclasses.replace(self, date=other.date) == other
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,24 @@ def time_and_ratio(row: Row) -> str:
     return f"{row.ms:.2f} ms" + (f", {row.ratio:.2f}x" if row.ratio and row.ratio != 1 else "")
 
 
+def lines_of_case(rows: Sequence[Row]) -> str:
+    """What one case of one part has come to, a line each."""
+
+    def line(row: Row) -> str:
+        setting = attention_name(row) + (f", density {row.density:g}" if row.density is not None else "")
+        what = ", ".join(text for text in (setting, row.mask, row.stage if row.stage != WHOLE_OP else "") if text)
+        if row.refusal is not None:
+            return f"  {what}: {row.refusal}"
+        numbers = (
+            time_and_ratio(row) if row.ms is not None else "",
+            f"error {row.error:.2g}" if row.error is not None else "",
+            f"{row.extra_memory:.2f} x k and v beside them" if row.extra_memory is not None else "",
+        )
+        return f"  {what}: {', '.join(number for number in numbers if number) or _NONE}"
+
+    return "\n".join([*(f"{row.part}: {case_name(row)}" for row in rows[:1]), *map(line, rows)])
+
+
 def pivot(title: str, rows: Iterable[Row], down: Name, across: Name, cell: Name = time_and_ratio) -> str:
     """A table in Markdown with a cell a row of the results, and below it why some are empty."""
     lines: dict[str, dict[str, str]] = {}
