@@ -16,7 +16,7 @@ from ..ops.levels.rules import repair_empty_rows
 from ..settings.calibration import Calibration, check_calibration
 from ..settings.config import PSAConfig, check_config
 from ..settings.errors import ConfigError
-from ..settings.orders import RASTER, SEMANTIC
+from ..settings.orders import SEMANTIC
 from ..settings.sizes import BLOCK_M, BLOCK_N, Grid
 from .attend import attend
 from .calibrate import given_choice
@@ -227,10 +227,8 @@ def _check_calibration(
         layers = f"{len(calibration.recipes)} layers"
         raise ConfigError("calibration", layers, "must be that of one layer: give calibration.layer(number)")
     calibration.check_fits(config, q.shape[1])
-    (recipes,) = calibration.recipes.values()
-    orders = {recipe.order for recipe in recipes} - {RASTER}
-    if orders and causal:
-        raise ConfigError("calibration", min(orders), "must have all heads in raster order for causal attention")
-    orders -= {SEMANTIC}
+    if causal:
+        calibration.check_causal()
+    orders = calibration.orders - {SEMANTIC}
     if orders and grid is None:
         raise ConfigError("grid", None, f"the calibration has heads in order {min(orders)}, which needs the grid")

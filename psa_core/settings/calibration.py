@@ -17,7 +17,7 @@ from .calibration_file import check_size, document_of, fields_of
 from .config import DEFAULT_TILE_SIZE, PSAConfig
 from .errors import ConfigError, errors_at
 from .files import write_text
-from .orders import ORDERS_WITH_TILES
+from .orders import ORDERS_WITH_TILES, RASTER
 from .recipe import Recipe
 from .sizes import BLOCK_M, BLOCK_N, MOST_LAYERS, Grid
 from .targets import read_targets
@@ -137,8 +137,23 @@ class Calibration:
             self._check_layer(layer)
 
     @property
+    def orders(self) -> set[str]:
+        """The orders that heads have, but for raster, which is as tokens lie."""
+        return {recipe.order for recipes in self.recipes.values() for recipe in recipes} - {RASTER}
+
+    def check_causal(self) -> None:
+        """See that it puts no token in front of its past.
+
+        Raises:
+            ConfigError: a head has another order than raster.
+        """
+        orders = self.orders
+        if orders:
+            raise ConfigError("calibration", min(orders), "must have all heads in raster order for causal attention")
+
+    @property
     def _has_tiles(self) -> bool:
-        return any(recipe.order in ORDERS_WITH_TILES for recipes in self.recipes.values() for recipe in recipes)
+        return not self.orders.isdisjoint(ORDERS_WITH_TILES)
 
     def _check_layer(self, layer: int) -> None:
         if layer not in self.recipes:

@@ -39,7 +39,7 @@ from ...ops.dense_backends import RefusalError, dense_attention
 from ...report.report import Report
 from ...settings.at_step import needs_steps
 from ...settings.calibration import Calibration
-from ...settings.config import PSAConfig
+from ...settings.config import PSAConfig, check_config
 from ...settings.errors import ConfigError
 from ...settings.schedule import Schedule
 from ..kept import MAP_MEMORY
@@ -97,6 +97,7 @@ def patch(
             installed; one that cannot take the model's calls leaves them to its own attention, as the report says.
     """
     check_backend(backend)
+    check_config(config)
     _check_dense_backend(config.dense_backend)
     transformers = transformers_of(target)
     if config.verbose:

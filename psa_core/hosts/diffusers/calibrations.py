@@ -30,7 +30,7 @@ def by_expert(
             names which.
     """
     names = list(transformers)
-    if isinstance(given, Calibration):
+    if given is not None and not isinstance(given, Mapping):
         if len(names) > 1:
             keys = ", ".join(f"{name!r}: ..." for name in names)
             raise ConfigError("calibration", "one", f"each transformer has its own: give {{{keys}}}")

@@ -75,6 +75,7 @@ def patch(
         log.info("PSA on %s: %s", type(model).__name__, config)
     if calibration is not None:
         check_given(calibration, config, text.num_attention_heads, len(layers))
+        calibration.check_causal()
     run = Run(
         config, backend, Report(keep_levels), measure_errors, calibrations={0: calibration} if calibration else {}
     )

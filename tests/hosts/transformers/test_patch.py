@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import pickle
 from collections.abc import Callable
 from types import SimpleNamespace
@@ -460,6 +461,10 @@ def test_calibrated() -> None:
     with patched(model, config, calibration=chosen) as handle:
         assert torch.equal(model(**inputs).logits, first)
     assert len(chosen.recipes) == LAYERS
+    of_a_video = dataclasses.replace(chosen.recipes[0][0], order="Gilbert")
+    recipes = {**chosen.recipes, 1: [of_a_video] * chosen.heads}
+    with pytest.raises(ConfigError, match="calibration = 'Gilbert': must have all heads in raster order"):
+        patched(model, config, calibration=dataclasses.replace(chosen, recipes=recipes))
 
 
 @pytest.mark.gpu
