@@ -8,7 +8,7 @@ every forward puts an override in front of whatever override is on the hook by t
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -75,7 +75,7 @@ class Patch:
 
 @dataclass
 class _Replica:
-    """One copy of the model: of several GPUs each has one, whose forwards run one after another in a thread.
+    """One model of a run: of several GPUs each has a copy, whose forwards run one after another in a thread.
 
     Attributes:
         prompts: tells those apart that forwards come with.
@@ -93,13 +93,15 @@ class _SamplerCall:
     """A run and the part of the schedule that it samples.
 
     Attributes:
+        patch: that it runs with.
         window: noise levels at which calls may run sparse.
         leading: reference frames before the clip; None when unknown.
         announce: the patch's, with remarks on its settings in this call; None where nobody listens.
         progress: says how far it is, likewise.
-        replicas: the copies of the model that it samples with, by what tells them apart.
+        replicas: the copies of the model that it samples with, by their identity.
     """
 
+    patch: Patch
     run: Run
     steps: StepCounter
     part: Part
@@ -107,7 +109,7 @@ class _SamplerCall:
     leading: int | None
     announce: Announce | None = None
     progress: Progress | None = None
-    replicas: dict[Hashable, _Replica] = field(default_factory=dict)
+    replicas: dict[int, _Replica] = field(default_factory=dict)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> _SamplerCall:
         """Itself: copies of the options belong to the same run."""
@@ -145,7 +147,10 @@ def _outer_sample(
 ) -> Any:
     guider = executor.class_obj
     outer_options = guider.model_options
-    patch: Patch = outer_options["transformer_options"][PATCH_KEY]
+    patch: Patch | None = outer_options.get("transformer_options", {}).get(PATCH_KEY)
+    if patch is None:
+        # Another node has cleared the options, and left the wrappers.
+        return executor(noise, latent_image, sampler, sigmas, *args, **kwargs)
     latent = _latent(noise, kwargs)
     grid = None if patch.model is None else patch.model.grid(latent)
     call = _begin(patch, sigmas.tolist(), grid, guider)
@@ -168,7 +173,7 @@ def _outer_sample(
             if replica.hooks is not None:
                 replica.hooks.remove()
     patch.last_prompt.add(call.run.report)
-    _announce(call, patch.config.schedule)
+    _announce(call)
     return samples
 
 
@@ -201,16 +206,17 @@ def _begin(patch: Patch, sigmas: list[float], grid: Grid | None, guider: Any) ->
             announce("")
             progress = Progress(announce, run.report)
             run.on_compile = progress.compiling
-    return _SamplerCall(run, StepCounter(sigmas), part, window, leading, announce, progress)
+    return _SamplerCall(patch, run, StepCounter(sigmas), part, window, leading, announce, progress)
 
 
-def _announce(call: _SamplerCall, schedule: Schedule | None) -> None:
+def _announce(call: _SamplerCall) -> None:
     """Say what a run did. It asks the GPU, and must not cost the samples when that fails: then nothing is known."""
     try:
         line, density = _line(call.run), call.run.report.density()
     except Exception as error:
         log.warning("PSA: what the attention of this run did cannot be read: %s: %s", type(error).__name__, error)
         line, density = "", None
+    schedule = call.patch.config.schedule
     if call.announce is not None:
         said = "\n".join([line, *call.run.report.calibrated.remarks])
         call.announce(said, density if schedule is None or schedule.start is None else None)
@@ -244,7 +250,6 @@ def _apply_model(
     options = dict(transformer_options or {})
     call: _SamplerCall | None = options.get(_RUN_KEY)
     if call is not None:
-        patch: Patch = options[PATCH_KEY]
         # The one wait for the GPU in a forward; samplers wait once a step anyway.
         sigma = float(t.max())
         step = call.part.before + call.steps.at(sigma)
@@ -255,18 +260,18 @@ def _apply_model(
         previous = previous_override(options.get(OVERRIDE_KEY))
         inputs = Inputs(_latent(x, kwargs), text_length, image_tokens, kwargs)
         facts = (step, call.part.steps, call.window.holds(sigma), inputs, call.leading, x.device)
-        # ComfyUI's MultiGPU CFG Split has a copy of the model on each device, and says which runs.
-        device = options.get("multigpu_thread_device", x.device)
-        replica = call.replicas.setdefault(device, _Replica())
+        # ComfyUI's MultiGPU CFG Split has a copy on each device, its Dual Model CFG Guider another model altogether.
+        model: torch.nn.Module = executor.class_obj
+        replica = call.replicas.setdefault(id(model), _Replica())
         prompts = replica.prompts.of(step, options.get("cond_or_uncond") or (), options.get("uuids") or ())
-        forward = Forward(call.run, patch.model, *facts, prompts, previous, device, options)
+        forward = Forward(call.run, call.patch.model, *facts, prompts, previous, id(model), options)
         options[OVERRIDE_KEY] = attention_override
 
         def run() -> Any:
             with call.run.report.time_model(x.device), under_way(forward):
                 return executor(x, t, c_concat, c_crossattn, control, options, **kwargs)
 
-        return _reached(run, replica, (*x.shape, text_length), forward, executor.class_obj)
+        return _reached(run, replica, (*x.shape, text_length), forward, model)
     return executor(x, t, c_concat, c_crossattn, control, options, **kwargs)
 
 

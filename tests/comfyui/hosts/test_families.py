@@ -95,6 +95,15 @@ def test_layers_are_those_of_the_video(comfyui: ComfyUI, name: str) -> None:
     assert shown.reasons["dense layer"] == STEPS
 
 
+def test_layers_are_numbered_without_those_that_guidance_leaves_out(comfyui: ComfyUI) -> None:
+    """It runs the model once more in each step, and there the only call is the second layer's."""
+    guidance = node("LTXVSpatioTemporalGuidance", scale=1.0, blocks="0", start_percent=0.0, end_percent=1.0)
+    patch = psa(schedule={"dense_layers": "1"}, unknown_models="video")
+    graph = sampled(CASES["LTX-2"].family, chain(guidance, patch))
+    shown = line(comfyui.client.run(graph), graph)
+    assert (shown.sparse, shown.reasons["dense layer"]) == (STEPS, 2 * STEPS)
+
+
 def test_a_radial_mask_keeps_sinks_and_cuts_the_video(comfyui: ComfyUI) -> None:
     case = CASES["HunyuanVideo, reference"]
     graph = sampled(case.family, psa(mask={}, unknown_models="video"))

@@ -41,6 +41,12 @@ def test_copies_of_the_options(comfyui: ComfyUI, psa_last: bool, way: str) -> No
     assert torch.equal(comfyui.client.latent(result), alone)
 
 
+def test_options_that_are_cleared_leave_the_model_as_it_was(comfyui: ComfyUI) -> None:
+    dense = comfyui.client.sample(single_pass("wan_t2v", SETTINGS))
+    cleared = single_pass("wan_t2v", SETTINGS, chain(psa(), node("PSATestClear")))
+    assert torch.equal(comfyui.client.sample(cleared), dense)
+
+
 @pytest.mark.parametrize(
     ("kind", "said"),
     [

@@ -40,6 +40,22 @@ class TestCopy(io.ComfyNode):
         return io.NodeOutput(copied)
 
 
+class TestClear(io.ComfyNode):
+    """Hands on a clone whose options for the model are none, with the wrappers that it had."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """One MODEL in, its clone out."""
+        return _model_node("PSATestClear")
+
+    @classmethod
+    def execute(cls, model: Any) -> io.NodeOutput:
+        """Clear."""
+        cleared = model.clone()
+        cleared.model_options["transformer_options"] = {}
+        return io.NodeOutput(cleared)
+
+
 class TestOwnForward(io.ComfyNode):
     """Replaces Wan's forward by one that calls the blocks without their options, as NAG's and TeaCache's packs do."""
 
@@ -267,6 +283,7 @@ def _break_off(kind: str) -> None:
 
 NEIGHBOURS = [
     TestBreakOff,
+    TestClear,
     TestCopy,
     TestOwnForward,
     TestOwnAttention,
