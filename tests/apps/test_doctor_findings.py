@@ -30,7 +30,9 @@ def made_up_diagnosis() -> Diagnosis:
         Row.of("doctor", case, PSA, preset="psa_balanced", ms=50.0, ratio=4.0, error=3e-3, reached_density=0.2),
         Row.of("doctor", case, INT8, refusal="comfy-kitchen is not installed"),
     ]
-    machine = Machine("Imaginary GPU", "1.2", "0.0", "0.0", "2000-01-01", "9.0", "Python", __version__, "0.33.0")
+    machine = Machine(
+        "Imaginary GPU", "1.2", "0.0", "0.0", "2000-01-01", "9.0", "Python", __version__, "0.33.0", "0123abcd"
+    )
     return Diagnosis([("psa", "here")], clip, Results(machine, OWN.name, rows))
 
 
@@ -66,6 +68,7 @@ def test_the_json_has_the_machine_the_shapes_and_every_row() -> None:
         "system": "Python",
         "psa": __version__,
         "comfyui": "0.33.0",
+        "source": "0123abcd",
     }
     assert document["clip"] == diagnosis.clip.text()
     assert document["not_measured"] is None
