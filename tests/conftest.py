@@ -35,8 +35,8 @@ if not torch.cuda.is_available():
 
     quicken()
 
-# Deadlines measure the machine.
-hypothesis.settings.register_profile("psa", deadline=None)
+# Deadlines measure the machine, and so does the time that drawing takes.
+hypothesis.settings.register_profile("psa", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
 hypothesis.settings.load_profile("psa")
 
 

@@ -207,8 +207,9 @@ def _relative_error(out: torch.Tensor, q: torch.Tensor, k: torch.Tensor, v: torc
     # In the model's precision: next to what a sparse call leaves out its rounding is nothing, and float32 would take
     # a GPU many times as long.
     dense = pyramid_sparse_attention(q, k, v, _DENSE, causal=causal)
-    norm = torch.linalg.vector_norm(dense, dtype=torch.float32)
-    return torch.linalg.vector_norm(out - dense, dtype=torch.float32) / norm.clamp_min(_TINY)
+    wide = torch.promote_types(out.dtype, torch.float32)
+    norm = torch.linalg.vector_norm(dense, dtype=wide)
+    return torch.linalg.vector_norm(out - dense, dtype=wide) / norm.clamp_min(_TINY)
 
 
 # Asked on every attention call.

@@ -48,7 +48,7 @@ def test_two_processes_make_the_same_video(generate: Generate, tmp_path: Path, c
     assert generate.apart("Wan2.1_1.3b", *words) == 0
     capsys.readouterr()
     assert run_as(0, meeting, together) == 0
-    out, err = second.communicate(timeout=60)
+    out, err = second.communicate(timeout=300)
     # The first says what was made, the second nothing.
     assert (second.returncode, out) == (0, ""), err
     assert len(capsys.readouterr().out.splitlines()) == 2

@@ -21,12 +21,14 @@ EVERYTHING = PSAConfig(block_n=32, block_m=64, mask_mode="topk", mask_ratios={1:
 LITTLE = EVERYTHING.replace(mask_ratios={1: (0, 0.3), 4: (0.3, 0.6), 0: (0.6, 1)})
 
 
-@pytest.mark.parametrize("config", [EVERYTHING, LITTLE])
-def test_it_is_the_relative_error_of_the_output(config: PSAConfig) -> None:
+@pytest.mark.parametrize(
+    ("config", "dtype"), [(EVERYTHING, torch.float32), (LITTLE, torch.float32), (LITTLE, torch.float64)]
+)
+def test_it_is_the_relative_error_of_the_output(config: PSAConfig, dtype: torch.dtype) -> None:
     run = Run(config, "torch", measure_errors=True)
     outs = {}
     for step, layer in ((0, 1), (2, 0), (2, 1)):
-        q, k, v = random_qkv(Shape(batch=2, heads=2))
+        q, k, v = random_qkv(Shape(batch=2, heads=2), dtype)
         out = run.attend(q, k, v, Place(step, layer, GRID))
         outs[step, layer] = relative_error(out, softmax_attention(q, k, v))
     errors = run.report.attention_errors()

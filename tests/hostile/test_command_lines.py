@@ -41,7 +41,7 @@ def lines(draw: st.DrawFn, command: str) -> list[str]:
 
 
 @pytest.mark.parametrize("command", READ)
-@hypothesis.settings(max_examples=60, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+@hypothesis.settings(max_examples=60)
 @hypothesis.given(data=st.data())
 def test_options_are_read_or_refused(command: str, data: st.DataObject) -> None:
     line = data.draw(lines(command))

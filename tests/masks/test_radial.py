@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 import tracemalloc
 
 import numpy as np
@@ -16,6 +15,7 @@ from psa_core import ConfigError, radial_levels
 from psa_core.masks import blocks
 from psa_core.masks.radial import frame_window
 
+from ..support.little_work import little_work
 from ..support.windows_numpy import WindowsNumpy
 from .radial_naive import radial_levels_naive
 
@@ -184,14 +184,10 @@ def test_tiny_frames_leave_rows_empty():
 @pytest.mark.parametrize("coarsen", [False, True])
 @pytest.mark.parametrize("block_n", [32, 128])
 @pytest.mark.parametrize("grid", [(33, 45, 88), (84, 30, 52)])
-def test_a_long_video_takes_little_time_and_memory(grid, block_n, coarsen):
+def test_a_long_video_takes_little_work_and_memory(grid, block_n, coarsen):
     kwargs = {"block_m": 128, "block_n": block_n, "model_type": "wan", "coarsen": coarsen}
-    seconds = []
-    for _ in range(5):
-        start = time.perf_counter()
+    with little_work():
         levels = radial_levels(grid, **kwargs)
-        seconds.append(time.perf_counter() - start)
-    assert min(seconds) < 0.5
 
     tracemalloc.start()
     radial_levels(grid, **kwargs)

@@ -138,7 +138,7 @@ class TestSampled:
         mass = sampled_sum_naive(q, k, *everything, 128, block_n)
         by_sum, by_max = (relative_error(estimate(q, k, 128, block_n), mass) for estimate in (sampled_sum, sampled_max))
 
-        assert by_sum < 0.9 * by_max
+        assert by_sum < 0.95 * by_max
 
     @pytest.mark.parametrize("backend", BACKENDS)
     @pytest.mark.parametrize(

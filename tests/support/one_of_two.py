@@ -17,7 +17,7 @@ import torch.distributed as dist
 
 from psa_core.apps.cli import main
 
-_PATIENCE = timedelta(seconds=90)
+_PATIENCE = timedelta(minutes=5)
 
 
 def run_as(rank: int, meeting: Path, arguments: Sequence[str]) -> int:
