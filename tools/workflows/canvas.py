@@ -23,6 +23,10 @@ class Output:
     node: int
     slot: int = 0
 
+    def other(self, slot: int) -> Output:
+        """Another output of the same node."""
+        return Output(self.node, slot)
+
 
 @dataclass
 class Subgraph:

@@ -18,6 +18,8 @@ from .parts import (
     DIAL,
     IMAGE_PROMPT,
     PROMPT,
+    Prompts,
+    Size,
     empty_video,
     patch,
     prompts,
@@ -53,7 +55,7 @@ IMAGE = "The image is scaled to the video's size: InstructPixToPixConditioning h
 
 def _build(
     model_file: ModelFile,
-    size: tuple[int, int, int],
+    size: Size,
     fps: int,
     prefix: str,
     lora: ModelFile | None = None,
@@ -91,16 +93,14 @@ def _patched_for_lora(canvas: Canvas, model: Output) -> Output:
     return patch(canvas, model, preset=canvas.preset("CogVideo_5b", "psa_4steps"), quality="preset")
 
 
-def _first_frame(
-    canvas: Canvas, conditioning: tuple[Output, Output], vae: Output, size: tuple[int, int, int]
-) -> tuple[Output, Output]:
+def _first_frame(canvas: Canvas, conditioning: Prompts, vae: Output, size: Size) -> Prompts:
     width, height, _ = size
     image = canvas.add(
         "ImageScale", image=start_image(canvas), upscale_method="lanczos", width=width, height=height, crop="center"
     )
     positive, negative = conditioning
     node = canvas.add("InstructPixToPixConditioning", positive=positive, negative=negative, vae=vae, pixels=image)
-    return node, Output(node.node, 1)
+    return node, node.other(1)
 
 
 COGVIDEOX = (

@@ -3,28 +3,15 @@
 from __future__ import annotations
 
 from .canvas import Canvas, Workflow
+from .columns import patched_model, promote_usual, save_and_report
 from .model_files import HUNYUAN_VIDEO_15, HUNYUAN_VIDEO_15_GLYPHS, HUNYUAN_VIDEO_15_TEXT, HUNYUAN_VIDEO_15_VAE
-from .parts import (
-    BASELINE,
-    DIAL,
-    PROMPT,
-    decoded,
-    load_unet,
-    promote_size,
-    prompts,
-    psa,
-    report,
-    sample,
-    save,
-)
+from .parts import BASELINE, DIAL, PROMPT, decoded, prompts, sample
 
 FPS, SHIFT = 24, 7.0
 
 
 def _text_to_video(canvas: Canvas) -> None:
-    canvas.group("Model")
-    model = load_unet(canvas, HUNYUAN_VIDEO_15, SHIFT)
-    (patched,) = psa(canvas, model)
+    patched = patched_model(canvas, HUNYUAN_VIDEO_15, SHIFT)
     canvas.group("Video")
     with canvas.within("Text to video (HunyuanVideo 1.5)"):
         canvas.group("Encoders")
@@ -36,12 +23,8 @@ def _text_to_video(canvas: Canvas) -> None:
         canvas.group("Sample and decode")
         samples = sample(canvas, patched, conditioning, latent, steps=20, cfg=6.0, sampler="euler")
         _, video = decoded(canvas, samples, vae, FPS)
-        canvas.promote(conditioning[0], text="prompt")
-        promote_size(canvas, latent)
-        canvas.promote(samples, seed="seed", steps="steps")
-    canvas.group("Save")
-    save(canvas, video, "psa_hunyuan_video_15")
-    report(canvas, samples, patched)
+        promote_usual(canvas, conditioning[0], latent, samples)
+    save_and_report(canvas, video, "psa_hunyuan_video_15", samples, patched)
 
 
 HUNYUAN_VIDEO = (

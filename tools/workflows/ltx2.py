@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from .canvas import Build, Canvas, Output, Workflow
+from .columns import save_and_report
 from .model_files import (
     LTX23,
     LTX23_DISTILLED,
@@ -18,7 +19,7 @@ from .model_files import (
     LTX25_VAE,
     ModelFile,
 )
-from .parts import BASELINE, DIAL, load_unet, prompts, psa, report, save, start_image
+from .parts import BASELINE, DIAL, load_unet, prompts, psa, start_image
 
 WIDTH, HEIGHT, LENGTH, FPS = 1280, 704, 121, 24
 SMALL_SIGMAS = "1.0, 0.99375, 0.9875, 0.98125, 0.975, 0.909375, 0.725, 0.421875, 0.0"
@@ -66,7 +67,7 @@ class Version(NamedTuple):
 def _model_23(canvas: Canvas) -> tuple[Output, Output]:
     whole = canvas.add("CheckpointLoaderSimple", ckpt_name=LTX23)
     model = canvas.add("LoraLoaderModelOnly", model=whole, lora_name=LTX23_DISTILLED, strength_model=0.5)
-    return model, Output(whole.node, 2)
+    return model, whole.other(2)
 
 
 def _coders_23(canvas: Canvas, vae: Output | None) -> Coders:
@@ -130,20 +131,18 @@ def _video(version: Version, title: str, prefix: str, from_image: bool = False) 
             canvas.promote(length, value="length")
             canvas.group("Sample small")
             kind, scales = version.guider
-            guider = canvas.add(kind, model=patched, positive=both, negative=Output(both.node, 1), **scales)
+            guider = canvas.add(kind, model=patched, positive=both, negative=both.other(1), **scales)
             video = _first_frame(canvas, coders.vae, image, empty, SMALL_STRENGTH)
             how: dict[str, Any] = {"guider": guider, "sampler": version.sampler}
             small = _sample(canvas, video, sound, SMALL_SIGMAS, "seed", **how)
             canvas.group("Sample large and decode")
             video = canvas.add("LTXVLatentUpsampler", samples=small, upscale_model=upscaler, vae=coders.vae)
             video = _first_frame(canvas, coders.vae, image, video, LARGE_STRENGTH)
-            large = _sample(canvas, video, Output(small.node, 1), LARGE_SIGMAS, "large_seed", **how)
+            large = _sample(canvas, video, small.other(1), LARGE_SIGMAS, "large_seed", **how)
             frames = canvas.add("VAEDecodeTiled", samples=large, vae=coders.vae, **version.decode)
-            sound = canvas.add("LTXVAudioVAEDecode", samples=Output(large.node, 1), audio_vae=coders.audio_vae)
+            sound = canvas.add("LTXVAudioVAEDecode", samples=large.other(1), audio_vae=coders.audio_vae)
             made = canvas.add("CreateVideo", images=frames, audio=sound, fps=float(FPS))
-        canvas.group("Save")
-        save(canvas, made, prefix)
-        report(canvas, large, patched)
+        save_and_report(canvas, made, prefix, large, patched)
 
     return build
 

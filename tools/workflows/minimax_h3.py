@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from .canvas import Build, Canvas, Output, Workflow
+from .columns import patched_model, save_and_report
 from .model_files import MINIMAX_H3, MINIMAX_H3_AUDIO_VAE, MINIMAX_H3_TEXT, MINIMAX_H3_TURBO, MINIMAX_H3_VAE
-from .parts import BASELINE, DIAL, load_unet, promote_size, psa, report, save, start_image
+from .parts import BASELINE, DIAL, promote_size, start_image
 
 SIZE = {"width": 1344, "height": 768, "length": 124}
 FPS, STEPS, TURBO_STEPS = 24, 20, 8
@@ -23,9 +24,7 @@ LAST_FRAME = "A last image too: open the subgraph and connect its input to `last
 
 def _video(prefix: str, from_image: bool = False, turbo: bool = False) -> Build:
     def build(canvas: Canvas) -> None:
-        canvas.group("Model")
-        model = load_unet(canvas, MINIMAX_H3, lora=MINIMAX_H3_TURBO if turbo else None)
-        (patched,) = psa(canvas, model)
+        patched = patched_model(canvas, MINIMAX_H3, lora=MINIMAX_H3_TURBO if turbo else None)
         canvas.group("Video")
         frame = {"first_frame": start_image(canvas)} if from_image else {}
         with canvas.within(f"{'Image' if from_image else 'Text'} to video with sound (MiniMax H3)"):
@@ -44,9 +43,7 @@ def _video(prefix: str, from_image: bool = False, turbo: bool = False) -> Build:
             frames = canvas.add("VAEDecode", samples=samples, vae=vae)
             sound = canvas.add("VAEDecodeAudio", samples=samples, vae=audio_vae)
             video = canvas.add("CreateVideo", images=frames, audio=sound, fps=float(FPS))
-        canvas.group("Save")
-        save(canvas, video, prefix)
-        report(canvas, samples, patched)
+        save_and_report(canvas, video, prefix, samples, patched)
 
     return build
 
@@ -65,7 +62,7 @@ def _sample(canvas: Canvas, model: Output, conditioned: Output, steps: int) -> O
         guider=guider,
         sampler=sampler,
         sigmas=sigmas,
-        latent_image=Output(conditioned.node, 1),
+        latent_image=conditioned.other(1),
     )
 
 

@@ -21,6 +21,10 @@ BASELINE = "`enabled` off in PSA Attention Patch, same seed: the baseline to com
 DIAL = "Drafts: `quality` at `fast`. Finals: `near_dense`, which is slower and nearer to the baseline."
 
 
+# What should be seen and what should not; width, height and frames of a clip.
+Prompts, Size = tuple[Output, Output], tuple[int, int, int]
+
+
 def load(
     canvas: Canvas, model: ModelFile, text_encoder: ModelFile, vae: ModelFile, kind: str, shift: float | None = None
 ) -> tuple[Output, Output, Output]:
@@ -61,7 +65,7 @@ def psa(canvas: Canvas, *models: Output) -> list[Output]:
     return [patch(canvas, model, title) for model, title in zip(models, titles, strict=True)]
 
 
-def prompts(canvas: Canvas, clip: Output, positive: str, negative: str = NEGATIVE) -> tuple[Output, Output]:
+def prompts(canvas: Canvas, clip: Output, positive: str, negative: str = NEGATIVE) -> Prompts:
     """What should be seen, and what should not."""
     canvas.group("Prompt and size")
     return (
@@ -89,7 +93,7 @@ def start_image(canvas: Canvas, title: str = "Start image") -> Output:
 def sample(
     canvas: Canvas,
     model: Output,
-    conditioning: tuple[Output, Output],
+    conditioning: Prompts,
     latent: Output,
     *,
     steps: int,
@@ -130,8 +134,10 @@ def decoded(canvas: Canvas, samples: Output, vae: Output, fps: int) -> tuple[Out
     return frames, canvas.add("CreateVideo", images=frames, fps=float(fps))
 
 
-def save(canvas: Canvas, video: Output, prefix: str, title: str | None = None) -> None:
-    canvas.add("SaveVideo", title, size=VIDEO_SIZE, video=video, filename_prefix=f"video/{prefix}")
+def save(
+    canvas: Canvas, video: Output, prefix: str, title: str | None = None, size: tuple[int, int] = VIDEO_SIZE
+) -> None:
+    canvas.add("SaveVideo", title, size=size, video=video, filename_prefix=f"video/{prefix}")
 
 
 def promote_size(canvas: Canvas, node: Output) -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from .canvas import Canvas, Output, Workflow
-from .parts import empty_video, patch, report, sample, save_video
-from .wan21 import compare
+from .columns import compare, sample_and_save
+from .parts import Prompts, empty_video, patch
 
 FPS = 8
 SIZE = (384, 320, 33)
-HOW = {"seed": 2, "steps": 6, "cfg": 4.0, "sampler": "euler"}
+HOW: dict[str, Any] = {"seed": 2, "steps": 6, "cfg": 4.0, "sampler": "euler"}
 TEXT, OTHER_TEXT = "a red circle moving left over gray stripes", "a blue star turning over navy stripes"
 WORDS = "Prompts are words that it knows: Tiny Video Prompt lists them in its help, and refuses others."
 
@@ -16,7 +18,7 @@ WORDS = "Prompts are words that it knows: Tiny Video Prompt lists them in its he
 def _load(canvas: Canvas) -> tuple[Output, Output]:
     canvas.group("Model")
     model = canvas.add("PSATinyVideoModel")
-    return model, Output(model.node, 1)
+    return model, model.other(1)
 
 
 def _psa(canvas: Canvas, model: Output, **inputs: Output) -> Output:
@@ -25,7 +27,7 @@ def _psa(canvas: Canvas, model: Output, **inputs: Output) -> Output:
     return patch(canvas, model, backend="torch", min_tokens=1, **inputs)
 
 
-def _prompts(canvas: Canvas, text: str = TEXT) -> tuple[Output, Output]:
+def _prompts(canvas: Canvas, text: str = TEXT) -> Prompts:
     canvas.group("Prompt and size")
     return (
         canvas.add("PSATinyVideoPrompt", "Prompt", text=text),
@@ -50,11 +52,7 @@ def _tiny_calibration(canvas: Canvas) -> None:
 def _sample_and_show(canvas: Canvas, patched: Output, vae: Output, prefix: str, text: str) -> Output:
     conditioning = _prompts(canvas, text)
     latent = empty_video(canvas, *SIZE)
-    canvas.group("Sample and save")
-    samples = sample(canvas, patched, conditioning, latent, **HOW)
-    save_video(canvas, samples, vae, FPS, prefix)
-    report(canvas, samples, patched)
-    return samples
+    return sample_and_save(canvas, patched, conditioning, latent, vae, FPS, prefix, **HOW)
 
 
 def _tiny_compare(canvas: Canvas) -> None:
@@ -62,10 +60,7 @@ def _tiny_compare(canvas: Canvas) -> None:
     patched = _psa(canvas, model)
     conditioning = _prompts(canvas)
     latent = empty_video(canvas, *SIZE)
-    canvas.group("Sample twice, same seed")
-    dense = sample(canvas, model, conditioning, latent, **HOW, title="KSampler (dense)")
-    sparse = sample(canvas, patched, conditioning, latent, **HOW, title="KSampler (PSA)")
-    compare(canvas, dense, sparse, patched, vae, FPS)
+    compare(canvas, model, patched, conditioning, latent, vae, FPS, **HOW)
 
 
 TINY = (

@@ -2,27 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from .canvas import Canvas, Output, Workflow
-from .model_files import CLIP_VISION, UMT5, WAN21_1_3B, WAN21_14B_I2V, WAN21_14B_T2V, WAN21_VACE_14B, WAN21_VAE
-from .parts import (
-    BASELINE,
-    DIAL,
-    IMAGE_PROMPT,
-    PROMPT,
-    decoded,
-    empty_video,
-    load,
-    load_unet,
-    patch,
-    promote_size,
-    prompts,
-    psa,
-    report,
-    sample,
-    save,
-    save_video,
-    start_image,
+from .columns import (
+    compare,
+    condition,
+    patched_model,
+    promote_usual,
+    sample_and_save,
+    sample_with_reference,
+    save_and_report,
 )
+from .model_files import CLIP_VISION, UMT5, WAN21_1_3B, WAN21_14B_I2V, WAN21_14B_T2V, WAN21_VACE_14B, WAN21_VAE
+from .parts import BASELINE, DIAL, IMAGE_PROMPT, PROMPT, Size, empty_video, load, patch, prompts, psa, start_image
 from .wan_negative import WAN_NEGATIVE
 
 FPS = 16
@@ -41,7 +34,7 @@ RADIAL = {
     "preview_frames": LONG[2],
 }
 
-SAMPLE = {"steps": 30, "cfg": 6.0, "sampler": "uni_pc"}
+SAMPLE: dict[str, Any] = {"steps": 30, "cfg": 6.0, "sampler": "uni_pc"}
 SHORT = "Clips under 8,192 tokens stay dense; at 832 x 480 that is up to 17 frames."
 LORA = "With a 4 to 8 step LoRA put its loader before the patch, and take its steps and cfg 1: `quality` fits them."
 
@@ -69,80 +62,38 @@ def _radial(canvas: Canvas) -> None:
     _text_to_video(canvas, patched, clip, vae, LONG, "psa_radial")
 
 
-def _text_to_video(
-    canvas: Canvas, patched: Output, clip: Output, vae: Output, size: tuple[int, int, int], prefix: str
-) -> None:
+def _text_to_video(canvas: Canvas, patched: Output, clip: Output, vae: Output, size: Size, prefix: str) -> None:
     conditioning = prompts(canvas, clip, PROMPT, WAN_NEGATIVE)
     latent = empty_video(canvas, *size)
-    canvas.group("Sample and save")
-    samples = sample(canvas, patched, conditioning, latent, **SAMPLE)
-    save_video(canvas, samples, vae, FPS, prefix)
-    report(canvas, samples, patched)
+    sample_and_save(canvas, patched, conditioning, latent, vae, FPS, prefix, **SAMPLE)
 
 
 def _image_to_video(canvas: Canvas) -> None:
     model, clip, vae = load(canvas, WAN21_14B_I2V, UMT5, WAN21_VAE, "wan", SHIFT)
     clip_vision = canvas.add("CLIPVisionLoader", clip_name=CLIP_VISION)
     (patched,) = psa(canvas, model)
-    positive, negative = prompts(canvas, clip, IMAGE_PROMPT, WAN_NEGATIVE)
+    conditioning = prompts(canvas, clip, IMAGE_PROMPT, WAN_NEGATIVE)
     image = start_image(canvas)
     seen = canvas.add("CLIPVisionEncode", clip_vision=clip_vision, image=image, crop="none")
-    width, height, length = SIZE
-    conditioned = canvas.add(
-        "WanImageToVideo",
-        positive=positive,
-        negative=negative,
-        vae=vae,
-        clip_vision_output=seen,
-        start_image=image,
-        width=width,
-        height=height,
-        length=length,
-        batch_size=1,
-    )
-    canvas.group("Sample and save")
-    conditioning = conditioned, Output(conditioned.node, 1)
-    samples = sample(canvas, patched, conditioning, Output(conditioned.node, 2), **SAMPLE)
-    save_video(canvas, samples, vae, FPS, "psa_wan21_i2v")
-    report(canvas, samples, patched)
+    pictures = {"clip_vision_output": seen, "start_image": image}
+    conditioned = condition(canvas, "WanImageToVideo", conditioning, vae, SIZE, **pictures)
+    sample_and_save(canvas, patched, conditioned.prompts, conditioned.latent, vae, FPS, "psa_wan21_i2v", **SAMPLE)
 
 
 def _reference_to_video(canvas: Canvas) -> None:
-    canvas.group("Model")
-    model = load_unet(canvas, WAN21_VACE_14B, SHIFT)
-    (patched,) = psa(canvas, model)
+    patched = patched_model(canvas, WAN21_VACE_14B, SHIFT)
     canvas.group("Video")
     image = start_image(canvas, "Reference image")
     with canvas.within("Reference image to video (Wan 2.1 VACE)"):
         canvas.group("Encoders")
         clip = canvas.add("CLIPLoader", clip_name=UMT5, type="wan", device="default")
         vae = canvas.add("VAELoader", vae_name=WAN21_VAE)
-        positive, negative = prompts(canvas, clip, PROMPT, WAN_NEGATIVE)
-        width, height, length = SIZE
-        conditioned = canvas.add(
-            "WanVaceToVideo",
-            positive=positive,
-            negative=negative,
-            vae=vae,
-            reference_image=image,
-            width=width,
-            height=height,
-            length=length,
-            batch_size=1,
-            strength=1.0,
-        )
-        canvas.group("Sample and decode")
-        conditioning = conditioned, Output(conditioned.node, 1)
-        samples = sample(canvas, patched, conditioning, Output(conditioned.node, 2), **SAMPLE)
-        # The reference is the first latent frame.
-        trimmed = canvas.add("TrimVideoLatent", samples=samples, trim_amount=Output(conditioned.node, 3))
-        _, video = decoded(canvas, trimmed, vae, FPS)
-        canvas.promote(positive, text="prompt")
-        promote_size(canvas, conditioned)
-        canvas.promote(samples, seed="seed", steps="steps")
-    canvas.group("Save")
-    save(canvas, video, "psa_wan21_vace")
-    report(canvas, samples, patched)
+        conditioning = prompts(canvas, clip, PROMPT, WAN_NEGATIVE)
+        reference = {"reference_image": image, "strength": 1.0}
+        conditioned = condition(canvas, "WanVaceToVideo", conditioning, vae, SIZE, **reference)
+        samples, video = sample_with_reference(canvas, patched, conditioned, vae, FPS, **SAMPLE)
+        promote_usual(canvas, conditioning[0], conditioned.node, samples)
+    save_and_report(canvas, video, "psa_wan21_vace", samples, patched)
 
 
 def _compare(canvas: Canvas) -> None:
@@ -150,28 +101,7 @@ def _compare(canvas: Canvas) -> None:
     (patched,) = psa(canvas, model)
     conditioning = prompts(canvas, clip, PROMPT, WAN_NEGATIVE)
     latent = empty_video(canvas, *SIZE)
-    canvas.group("Sample twice, same seed")
-    dense = sample(canvas, model, conditioning, latent, **SAMPLE, title="KSampler (dense)")
-    sparse = sample(canvas, patched, conditioning, latent, **SAMPLE, title="KSampler (PSA)")
-    compare(canvas, dense, sparse, patched, vae, FPS)
-
-
-def compare(canvas: Canvas, dense: Output, sparse: Output, patched: Output, vae: Output, fps: int) -> None:
-    """Save both videos and their difference, and say how far they are from each other."""
-    canvas.group("Videos")
-    reference = save_video(canvas, dense, vae, fps, "psa_compare_dense", "Save Video (dense)")
-    video = save_video(canvas, sparse, vae, fps, "psa_compare_psa", "Save Video (PSA)")
-    report(canvas, sparse, patched)
-    compared = canvas.add("PSACompare", size=(560, 420), reference=reference, video=video, gain=4.0)
-    difference = canvas.add("CreateVideo", images=Output(compared.node, 1), fps=float(fps))
-    size = 560, 600
-    canvas.add(
-        "SaveVideo",
-        "Save Video (difference)",
-        size=size,
-        video=difference,
-        filename_prefix="video/psa_compare_difference",
-    )
+    compare(canvas, model, patched, conditioning, latent, vae, FPS, **SAMPLE)
 
 
 WAN21 = (

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from .canvas import Build, Canvas, Output, Workflow
+from .columns import condition, sample_and_save
 from .model_files import (
     UMT5,
     WAN21_VAE,
@@ -21,13 +22,13 @@ from .parts import (
     DIAL,
     IMAGE_PROMPT,
     PROMPT,
+    Prompts,
     empty_video,
     load,
     load_unet,
     prompts,
     psa,
     report,
-    sample,
     save_video,
     start_image,
 )
@@ -38,6 +39,7 @@ Experts = tuple[ModelFile, ModelFile]
 SIZE = (832, 480, 81)
 FPS, FPS_5B = 16, 24
 SHIFT = 5.0
+SAMPLE_5B: dict[str, Any] = {"steps": 20, "cfg": 5.0, "sampler": "uni_pc"}
 FULL = {"steps": 20, "switch": 10, "cfg": 3.5}
 DISTILLED = {"steps": 4, "switch": 2, "cfg": 1.0}
 
@@ -61,8 +63,8 @@ def _a14b(files: Experts, loras: Experts | None, prefix: str, from_image: bool) 
         patched = psa(canvas, *models)
         conditioning = prompts(canvas, clip, IMAGE_PROMPT if from_image else PROMPT, WAN_NEGATIVE)
         if from_image:
-            *pair, latent = _image(canvas, conditioning, vae)
-            conditioning = pair[0], pair[1]
+            conditioned = condition(canvas, "WanImageToVideo", conditioning, vae, SIZE, start_image=start_image(canvas))
+            conditioning, latent = conditioned.prompts, conditioned.latent
         else:
             latent = empty_video(canvas, *SIZE)
         canvas.group("Sample and save")
@@ -73,26 +75,10 @@ def _a14b(files: Experts, loras: Experts | None, prefix: str, from_image: bool) 
     return build
 
 
-def _image(canvas: Canvas, conditioning: tuple[Output, Output], vae: Output) -> tuple[Output, Output, Output]:
-    width, height, length = SIZE
-    node = canvas.add(
-        "WanImageToVideo",
-        positive=conditioning[0],
-        negative=conditioning[1],
-        vae=vae,
-        start_image=start_image(canvas),
-        width=width,
-        height=height,
-        length=length,
-        batch_size=1,
-    )
-    return node, Output(node.node, 1), Output(node.node, 2)
-
-
 def _two_samplers(
     canvas: Canvas,
     models: list[Output],
-    conditioning: tuple[Output, Output],
+    conditioning: Prompts,
     latent: Output,
     steps: int,
     switch: int,
@@ -136,10 +122,7 @@ def _ti2v_5b(canvas: Canvas) -> None:
     (patched,) = psa(canvas, model)
     conditioning = prompts(canvas, clip, PROMPT, WAN_NEGATIVE)
     latent = canvas.add("Wan22ImageToVideoLatent", vae=vae, width=1280, height=704, length=121, batch_size=1)
-    canvas.group("Sample and save")
-    samples = sample(canvas, patched, conditioning, latent, steps=20, cfg=5.0, sampler="uni_pc")
-    save_video(canvas, samples, vae, FPS_5B, "psa_wan22_5b")
-    report(canvas, samples, patched)
+    sample_and_save(canvas, patched, conditioning, latent, vae, FPS_5B, "psa_wan22_5b", **SAMPLE_5B)
 
 
 WAN22 = (

@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from .canvas import Canvas, Output, Workflow
-from .model_files import CLIP_VISION, SDPOSE, UMT5, WAN21_VAE, WAN22_ANIMATE, WAN_ANIMATE2, WAN_I2V_DISTILLED
-from .parts import (
-    BASELINE,
-    DIAL,
-    VIDEO_SIZE,
-    decoded,
-    load_unet,
-    promote_size,
-    prompts,
-    psa,
-    report,
-    sample,
-    save,
-    start_image,
+from .columns import (
+    Conditioned,
+    condition,
+    patched_model,
+    promote_usual,
+    sample_with_reference,
+    save_and_report,
+    without_reference,
 )
+from .model_files import CLIP_VISION, SDPOSE, UMT5, WAN21_VAE, WAN22_ANIMATE, WAN_ANIMATE2, WAN_I2V_DISTILLED
+from .parts import BASELINE, DIAL, VIDEO_SIZE, load_unet, promote_size, prompts, psa, start_image
 from .wan_negative import WAN_NEGATIVE
 
 FPS, SHIFT, SHIFT_2 = 16, 8.0, 5.0
-SIZE = {"width": 832, "height": 480, "length": 77}
-SIZE_2 = {"width": 480, "height": 832, "length": 81}
+SIZE, SIZE_2 = (832, 480, 77), (480, 832, 81)
 STEPS = 6
 # Of the stock templates, which download it.
 DRIVING_VIDEO = "street_dance_drive.mp4"
@@ -38,41 +35,31 @@ MOTION = "A person dancing."
 
 
 def _animate(canvas: Canvas) -> None:
-    canvas.group("Model")
-    model = load_unet(canvas, WAN22_ANIMATE, SHIFT, WAN_I2V_DISTILLED)
-    (patched,) = psa(canvas, model)
+    patched = patched_model(canvas, WAN22_ANIMATE, SHIFT, WAN_I2V_DISTILLED)
     image, driving = _character_and_motion(canvas)
     with canvas.within("Motion to a character (Wan 2.2 Animate)"):
         canvas.group("Encoders")
         clip, clip_vision, vae = _encoders(canvas)
         pose, face = _pose_and_face(canvas, driving)
-        positive, negative = prompts(canvas, clip, PROMPT, WAN_NEGATIVE)
+        conditioning = prompts(canvas, clip, PROMPT, WAN_NEGATIVE)
         seen = canvas.add("CLIPVisionEncode", clip_vision=clip_vision, image=image, crop="none")
-        conditioned = canvas.add(
+        conditioned = condition(
+            canvas,
             "WanAnimateToVideo",
-            positive=positive,
-            negative=negative,
-            vae=vae,
+            conditioning,
+            vae,
+            SIZE,
             clip_vision_output=seen,
             reference_image=image,
             face_video=face,
             pose_video=pose,
-            batch_size=1,
             continue_motion_max_frames=5,
             video_frame_offset=0,
-            **SIZE,
         )
-        canvas.group("Sample and decode")
-        conditioning = conditioned, Output(conditioned.node, 1)
-        latent = Output(conditioned.node, 2)
-        samples = sample(canvas, patched, conditioning, latent, steps=STEPS, cfg=1.0, sampler="euler")
-        video = _without_reference(canvas, samples, conditioned, vae)
-        canvas.promote(positive, text="prompt")
-        promote_size(canvas, conditioned)
-        canvas.promote(samples, seed="seed", steps="steps")
-    canvas.group("Save")
-    save(canvas, video, "psa_wan22_animate")
-    report(canvas, samples, patched)
+        how: dict[str, Any] = {"steps": STEPS, "cfg": 1.0, "sampler": "euler"}
+        samples, video = sample_with_reference(canvas, patched, conditioned, vae, FPS, **how)
+        promote_usual(canvas, conditioning[0], conditioned.node, samples)
+    save_and_report(canvas, video, "psa_wan22_animate", samples, patched)
 
 
 def _animate2(canvas: Canvas) -> None:
@@ -90,50 +77,54 @@ def _animate2(canvas: Canvas) -> None:
         seen, seen_pose = (
             canvas.add("CLIPVisionEncode", clip_vision=clip_vision, image=each, crop="none") for each in (image, first)
         )
-        positive, negative = prompts(canvas, clip, LOOKS, WAN_NEGATIVE)
+        conditioning = prompts(canvas, clip, LOOKS, WAN_NEGATIVE)
         motion = canvas.add("CLIPTextEncode", "Prompt of the motion", size=(380, 120), clip=clip, text=MOTION)
-        conditioned = canvas.add(
+        conditioned = condition(
+            canvas,
             "WanAnimate2ToVideo",
-            positive=positive,
-            negative=negative,
-            vae=vae,
+            conditioning,
+            vae,
+            SIZE_2,
             reference_image=image,
             pose_video=frames,
             clip_vision_output=seen,
             positive_pose=motion,
             clip_vision_output_pose=seen_pose,
-            batch_size=1,
             video_frame_offset=0,
             pose_strength=1.0,
             pose_start_percent=0.0,
             pose_end_percent=1.0,
             reference_image_strength=1.0,
-            **SIZE_2,
         )
-        canvas.group("Sample and decode")
-        sigmas = canvas.add("BasicScheduler", model=patched, scheduler="simple", steps=STEPS, denoise=1.0)
-        samples = canvas.sampler(
-            "SamplerCustom",
-            model=patched,
-            positive=conditioned,
-            negative=Output(conditioned.node, 1),
-            sampler=canvas.add("KSamplerSelect", sampler_name="lcm"),
-            sigmas=sigmas,
-            latent_image=Output(conditioned.node, 2),
-            add_noise=True,
-            noise_seed=0,
-            cfg=1.0,
-        )
-        video = _without_reference(canvas, samples, conditioned, vae)
-        canvas.promote(positive, text="prompt")
+        samples, sigmas = _sample2(canvas, patched, conditioned)
+        video = without_reference(canvas, samples, conditioned, vae, FPS)
+        canvas.promote(conditioning[0], text="prompt")
         canvas.promote(motion, text="motion")
-        promote_size(canvas, conditioned)
+        promote_size(canvas, conditioned.node)
         canvas.promote(samples, noise_seed="seed")
         canvas.promote(sigmas, steps="steps")
-        canvas.promote(conditioned, pose_strength="pose_strength", reference_image_strength="reference_strength")
-    canvas.group("Save")
-    save(canvas, video, "psa_wan_animate2")
-    report(canvas, samples, patched)
+        canvas.promote(conditioned.node, pose_strength="pose_strength", reference_image_strength="reference_strength")
+    save_and_report(canvas, video, "psa_wan_animate2", samples, patched)
+
+
+def _sample2(canvas: Canvas, model: Output, conditioned: Conditioned) -> tuple[Output, Output]:
+    """Samples as its authors make them, and the steps that they take."""
+    canvas.group("Sample and decode")
+    positive, negative = conditioned.prompts
+    sigmas = canvas.add("BasicScheduler", model=model, scheduler="simple", steps=STEPS, denoise=1.0)
+    samples = canvas.sampler(
+        "SamplerCustom",
+        model=model,
+        positive=positive,
+        negative=negative,
+        sampler=canvas.add("KSamplerSelect", sampler_name="lcm"),
+        sigmas=sigmas,
+        latent_image=conditioned.latent,
+        add_noise=True,
+        noise_seed=0,
+        cfg=1.0,
+    )
+    return samples, sigmas
 
 
 def _character_and_motion(canvas: Canvas) -> tuple[Output, Output]:
@@ -152,20 +143,12 @@ def _encoders(canvas: Canvas) -> tuple[Output, Output, Output]:
     return clip, clip_vision, canvas.add("VAELoader", vae_name=WAN21_VAE)
 
 
-def _without_reference(canvas: Canvas, samples: Output, conditioned: Output, vae: Output) -> Output:
-    """The video of samples whose first latent frame is the reference."""
-    trimmed = canvas.add("TrimVideoLatent", samples=samples, trim_amount=Output(conditioned.node, 3))
-    return decoded(canvas, trimmed, vae, FPS)[1]
-
-
 def _pose_and_face(canvas: Canvas, driving: Output) -> tuple[Output, Output]:
     """Frames of the pose, drawn as sticks, and of the face, cut out."""
     canvas.group("Pose and face")
     frames = canvas.add("GetVideoComponents", video=driving)
     sdpose = canvas.add("CheckpointLoaderSimple", ckpt_name=SDPOSE)
-    keypoints = canvas.add(
-        "SDPoseKeypointExtractor", model=sdpose, vae=Output(sdpose.node, 2), image=frames, batch_size=16
-    )
+    keypoints = canvas.add("SDPoseKeypointExtractor", model=sdpose, vae=sdpose.other(2), image=frames, batch_size=16)
     # The face has an input of its own.
     drawn = canvas.add(
         "SDPoseDrawKeypoints",
