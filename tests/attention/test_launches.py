@@ -30,6 +30,9 @@ QUIET = {
 class Launches(list[str]):
     """In place of what compiles kernels ahead: their names, and none is run."""
 
+    # None is compiled beside those that are launched.
+    threads = 1
+
     def compile(self, kernel: Any, grid: tuple[int, ...], *args: Any, **options: Any) -> None:
         self.append(kernel.fn.__name__)
 
