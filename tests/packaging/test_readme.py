@@ -211,4 +211,4 @@ def test_the_tests_are_run_as_the_check_of_every_change_runs_them(language: str)
     newest, own = re.findall(r"^ *(?:nice )?(pytest.*?)(?: \"\$\{require\[@\]\}\")?$", check, re.MULTILINE)
     assert [own] == told
     assert newest.startswith(own)
-    assert re.findall("^pip install.*$", check, re.MULTILINE)[0] == 'pip install -q -e ".[test]"'
+    assert 'pip install -q -e ".[test]"' in re.findall("^pip install.*$", check, re.MULTILINE)
