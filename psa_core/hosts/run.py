@@ -20,7 +20,8 @@ from ..settings.calibration import Calibration
 from ..settings.config import PSAConfig
 from ..settings.sinks import video_start
 from .given import given_to
-from .kept import MAP_MEMORY, Kept, Result
+from .kept import Kept, Result
+from .kept_maps import MAP_MEMORY
 from .place import Place
 from .reasons import EXPECTED, RUN, Call, check_frames, first_reason
 from .rehearsal import rehearse, rehearse_prompt

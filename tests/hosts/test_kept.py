@@ -8,8 +8,11 @@ import pytest
 import torch
 
 from psa_core import PSAConfig
-from psa_core.hosts import kept as module
-from psa_core.hosts.kept import MEASURE_EVERY, SPARE, Kept, Result
+from psa_core.attention.steps import sparse_attention
+from psa_core.hosts import kept_choice
+from psa_core.hosts.kept import Kept, Result
+from psa_core.hosts.kept_choice import ACT_AFTER, MEASURE_EVERY
+from psa_core.hosts.kept_maps import SPARE
 from psa_core.hosts.place import Place
 from psa_core.hosts.run import Run
 from psa_core.ops.backends import triton_installed
@@ -37,7 +40,7 @@ def call(kept: Kept, tensors: QKV, place: Place, config: PSAConfig = FIXED, last
 
 
 def maps(kept: Kept) -> int:
-    return len(kept._maps)
+    return len(kept._maps.maps)
 
 
 @pytest.fixture
@@ -49,8 +52,8 @@ def choices(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         made.append(trial.q.shape[0])
         return chosen(trial)
 
-    chosen = module.choose_recipes
-    monkeypatch.setattr(module, "choose_recipes", choose)
+    chosen = kept_choice.choose_recipes
+    monkeypatch.setattr(kept_choice, "choose_recipes", choose)
     return made
 
 
@@ -92,7 +95,7 @@ def test_a_call_over_a_kept_map_is_one_with_that_map() -> None:
     assert served.level_map is made
     # Of the old map and not of one of its own.
     assert not torch.equal(served.out, call(Kept(), later, at(1)).attended.out)
-    again = module.sparse_attention(*later, FIXED, GRID, (), None, "torch", level_map=made)
+    again = sparse_attention(*later, FIXED, GRID, (), None, "torch", level_map=made)
     assert torch.equal(served.out, again.out)
 
 
@@ -179,7 +182,7 @@ def test_a_run_lets_go() -> None:
     run = Run(CALIBRATED.replace(map_steps=4), "torch", map_memory=0.5)
     run.attend(*qkv(), at(0))
     run.let_go()
-    assert (maps(run._kept), run._kept._chosen, run._kept.map_memory) == (0, {}, 0.5)
+    assert (maps(run._kept), run._kept._choices, run._kept.map_memory) == (0, {}, 0.5)
 
 
 def test_a_step_that_has_one_level_keeps_no_map() -> None:
@@ -192,7 +195,7 @@ def test_a_step_that_has_one_level_keeps_no_map() -> None:
 
 def test_where_memory_is_short_nothing_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     left = [float("inf")]
-    monkeypatch.setattr("psa_core.hosts.kept.memory_left", lambda device: left[0])
+    monkeypatch.setattr("psa_core.hosts.kept_maps.memory_left", lambda device: left[0])
     kept, tensors, config = Kept(), qkv(), FIXED.replace(map_steps=8)
     ages = []
     for step, bytes_left in enumerate([1e12, 1e12, SPARE, SPARE, 1e12, 1e12]):
@@ -280,7 +283,7 @@ def test_recipes_that_are_chosen_anew_part_with_older_maps(choices: list[int]) -
         result = call(kept, (q, k, diffuse[2]) if step < 3 else diffuse, at(step), config)
         ages[step] = result.map_age
         if result.chosen is not None and step:
-            assert step == MEASURE_EVERY + module.ACT_AFTER
+            assert step == MEASURE_EVERY + ACT_AFTER
     assert choices == [1, 1]
     assert [ages[step] for step in (5, 6, 7)] == [5, 0, 1]
 

@@ -49,9 +49,9 @@ def test_layers_and_windows_have_their_own(starts: list[Any]) -> None:
         for layer, window in ((0, (0, 1)), (1, (0, 1)), (0, (step + 2,))):
             call(kept, qkv(), at(step, layer, window=window), SEMANTIC.replace(map_steps=1))
     assert [start is None for start in starts] == [True] * 3 + [False, False, True]
-    assert len(kept._centroids) == 4
+    assert len(kept._maps.centroids) == 4
     call(kept, qkv(), at(2, 0, window=(0, 1)), SEMANTIC)
-    assert len(kept._centroids) == 3, "of windows that the step before had not"
+    assert len(kept._maps.centroids) == 3, "of windows that the step before had not"
 
 
 def test_both_prompts_of_a_batch_share_an_order() -> None:
@@ -68,13 +68,13 @@ def test_go_with_the_run_and_its_last_step() -> None:
     run = Run(SEMANTIC, "torch")
     for step in range(2):
         run.attend(*qkv(), at(step, steps=4))
-    assert len(run._kept._centroids) == 1
+    assert len(run._kept._maps.centroids) == 1
     run.let_go()
-    assert run._kept._centroids == {}
+    assert run._kept._maps.centroids == {}
     run = Run(SEMANTIC, "torch")
     for step in range(3):
         run.attend(*qkv(), at(step, steps=3))
-    assert run._kept._centroids == {}
+    assert run._kept._maps.centroids == {}
 
 
 def test_orders_count_as_memory_of_maps() -> None:

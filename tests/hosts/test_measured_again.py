@@ -14,7 +14,7 @@ from psa_core import Calibration, PSAConfig, Recipe, calibrate, pyramid_sparse_a
 from psa_core.attention.choose import choose_recipes
 from psa_core.attention.recipes import Choice
 from psa_core.attention.steps import trial_of
-from psa_core.hosts import kept as module
+from psa_core.hosts import kept_choice
 from psa_core.hosts.kept import Kept, Result
 from psa_core.hosts.place import Place
 from psa_core.hosts.run import Run
@@ -199,7 +199,7 @@ class TestGiven:
         tensors = in_common(noise, 1.0)
         calibration = calibrate(*tensors, CONFIG, **VIDEO, layer=0)
         expected = pyramid_sparse_attention(*tensors, CONFIG, **VIDEO)
-        monkeypatch.setattr(module, "choose_recipes", _nothing_is_chosen)
+        monkeypatch.setattr(kept_choice, "choose_recipes", _nothing_is_chosen)
         run = Run(CONFIG, "torch", calibrations={0: calibration})
         for step in range(STEPS):
             # However much the error grows.
@@ -220,7 +220,7 @@ class TestGiven:
         assert (reported.target_density, list(reported.recipes[0])) == (0.6, expected)
 
     def test_each_layer_has_its_own(self, monkeypatch: pytest.MonkeyPatch, noise: QKV) -> None:
-        monkeypatch.setattr(module, "choose_recipes", _nothing_is_chosen)
+        monkeypatch.setattr(kept_choice, "choose_recipes", _nothing_is_chosen)
         orders, mixes = ("Raster", "Gilbert"), ("level 1", "tail")
         recipes = {
             layer: [Recipe(order=order, estimator="sampled_sum", mix=mix, density=0.3)] * SHAPE.heads

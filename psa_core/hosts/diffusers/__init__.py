@@ -42,7 +42,7 @@ from ...settings.calibration import Calibration
 from ...settings.config import PSAConfig, check_config
 from ...settings.errors import ConfigError
 from ...settings.schedule import Schedule
-from ..kept import MAP_MEMORY
+from ..kept_maps import MAP_MEMORY
 from ..run import Run
 from .attention import Layer
 from .calibrations import GivenCalibrations, by_expert

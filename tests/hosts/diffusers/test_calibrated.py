@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from psa_core import Calibration, ConfigError, PSAConfig, Recipe
-from psa_core.hosts import kept
+from psa_core.hosts import kept_choice
 
 pytest.importorskip("diffusers", minversion="0.35")
 
@@ -48,8 +48,8 @@ def choices(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         made.append(trial.q)
         return chosen(trial)
 
-    chosen = kept.choose_recipes
-    monkeypatch.setattr(kept, "choose_recipes", choose)
+    chosen = kept_choice.choose_recipes
+    monkeypatch.setattr(kept_choice, "choose_recipes", choose)
     return made
 
 
@@ -67,7 +67,7 @@ def sample(pipeline: Any, steps: int = 4, seed: int = 0, guidance: float = 3.0) 
 
 
 def maps(handle: Handle) -> int:
-    return len(handle._denoising.run._kept._maps)
+    return len(handle._denoising.run._kept._maps.maps)
 
 
 @pipelines
