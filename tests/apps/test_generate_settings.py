@@ -56,11 +56,11 @@ def test_defaults_are_the_models(model, hub_id, size, steps, guidance, guidance_
     assert (settings.seed, settings.backend, settings.loras, settings.output) == (0, "auto", (), Path("psa-generate"))
 
 
-def test_every_model_of_videos_with_presets_is_there_but_one_that_diffusers_has_no_pipeline_of() -> None:
+def test_every_model_of_videos_with_presets_is_there() -> None:
     assert {*LARGE, "tiny_video"} <= set(MODELS)
     language = {"Language", "Qwen2.5-VL", "Qwen3-VL"}
     made = {facts.presets or name for name, facts in MODELS.items()}
-    assert made == set(load_presets()) - language - {"Any", "MiniMax_H3"}
+    assert made == set(load_presets()) - language - {"Any"}
 
 
 def test_the_preset_of_the_distilled_model_brings_its_steps_and_guidance() -> None:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from ...settings.errors import ConfigError
 from .models import MODELS, Model
 
-INDEX = "model_index.json"
+INDEX, MODULAR_INDEX = "model_index.json", "modular_model_index.json"
 # Of a pipeline that nothing is known of, sizes are its own.
 _OTHER = Model("", 0, 0, 0, guidance=5.0, frames_per_second=16, size_step=1, frames_step=1, presets="Any")
 _LARGE = 5120
@@ -52,17 +52,22 @@ def choose_model(model: str | None, path: str | None) -> Chosen:
     given = path if model is None else model
     # Anything may be given; pathlib raises errors of its own for what is no path.
     folder = Path(os.path.expanduser(given or ""))
-    if given and os.path.isfile(folder / INDEX) and (model is None or path is None):
-        return _recognise(given, folder)
+    if given and (model is None or path is None):
+        for index in (INDEX, MODULAR_INDEX):
+            if os.path.isfile(folder / index):
+                return _recognise(given, folder, index)
     what = "must be one of " + ", ".join(MODELS) + ", or a folder with a model of diffusers"
     raise ConfigError("--model", model, what)
 
 
-def _recognise(given: str, folder: Path) -> Chosen:
-    index = _read(folder / INDEX)
+def _recognise(given: str, folder: Path, file: str) -> Chosen:
+    index = _read(folder / file)
     kind = str(index.get("_class_name"))
     known = {name: facts for name, facts in MODELS.items() if kind in (facts.pipeline, facts.image_pipeline)}
     known.pop("tiny_video", None)
+    if not known and file == MODULAR_INDEX:
+        modular = ", ".join(name for name, facts in MODELS.items() if facts.workflows)
+        raise ConfigError("--model", given, f"holds a {kind}; of modular pipelines, these make videos here: {modular}")
     if not known:
         # Whether it takes a picture, its call says.
         return Chosen(kind, dataclasses.replace(_OTHER, pipeline=kind, image_pipeline=kind), given)

@@ -22,13 +22,16 @@ class Model:
         frames: of the video; likewise.
         pipeline: class in diffusers that makes videos from prompts; "" where it takes a picture.
         image_pipeline: that which makes them from a picture; "" for none.
+        workflows: of a modular pipeline, those from a prompt and from a picture; empty for the others.
+        distilled: whether guidance is in the weights, so that it takes neither a scale nor a negative prompt.
         presets: the model in the preset files; "" for one of its own name.
         steps: of the denoising.
         guidance: scale of classifier-free guidance; with two experts, that of the first.
         guidance_2: that of the second expert; None for a model without one.
         frames_per_second: of the file.
         size_step: width and height are multiples of it, in pixels.
-        frames_step: frames are a multiple of it and one more.
+        frames_step, frames_rest: frames are a multiple of the first and the second.
+        most_frames: from ``least_frames`` on that it makes; 0 for as many as there is memory for.
         latents_per_token: frames of latent behind a frame of tokens.
         dtype: of the weights on a GPU, by torch's name.
         vae_dtype: that of the autoencoder.
@@ -44,6 +47,8 @@ class Model:
     _: KW_ONLY
     pipeline: str = ""
     image_pipeline: str = ""
+    workflows: tuple[str, ...] = ()
+    distilled: bool = False
     presets: str = ""
     steps: int = 50
     guidance: float
@@ -51,6 +56,9 @@ class Model:
     frames_per_second: int
     size_step: int = 16
     frames_step: int = 4
+    frames_rest: int = 1
+    least_frames: int = 0
+    most_frames: int = 0
     latents_per_token: int = 1
     dtype: str = "bfloat16"
     vae_dtype: str = "bfloat16"
@@ -60,11 +68,15 @@ class Model:
 
     @property
     def frames_per_token(self) -> int:
-        """Video frames behind a frame of tokens, by which scenes are counted; those of Mochi in frames of latent."""
-        return self.latents_per_token * (1 if self.frames_step == _MOCHI_STEP else self.frames_step)
+        """Video frames behind a frame of tokens, by which scenes are counted; those of Mochi and MiniMax H3 in frames
+        of latent."""
+        by_latent = self.frames_step in (_MOCHI_STEP, _H3_STEP)
+        return self.latents_per_token * (1 if by_latent else self.frames_step)
 
     def token_frames(self, frames: int) -> int:
         """Frames of tokens of a video."""
+        if self.frames_step == _H3_STEP:
+            return frames // _H3_STEP * 5 + 2
         return math.ceil(((frames - 1) // self.frames_step + 1) / self.latents_per_token)
 
     def flow_shift(self, width: int, height: int) -> float | None:
@@ -74,7 +86,7 @@ class Model:
         return 5.0 if min(width, height) >= _SHORT_SIDE_OF_720P else 3.0
 
 
-_MOCHI_STEP = 6
+_MOCHI_STEP, _H3_STEP = 6, 17
 # As diffusers' documentation has it: Wan's decoder loses detail in half precision.
 _wan_sizes = partial(Model, frames_per_second=16, vae_dtype="float32")
 _wan = partial(_wan_sizes, pipeline=_WAN, guidance=5.0)
@@ -159,6 +171,11 @@ MODELS = {
     "Cosmos_Predict2": _cosmos(
         "nvidia/Cosmos-Predict2-2B-Video2World", 1280, 704, 93, image_pipeline="Cosmos2VideoToWorldPipeline", steps=35,
         frames_per_second=16,
+    ),
+    "MiniMax_H3": Model(
+        "MiniMaxAI/MiniMax-H3", 1344, 768, 124, pipeline="MiniMaxH3ModularPipeline",
+        image_pipeline="MiniMaxH3ModularPipeline", workflows=("t2va", "fl2va"), guidance=1.0, distilled=True,
+        frames_per_second=24, size_step=32, frames_step=_H3_STEP, frames_rest=5, least_frames=124, most_frames=345,
     ),
     "Mochi": _not_shared(
         "genmo/mochi-1-preview", 848, 480, 85, pipeline="MochiPipeline", steps=64, guidance=4.5, frames_per_second=30,

@@ -46,7 +46,7 @@ def add_prompt_options(group: Any, output: Path) -> None:
     group.add_argument("--width", type=int, help="pixels; default: the model's, with a picture's sides to one another")
     group.add_argument("--height", type=int, help="pixels; likewise")
     group.add_argument(
-        "--frames", type=int, help="a multiple of 4 (for some 6 or 8) and one more; default: the model's"
+        "--frames", type=int, help="a multiple of 4 and one more, for some models another; default: the model's"
     )
     group.add_argument("--output", type=Path, default=output, help=f"the folder to write to; default: {output}")
 

@@ -14,13 +14,15 @@ from typing import Any
 import diffusers
 import torch
 from diffusers.utils import logging as hub_log
+from huggingface_hub import snapshot_download
 
 from ...hosts.diffusers.sharing import share_heads, sharing_refusal
 from ...models.tiny_video import model as tiny_video
 from ...ops.backends import choose_backend_for
 from ...settings.errors import ConfigError
-from .choose_model import INDEX
+from .choose_model import INDEX, MODULAR_INDEX
 from .loras import EXPERTS, Lora
+from .modular import load_modular, parts_of
 from .video_settings import GenerateSettings
 
 _HUB_ID = re.compile(r"\w[\w.-]*/[\w.-]+")
@@ -61,6 +63,8 @@ def check_model(settings: GenerateSettings) -> Path:
     device = _device()
     if settings.cpu_offload and device.type == "cpu":
         raise ConfigError("--cpu-offload", True, "needs a GPU, and torch sees none here")
+    if not hasattr(diffusers, settings.pipeline):
+        raise ConfigError("--model", settings.model, f"diffusers {diffusers.__version__} has no {settings.pipeline}")
     folder = tiny_video.WEIGHTS if settings.facts.bundled else _folder(settings)
     if not settings.facts.bundled:
         _check_folder(settings, folder)
@@ -95,6 +99,9 @@ def _folder(settings: GenerateSettings) -> Path:
     level = hub_log.get_verbosity()
     hub_log.set_verbosity(logging.CRITICAL)
     try:
+        if settings.workflow:
+            # Of models with more than one transformer, those of other workflows stay where they are.
+            return Path(snapshot_download(settings.path, allow_patterns=parts_of(settings)))
         return Path(diffusers.DiffusionPipeline.download(settings.path))
     except Exception as error:
         # diffusers looks into its cache after that, and the cause says why it had to.
@@ -108,13 +115,12 @@ def _folder(settings: GenerateSettings) -> Path:
 def _check_folder(settings: GenerateSettings, folder: Path) -> None:
     """See that a folder holds a pipeline of the model's class, with a second expert where the model has one."""
     facts, path = settings.facts, settings.path
-    index = _read_json(path, folder / INDEX, f"weights of {facts.hub_id} in diffusers format")
+    file = MODULAR_INDEX if settings.workflow else INDEX
+    index = _read_json(path, folder / file, f"weights of {facts.hub_id} in diffusers format")
     # Of one that takes pictures as well, the weights are those of the other.
     kinds, held = [kind for kind in (facts.pipeline, facts.image_pipeline) if kind], index.get("_class_name")
     if held not in kinds:
         raise ConfigError("--path", path, f"must hold a {kinds[0]} for {settings.model}, and holds a {held}")
-    if not hasattr(diffusers, settings.pipeline):
-        raise ConfigError("--model", settings.model, f"diffusers {diffusers.__version__} has no {settings.pipeline}")
     experts = 2 if index.get("boundary_ratio") is not None else 1
     if experts != settings.experts:
         raise ConfigError("--path", path, f"{settings.model} does not have {experts} expert{'s' * (experts > 1)}")
@@ -168,6 +174,8 @@ def _from_folder(settings: GenerateSettings, folder: Path, device: torch.device)
         with warnings.catch_warnings():
             # Of the name torch_dtype, the only one that diffusers 0.35 knows.
             warnings.simplefilter("ignore", FutureWarning)
+            if settings.workflow:
+                return load_modular(settings, folder, dtypes(settings, device))
             return kind.from_pretrained(str(folder), torch_dtype=dtypes(settings, device), local_files_only=True)
     # A missing file, a damaged one, one of another model: each library underneath has errors of its own.
     except Exception as error:

@@ -15,10 +15,11 @@ def density_on_bar(pipeline: Any, handle: Handle | None) -> Iterator[None]:
     """While it is open, every step of the pipeline's progress bar has the density so far beside it.
 
     Args:
-        pipeline: one of diffusers', whose bars are tqdm's.
+        pipeline: one of diffusers', whose bars are tqdm's; of a modular one, a block has them.
         handle: of its patch; None leaves the bar with steps and time.
     """
-    make_bar = pipeline.progress_bar
+    with_bar = getattr(pipeline, "with_bar", pipeline)
+    make_bar = with_bar.progress_bar
     so_far: DensitySoFar | None = None
 
     def progress_bar(*args: Any, **kwargs: Any) -> Any:
@@ -38,8 +39,8 @@ def density_on_bar(pipeline: Any, handle: Handle | None) -> Iterator[None]:
         bar.update = with_density
         return bar
 
-    pipeline.progress_bar = progress_bar
+    with_bar.progress_bar = progress_bar
     try:
         yield
     finally:
-        del pipeline.progress_bar
+        del with_bar.progress_bar

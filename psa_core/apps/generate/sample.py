@@ -76,7 +76,7 @@ def _call(pipeline: Any, settings: GenerateSettings, prompt: str) -> dict[str, A
         wanted["guidance_scale_2"] = settings.guidance_2
     if settings.image is not None:
         wanted["image"] = read_picture(settings.image, settings.width, settings.height)
-    known = inspect.signature(pipeline.__call__).parameters
+    known = getattr(pipeline, "input_names", None) or inspect.signature(pipeline.__call__).parameters
     if "guidance_scale" not in known and getattr(pipeline, "guider", None) is not None:
         # HunyuanVideo 1.5 has the scale elsewhere.
         pipeline.guider = pipeline.guider.new(guidance_scale=settings.guidance)

@@ -73,10 +73,7 @@ class GenerateSettings:
                 raise ConfigError("--prompt", prompt, "must not be empty")
         if self.backend not in BACKENDS:
             raise ConfigError("--backend", self.backend, "must be one of " + ", ".join(BACKENDS))
-        if self.steps < 1:
-            raise ConfigError("--steps", self.steps, "must be 1 or more")
-        if not 0 <= self.guidance < math.inf:
-            raise ConfigError("--guidance", self.guidance, "must be a number, 0 or more")
+        self._check_denoising()
         check_seed("--seed", self.seed)
         if self.gpus < 1:
             raise ConfigError("--gpus", self.gpus, "must be 1 or more")
@@ -92,6 +89,11 @@ class GenerateSettings:
     def pipeline(self) -> str:
         """The class in diffusers that makes these videos."""
         return self.facts.pipeline if self.image is None else self.facts.image_pipeline
+
+    @property
+    def workflow(self) -> str:
+        """Which way of a modular pipeline; "" for the others."""
+        return "" if not self.facts.workflows else self.facts.workflows[self.image is not None]
 
     @property
     def experts(self) -> int:
@@ -110,6 +112,21 @@ class GenerateSettings:
             for prompt in prompts:
                 with errors_at(option):
                     read_prompt(prompt)
+
+    def _check_denoising(self) -> None:
+        if self.steps < 1:
+            raise ConfigError("--steps", self.steps, "must be 1 or more")
+        if not 0 <= self.guidance < math.inf:
+            raise ConfigError("--guidance", self.guidance, "must be a number, 0 or more")
+        if self.facts.workflows and self.steps < 2:
+            raise ConfigError("--steps", self.steps, f"must be 2 or more for {self.model}, whose last step is its end")
+        if not self.facts.distilled:
+            return
+        without = f"leave it out: {self.model} has guidance in its weights"
+        if self.guidance != self.facts.guidance:
+            raise ConfigError("--guidance", self.guidance, without)
+        if self.negative_prompt is not None:
+            raise ConfigError("--negative-prompt", self.negative_prompt, without)
 
     def _check_gpus(self) -> None:
         if self.cpu_offload:
@@ -132,10 +149,17 @@ class GenerateSettings:
             left_alone = size == own == 0
             if not left_alone and (size < 2 * step or size % step):
                 raise ConfigError(option, size, f"must be a multiple of {step}, {2 * step} or more, for {self.model}")
-        step = facts.frames_step
-        if step > 1 and (self.frames <= step or self.frames % step != 1):
-            examples = ", ".join(str(i * step + 1) for i in (1, 2, 3))
-            raise ConfigError("--frames", self.frames, f"must be a multiple of {step} and one more: {examples} ...")
+        self._check_frames(facts.frames_step, facts.frames_rest)
+
+    def _check_frames(self, step: int, rest: int) -> None:
+        least, most = self.facts.least_frames, self.facts.most_frames
+        wrong = self.frames <= step or self.frames % step != rest
+        if step > 1 and (wrong or self.frames < least or (most and self.frames > most)):
+            first = least or step + rest
+            examples = ", ".join(str(first + i * step) for i in range(3))
+            more, end = ("one", "...") if rest == 1 else (str(rest), f"... {most}")
+            what = f"must be a multiple of {step} and {more} more: {examples} {end}"
+            raise ConfigError("--frames", self.frames, what)
 
     def _check_scenes(self) -> None:
         radial = self.config.radial

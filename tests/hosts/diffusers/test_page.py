@@ -25,7 +25,7 @@ from PIL import Image
 from psa_core.hosts.diffusers import Handle
 from psa_core.hosts.diffusers.families import FAMILIES
 
-from ...support import diffusers_families, tiny_families, tiny_pipelines
+from ...support import diffusers_families, tiny_families, tiny_h3, tiny_pipelines
 
 PAGE = Path(psa_core.__file__).parent / "hosts" / "diffusers" / "README.md"
 EXAMPLES = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
@@ -44,6 +44,7 @@ TINY: dict[str, tuple[str, Callable[[], Any]]] = {
     "Kandinsky": ("kandinsky5", tiny_families.kandinsky5),
     "Cosmos": ("cosmos", tiny_families.cosmos),
     "mochi": ("mochi", tiny_families.mochi),
+    "MiniMax-H3": ("minimax_h3", tiny_h3.pipeline),
 }
 SIZES = {"height": 64, "width": 64, "num_inference_steps": 3, "output_type": "latent"}
 
@@ -73,6 +74,25 @@ def in_place(pipeline: Any, family: str) -> Any:
     return pipeline
 
 
+def modular_in_place(pipeline: Any) -> Any:
+    """The same of a modular pipeline, which has been loaded."""
+    kind = type(pipeline)
+
+    class Tiny(kind):
+        def __call__(self, **inputs: Any) -> Any:
+            return super().__call__(**inputs, height=64, width=64, num_inference_steps=3)
+
+        def load_components(self, dtype: torch.dtype) -> None:
+            assert dtype == torch.bfloat16
+
+        def to(self, device: str) -> Any:
+            assert device == "cuda"
+
+    Tiny.__name__ = kind.__name__
+    pipeline.__class__ = Tiny
+    return pipeline
+
+
 def run(example: str, monkeypatch: pytest.MonkeyPatch, **names: Any) -> dict[str, Any]:
     """Run an example where loading gives a tiny model and every call that can runs sparse; what it has defined."""
     found = next((tiny for hub_id, tiny in TINY.items() if hub_id in example), None)
@@ -83,6 +103,9 @@ def run(example: str, monkeypatch: pytest.MonkeyPatch, **names: Any) -> dict[str
         return in_place(make(), family)
 
     presets = psa_core.load_preset
+    if hasattr(diffusers, "MiniMaxH3ModularPipeline"):
+        modular = classmethod(lambda kind, hub_id, workflow: modular_in_place(tiny_h3.pipeline(workflow)))
+        monkeypatch.setattr(diffusers.MiniMaxH3ModularPipeline, "from_pretrained", modular)
     monkeypatch.setattr(diffusers.DiffusionPipeline, "from_pretrained", classmethod(load))
     monkeypatch.setattr(utils, "load_image", lambda name: Image.new("RGB", (64, 64)))
     monkeypatch.setattr(
@@ -107,7 +130,7 @@ def test_an_example_runs_sparse(example: str, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_a_transformer_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    (example,) = (x for x in EXAMPLES if "MiniMax_H3" in x)
+    (example,) = (x for x in EXAMPLES if "pipe.transformer, load_preset" in x)
     model = diffusers_families.FAMILIES["minimax_h3"].make()
     handle = run(example, monkeypatch, pipe=SimpleNamespace(transformer=model.transformer))["handle"]
     with torch.no_grad():

@@ -35,7 +35,7 @@ FAMILIES = {
     "MochiTransformer3DModel": MOCHI,
     "MiniMaxH3Transformer3DModel": MINIMAX_H3,
 }
-_COMPONENTS = ("transformer", "transformer_2", "unet")
+_COMPONENTS = ("transformer", "transformer_2", "transformer_ref", "unet")
 
 
 def family_of(transformer: torch.nn.Module) -> Family:
