@@ -4,11 +4,20 @@ from __future__ import annotations
 
 import functools
 import logging
+from typing import Any
 
 from comfy_api.latest import io
 
 from .. import psa_core as core
-from ..psa_core.hosts.comfyui import AnyModel, LoadedCalibration, Patch, model_of, patch_model, presets_of
+from ..psa_core.hosts.comfyui import (
+    AnyModel,
+    LoadedCalibration,
+    Patch,
+    VideoModel,
+    model_of,
+    patch_model,
+    presets_of,
+)
 from ..psa_core.hosts.comfyui.dense_backend import check_dense_backend
 from ..psa_core.hosts.comfyui.models import OFF, UNKNOWN_MODELS, VIDEO
 from ..psa_core.ops.backends import BACKENDS
@@ -67,22 +76,7 @@ class PSAAttentionPatch(io.ComfyNode):
                     ),
                     advanced=True,
                 ),
-                Preset.Input(
-                    "preset",
-                    optional=True,
-                    tooltip="From a Preset Loader. Without one the model is recognised and its default preset used.",
-                ),
-                Mask.Input("mask", optional=True, tooltip="From a Radial Mask."),
-                Schedule.Input(
-                    "schedule",
-                    optional=True,
-                    tooltip="From a Sparsity Schedule: its warm-up and mask_ratios come before the preset's.",
-                ),
-                Calibration.Input(
-                    "calibration",
-                    optional=True,
-                    tooltip="From a Load Calibration: calibrated heads take its recipes and measure nothing.",
-                ),
+                *_sockets(),
                 io.Combo.Input(
                     "quality",
                     options=list(_QUALITIES),
@@ -93,56 +87,7 @@ class PSAAttentionPatch(io.ComfyNode):
                     ),
                     optional=True,
                 ),
-                io.Combo.Input(
-                    "unknown_models",
-                    options=list(UNKNOWN_MODELS),
-                    default=VIDEO,
-                    tooltip=(
-                        "Models that the pack does not know: video takes those that make videos, with tokens in the "
-                        "order they have and without static masks; all takes images too; off leaves all models dense "
-                        "but Wan and CogVideoX."
-                    ),
-                    optional=True,
-                    advanced=True,
-                ),
-                io.Combo.Input(
-                    "precision",
-                    options=list(_PRECISIONS),
-                    default=PRESET,
-                    tooltip=(
-                        "What sparse attention multiplies in. preset: what the preset says. auto: INT8, and FP8 where "
-                        "the GPU has it, except in heads where that adds more than 2 % of error. What a GPU lacks "
-                        "gives way to what it has."
-                    ),
-                    optional=True,
-                    advanced=True,
-                ),
-                io.Combo.Input(
-                    "dense_backend",
-                    options=list(_DENSE_BACKENDS),
-                    default=PRESET,
-                    tooltip=(
-                        "What runs self-attention that stays dense, as in warm-up. preset: what the preset says. "
-                        "model: the model's own. cudnn: exact, often faster. comfy_kitchen and sage, if installed, "
-                        "are faster still, but INT8 is an approximation. PSA Doctor says which is the fastest here."
-                    ),
-                    optional=True,
-                    advanced=True,
-                ),
-                io.Float.Input(
-                    "max_extra_memory",
-                    default=0.0,
-                    min=0.0,
-                    max=1024.0,
-                    step=0.25,
-                    tooltip=(
-                        "GiB that a sparse call may take beside its tensors: heads are computed a few at a time, with "
-                        "the same result, for GPUs that would run out of memory. 0 takes the preset's number, which "
-                        "has no limit where it says none."
-                    ),
-                    optional=True,
-                    advanced=True,
-                ),
+                *_later_widgets(),
             ],
             outputs=[io.Model.Output(tooltip="The patched model.")],
             hidden=[io.Hidden.unique_id],
@@ -182,17 +127,16 @@ class PSAAttentionPatch(io.ComfyNode):
             preset = load_preset(family, None if quality == PRESET else preset_of(quality), bundled_dir())
             if video_model:
                 log.info("PSA: recognised %s, using %s", family, source or "its default preset")
-        given = {
-            "min_tokens": min_tokens or None,
-            "radial": mask,
-            "schedule": schedule,
-            "precision": None if precision == PRESET else precision,
-            "dense_backend": None if dense_backend == PRESET else dense_backend,
-            "max_extra_memory": max_extra_memory or None,
-        }
-        config = preset.replace(**{key: value for key, value in given.items() if value is not None})
-        if config.radial is not None and config.radial.model_type == "auto" and video_model is not None:
-            config = config.replace(radial=config.radial.replace(model_type=video_model.mask_rule))
+        config = _config(
+            preset,
+            video_model,
+            min_tokens=min_tokens or None,
+            radial=mask,
+            schedule=schedule,
+            precision=None if precision == PRESET else precision,
+            dense_backend=None if dense_backend == PRESET else dense_backend,
+            max_extra_memory=max_extra_memory or None,
+        )
         if video_model is not None:
             with errors_at("PSA Attention Patch"):
                 check_dense_backend(config.dense_backend, model.model, video_model.head_dim)
@@ -207,6 +151,84 @@ class PSAAttentionPatch(io.ComfyNode):
         return io.NodeOutput(patch_model(model, patch))
 
 
+def _sockets() -> list[io.Input]:
+    """What other nodes of the pack say."""
+    return [
+        Preset.Input(
+            "preset",
+            optional=True,
+            tooltip="From a Preset Loader. Without one the model is recognised and its default preset used.",
+        ),
+        Mask.Input("mask", optional=True, tooltip="From a Radial Mask."),
+        Schedule.Input(
+            "schedule",
+            optional=True,
+            tooltip="From a Sparsity Schedule: its warm-up and mask_ratios come before the preset's.",
+        ),
+        Calibration.Input(
+            "calibration",
+            optional=True,
+            tooltip="From a Load Calibration: calibrated heads take its recipes and measure nothing.",
+        ),
+    ]
+
+
+def _later_widgets() -> list[io.Input]:
+    """What later releases have added, in the order in which they did."""
+    return [
+        io.Combo.Input(
+            "unknown_models",
+            options=list(UNKNOWN_MODELS),
+            default=VIDEO,
+            tooltip=(
+                "Models that the pack does not know: video takes those that make videos, with tokens in the "
+                "order they have and without static masks; all takes images too; off leaves all models dense "
+                "but Wan and CogVideoX."
+            ),
+            optional=True,
+            advanced=True,
+        ),
+        io.Combo.Input(
+            "precision",
+            options=list(_PRECISIONS),
+            default=PRESET,
+            tooltip=(
+                "What sparse attention multiplies in. preset: what the preset says. auto: INT8, and FP8 where "
+                "the GPU has it, except in heads where that adds more than 2 % of error. What a GPU lacks "
+                "gives way to what it has."
+            ),
+            optional=True,
+            advanced=True,
+        ),
+        io.Combo.Input(
+            "dense_backend",
+            options=list(_DENSE_BACKENDS),
+            default=PRESET,
+            tooltip=(
+                "What runs self-attention that stays dense, as in warm-up. preset: what the preset says. "
+                "model: the model's own. cudnn: exact, often faster. comfy_kitchen and sage, if installed, "
+                "are faster still, but INT8 is an approximation. PSA Doctor says which is the fastest here."
+            ),
+            optional=True,
+            advanced=True,
+        ),
+        io.Float.Input(
+            "max_extra_memory",
+            default=0.0,
+            min=0.0,
+            max=1024.0,
+            step=0.25,
+            tooltip=(
+                "GiB that a sparse call may take beside its tensors: heads are computed a few at a time, with "
+                "the same result, for GPUs that would run out of memory. 0 takes the preset's number, which "
+                "has no limit where it says none."
+            ),
+            optional=True,
+            advanced=True,
+        ),
+    ]
+
+
 def _source(quality: str, loaded: bool) -> str:
     """Which of the dial and a Preset Loader holds, for people; "" where no dial is asked for.
 
@@ -217,6 +239,14 @@ def _source(quality: str, loaded: bool) -> str:
     if quality == PRESET:
         return ""
     return f"quality: that of the Preset Loader, not {quality}" if loaded else f"quality: {quality}"
+
+
+def _config(preset: core.PSAConfig, video_model: VideoModel | None, **inputs: Any) -> core.PSAConfig:
+    """A preset with what this node's inputs say in place of its own; None says nothing."""
+    config = preset.replace(**{key: value for key, value in inputs.items() if value is not None})
+    if config.radial is not None and config.radial.model_type == "auto" and video_model is not None:
+        config = config.replace(radial=config.radial.replace(model_type=video_model.mask_rule))
+    return config
 
 
 def _announce(node_id: str, preset: core.PSAConfig, line: str, density: float | None = None) -> None:
