@@ -13,6 +13,7 @@ from ..ops.backends import check_backend, choose_backend
 from ..ops.causal import Causal, causal_levels, hidden_keys
 from ..ops.importance.estimators import mean
 from ..ops.levels.rules import repair_empty_rows
+from ..ops.modes import is_traced
 from ..settings.calibration import Calibration, check_calibration
 from ..settings.config import PSAConfig, check_config
 from ..settings.errors import ConfigError
@@ -111,7 +112,7 @@ def pyramid_sparse_attention(
     every_sink = check_call(q, k, v, config, grid, text_length, sinks, static_levels, causal)
     if calibration is not None:
         _check_calibration(calibration, q, config, grid, causal)
-    if torch.compiler.is_compiling():
+    if is_traced():
         # Not before: it takes torch's compiler along, which takes seconds to import.
         from .operator import compiled_attention
 

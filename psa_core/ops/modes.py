@@ -1,4 +1,5 @@
-"""Modes of torch under which tensors are of another kind (fake, traced, functional, batched) or are recorded."""
+"""Modes of torch under which tensors are of another kind (fake, traced, functional, batched) or are recorded, or calls
+go into a graph."""
 
 from __future__ import annotations
 
@@ -11,6 +12,16 @@ import torch
 def tensors_differ() -> bool:
     """Whether tensors that are made now are of another kind than those made outside of all modes and transforms."""
     return torch._C._len_torch_dispatch_stack() > 0 or torch._C._functorch.peek_interpreter_stack() is not None
+
+
+def is_traced() -> bool:
+    """Whether the call at hand goes into a graph of ``torch.compile`` or ``torch.export``.
+
+    ``torch.compiler.is_compiling`` says so to every thread while one of them compiles, in torch 2.13.
+    """
+    # Of an older torch, it says so of exports alone outside of what Dynamo traces.
+    exporting = getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)
+    return torch.compiler.is_dynamo_compiling() or exporting()
 
 
 def wants_gradients(*tensors: torch.Tensor) -> bool:

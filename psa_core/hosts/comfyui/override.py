@@ -14,7 +14,7 @@ from typing import Any, Optional
 
 import torch
 
-from ...ops.modes import wants_gradients
+from ...ops.modes import is_traced, wants_gradients
 from ..operators import NAMESPACE, OPTIONS
 from .forward import Override, forward_under_way
 
@@ -26,7 +26,7 @@ _ON_CPU = torch.zeros(1, device="cpu")
 # ComfyUI looks for an attribute ``container_function`` on overrides; there must be none.
 def attention_override(func: Override, *args: Any, **kwargs: Any) -> torch.Tensor:
     """``optimized_attention_override``: ``func`` is ComfyUI's attention, the others are its arguments."""
-    if torch.compiler.is_compiling():
+    if is_traced():
         return _into_the_graph(func, *args, **kwargs)
     forward = forward_under_way()
     return func(*args, **kwargs) if forward is None else forward.attend(func, args, kwargs)

@@ -36,6 +36,7 @@ import torch
 
 from ...ops.backends import check_backend
 from ...ops.dense_backends import RefusalError, dense_attention
+from ...ops.modes import is_traced
 from ...report.report import Report
 from ...settings.at_step import needs_steps
 from ...settings.calibration import Calibration
@@ -229,7 +230,7 @@ def _note_inputs(
     for index, arg in enumerate(args):
         call[names[index]] = arg
     inputs = family_of(transformer).inputs(transformer, call)
-    if torch.compiler.is_compiling():
+    if is_traced():
         enter(denoising.number, *flat(inputs))
     else:
         denoising.enter(inputs)

@@ -11,7 +11,7 @@ from diffusers.models.attention_dispatch import AttentionBackendName, dispatch_a
 from torch.nn.functional import scaled_dot_product_attention
 from torch.overrides import TorchFunctionMode
 
-from ...ops.modes import wants_gradients
+from ...ops.modes import is_traced, wants_gradients
 from ..reasons import (
     DIFFUSERS,
     MASKED,
@@ -130,12 +130,12 @@ class Layer:
             self._stay_dense(reason)
             return _dense(backend, **call)
         given = call["query"], call["key"], call["value"], call["attn_mask"], call["scale"], backend
-        if torch.compiler.is_compiling():
+        if is_traced():
             return attend(*given, self._number, self._denoising.number)
         return self.attend(*given)
 
     def _stay_dense(self, reason: str) -> None:
-        if torch.compiler.is_compiling():
+        if is_traced():
             stay_dense(self._denoising.number, reason)
         else:
             self._denoising.stay_dense(reason)

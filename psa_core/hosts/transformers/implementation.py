@@ -15,6 +15,7 @@ import torch
 from transformers import AttentionInterface
 from transformers.masking_utils import AttentionMaskInterface
 
+from ...ops.modes import is_traced
 from ...settings.config import PSAConfig
 from ...settings.errors import ConfigError
 from ..run import Run
@@ -154,7 +155,7 @@ def _attention(
     layer: Any = getattr(module, LAYER, _NO_LAYER)
     config: Any = module.config
     call = module, query, key, value, attention_mask, arguments
-    if torch.compiler.is_compiling():
+    if is_traced():
         return dense_attention(_base(config), *call)
     if isinstance(layer, Layer):
         return attend(layer.prompt, layer.index, *call)

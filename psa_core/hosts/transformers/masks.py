@@ -9,6 +9,8 @@ import torch
 from torch.utils._pytree import tree_map
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, causal_mask_function
 
+from ...ops.modes import is_traced
+
 # Fewer queries are no prompt, but decoding, also where several tokens are guessed at once; and no query block.
 FEWEST_QUERIES = 64
 
@@ -139,7 +141,7 @@ def deferred_or_made(base: str, arguments: dict[str, Any]) -> Any:
     Args:
         arguments: of transformers' mask functions, by name.
     """
-    if torch.compiler.is_compiling() or q_length(arguments) < FEWEST_QUERIES:
+    if is_traced() or q_length(arguments) < FEWEST_QUERIES:
         return make_mask(base, arguments)
     deferred = Deferred(base, arguments, _device(arguments))
     if deferred.plain:

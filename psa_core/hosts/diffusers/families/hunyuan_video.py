@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from ....ops.modes import is_traced
 from ...read_once import read_once
 from .family import Family, Inputs, Tokens, grid_of
 
@@ -34,7 +35,7 @@ def _inputs_with(transformer: Any, call: dict[str, Any], *beside: torch.Tensor) 
     config, latents = transformer.config, call["hidden_states"]
     grid = grid_of(latents.shape[2:], (config.patch_size_t, config.patch_size, config.patch_size))
     # A graph cannot wait for what it is given.
-    unpadded = _unpadded(*beside) if torch.compiler.is_compiling() else read_once(_unpadded_here, *beside)
+    unpadded = _unpadded(*beside) if is_traced() else read_once(_unpadded_here, *beside)
     tokens = Tokens(
         grid, _FRAMES_PER_LATENT * config.patch_size_t, text_behind=True, unpadded=math.prod(grid) + unpadded
     )

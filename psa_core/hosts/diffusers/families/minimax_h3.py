@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from ....ops.modes import is_traced
 from ....settings.sinks import Sink
 from ....settings.sizes import Grid
 from ...read_once import read_once
@@ -25,7 +26,7 @@ def _inputs(transformer: Any, call: dict[str, Any]) -> Inputs:
     # Conditions and sound have noise levels of their own.
     timestep = call["timestep"].index_select(0, call["timestep_indices"].index_select(0, video[-1:]))
     # A compiled graph of the whole model cannot read the places of its rows.
-    if torch.compiler.is_compiling():
+    if is_traced():
         return Inputs(timestep, latents, Tokens())
     return Inputs(timestep, latents, read_once(_tokens, call["position_ids"], call["audio_indices"]))
 
