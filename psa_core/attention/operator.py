@@ -94,8 +94,10 @@ def compiled_attention(
     flat = [number for start, stop, dense in sinks for number in (start, stop, 1 if dense else 0)]
     rest = grid, flat, static_levels, backend, recipes, causal
     if wants_gradients(q, k, v):
-        # An operator has none; plain torch has, and they are worth a break in the graph.
-        return *_outside_the_graph(q, k, v, config.as_text, *rest), "torch"
+        # An operator has none; plain torch has, and they are worth a break in the graph. Torch 2.5 does not go on
+        # behind one in the middle of a tuple.
+        out, levels, shares = _outside_the_graph(q, k, v, config.as_text, *rest)
+        return out, levels, shares, "torch"
     # A head size that the graph leaves open is settled here.
     chosen = _choose_backend(backend, q.device, q.dtype, index(q.shape[-1]))
     q, k, v = (x.detach() for x in (q, k, v))

@@ -34,7 +34,8 @@ Sinks = tuple[Sink, ...]
 
 def text_in_front(text_length: int) -> Sinks:
     """The short form: so many tokens in front of the video, whose own rows are dense."""
-    return (Sink(0, text_length),) if text_length else ()
+    # Of a bare number's truth torch 2.5 makes a graph for each.
+    return (Sink(0, text_length),) if text_length > 0 else ()
 
 
 def read_sinks(sinks: Any, text_length: int = 0) -> Sinks:

@@ -135,7 +135,8 @@ def check_names(kind: type, settings: Mapping[Any, Any], prefix: str = "") -> No
 
 def plain(value: Any) -> Any:
     """Settings as Python's own types, which YAML and JSON can write and the constructor reads back."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+    # As ``dataclasses.is_dataclass`` asks, which torch 2.5 does not compile.
+    if getattr(value, "__dataclass_fields__", None) is not None and not isinstance(value, type):
         return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
     if isinstance(value, Mapping):
         return {key: plain(x) for key, x in value.items()}
