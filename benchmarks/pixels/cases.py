@@ -26,14 +26,16 @@ class Setting:
     """One way to make the clips.
 
     Attributes:
-        config: of PSA; ``warmup_steps`` is the study's business. None for Sol-Attn.
-        sol: the share of blocks that Sol-Attn takes exactly.
+        config: of PSA; ``warmup_steps`` is the study's business. None for attention without it.
+        sol: the share of blocks that Sol-Attn takes exactly; 0 where it has no part.
+        cache: threshold of diffusers' first-block-cache; 0 without it.
         prompts_apart: whether calls with and without the prompt have recipes and kept maps of their own.
     """
 
     name: str
     config: PSAConfig | None = None
     sol: float = 0.0
+    cache: float = 0.0
     prompts_apart: bool = False
 
 
@@ -66,6 +68,11 @@ SETTINGS = (
     ),
     Setting(SOL, sol=_SOL_DENSITY),
     Setting(f"Sol-Attn, top {100 * DENSITY:g} %", sol=DENSITY),
+    *(
+        Setting(f"{name}, first-block-cache {threshold:g}", config, cache=threshold)
+        for threshold in (0.1, 0.2)
+        for name, config in (("dense", None), (KEPT, _KEPT))
+    ),
 )
 
 

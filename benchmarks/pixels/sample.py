@@ -15,6 +15,7 @@ from torch.overrides import TorchFunctionMode
 from psa_core.apps.bench.rivals import sol_attention
 from psa_core.hosts.diffusers import Handle, patch
 from psa_core.models.tiny_video.model import load_pipeline
+from psa_core.settings.config import PSAConfig
 
 from .cases import Setting, Study, prompt
 
@@ -50,10 +51,16 @@ class Sampler:
         Raises:
             RefusalError: Sol-Attn cannot take part.
         """
-        if setting.config is None:
+        with _cached(self._pipeline.transformer, setting.cache) if setting.cache else nullcontext():
+            if setting.config is not None:
+                return self._patched(study, setting, setting.config)
+            if not setting.sol:
+                return self.dense(study)
             with _SolAttention(self.device, setting.sol, study.dense_steps, study.steps) as mode:
                 return Made(self._clips(study, mode))
-        config = setting.config.replace(warmup_steps=study.dense_steps)
+
+    def _patched(self, study: Study, setting: Setting, config: PSAConfig) -> Made:
+        config = config.replace(warmup_steps=study.dense_steps)
         with patch(self._pipeline, config, backend=self._backend) as handle:
             with _prompts_apart(handle) if setting.prompts_apart else nullcontext():
                 videos = self._clips(study)
@@ -114,6 +121,18 @@ class _SolAttention(TorchFunctionMode):
                 half = (x.bfloat16() for x in (q, k, v))
                 return self._attend(*half, self._density).to(q.dtype)
         return func(*args, **kwargs)
+
+
+@contextmanager
+def _cached(transformer: Any, threshold: float) -> Iterator[None]:
+    """Have a step that begins as the one before take over what that came to."""
+    from diffusers import FirstBlockCacheConfig
+
+    transformer.enable_cache(FirstBlockCacheConfig(threshold=threshold))
+    try:
+        yield
+    finally:
+        transformer.disable_cache()
 
 
 @contextmanager
