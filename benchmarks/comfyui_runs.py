@@ -1,8 +1,8 @@
 """Whole sampler runs in ComfyUI, dense and patched: seconds and memory. ``python -m benchmarks.comfyui_runs COMFYUI``.
 
 Runs ComfyUI in this process, whose Python must have its requirements and a CUDA GPU. Weights are random, in the shapes
-of the published models: quotas (``mask_mode: topk``) and masks take the time that they take on trained ones, bounds on
-importance do not. Text encoder and autoencoder are no part of it.
+of the published models: quotas (``mask_mode: topk``), the dial and masks take the time that they take on trained ones,
+bounds on importance do not. Text encoder and autoencoder are no part of it.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,23 @@ _TEXT_SCALE, _WEIGHT_SCALE, _BIAS_SCALE = 0.1, 0.02, 0.01
 
 
 @dataclass(frozen=True)
+class Patched:
+    """What a patched run has.
+
+    Attributes:
+        preset: of the model's family; its warm-up gives way to the clip's ``dense_steps``.
+        dense_backend: of the steps and calls that stay dense.
+    """
+
+    preset: str
+    dense_backend: str = "model"
+
+    @property
+    def name(self) -> str:
+        return self.preset if self.dense_backend == "model" else f"{self.preset}, dense calls by {self.dense_backend}"
+
+
+@dataclass(frozen=True)
 class Clip:
     """A model and what it samples.
 
@@ -40,9 +58,9 @@ class Clip:
         model: name of its shape in :data:`MODELS`.
         size: width, height and frames of the video.
         steps: of the whole denoising.
-        dense_steps: of them, at the start, those that stay dense in the patched run.
+        dense_steps: of them, at the start, those that stay dense in patched runs.
         guided: whether there is a negative prompt (cfg 5), or none (cfg 1, as with distilled LoRAs).
-        preset: of the model's family; its warm-up gives way to ``dense_steps``.
+        patched: its runs beside the dense one.
     """
 
     model: str
@@ -50,17 +68,21 @@ class Clip:
     steps: int
     dense_steps: int
     guided: bool
-    preset: str
+    patched: tuple[Patched, ...]
 
 
+# The dial as it stands untouched, and beside the fastest dense attention.
+_DIAL = (Patched("auto_balanced"), Patched("auto_balanced", "cudnn"))
+_FEW_STEPS = (Patched("psa_few_steps"), Patched("auto_balanced"))
 CLIPS = (
-    Clip("Wan2.1_1.3b", (1280, 720, 81), 20, 5, True, "psa_topk"),
-    Clip("Wan2.1_1.3b", (832, 480, 81), 20, 5, True, "psa_topk"),
-    Clip("Wan2.1_14b", (832, 480, 81), 4, 1, False, "psa_few_steps"),
-    Clip("Wan2.1_14b", (1280, 720, 81), 4, 1, False, "psa_few_steps"),
-    Clip("Wan2.1_14b", (1280, 720, 81), 2, 0, True, "psa_few_steps"),
-    Clip("CogVideo_5b", (720, 480, 49), 20, 5, True, "psa_4steps"),
+    Clip("Wan2.1_1.3b", (1280, 720, 81), 20, 5, True, (Patched("psa_topk"), *_DIAL)),
+    Clip("Wan2.1_1.3b", (832, 480, 81), 20, 5, True, (Patched("psa_topk"), *_DIAL)),
+    Clip("Wan2.1_14b", (832, 480, 81), 4, 1, False, _FEW_STEPS),
+    Clip("Wan2.1_14b", (1280, 720, 81), 4, 1, False, _FEW_STEPS),
+    Clip("Wan2.1_14b", (1280, 720, 81), 2, 0, True, _FEW_STEPS),
+    Clip("CogVideo_5b", (720, 480, 49), 20, 5, True, (Patched("psa_4steps"), *_DIAL)),
 )
+DENSE = "dense"
 
 
 @dataclass(frozen=True)
@@ -68,7 +90,7 @@ class Run:
     """What one run took.
 
     Attributes:
-        attention: ``"dense"``, as ComfyUI chooses it, or the preset's name.
+        attention: :data:`DENSE`, as ComfyUI chooses it, or what the patch had.
         first_seconds: one step before it, in which kernels are compiled and weights loaded.
         seconds: the whole run.
         memory: peak GiB on the GPU beyond the weights.
@@ -93,69 +115,77 @@ def main(argv: Sequence[str] | None = None) -> None:
     """
     parser = argparse.ArgumentParser(prog="python -m benchmarks.comfyui_runs", description=__doc__)
     parser.add_argument("comfyui", type=Path, help="ComfyUI's folder")
-    parser.add_argument("--models", nargs="+", choices=sorted({clip.model for clip in CLIPS}), help="default: all")
+    names = sorted({clip.model for clip in CLIPS})
+    parser.add_argument("--models", nargs="+", choices=names, default=names, help="default: all")
+    parser.add_argument("--width", type=int, nargs="+", help="clips of these widths alone")
     parser.add_argument("--output", type=Path, default=Path("benchmarks/results"))
     parsed = parser.parse_args(argv)
     gpu()
     sys.path.insert(0, str(parsed.comfyui.resolve()))
-    clips = [clip for clip in CLIPS if not parsed.models or clip.model in parsed.models]
-    runs: list[Run] = []
-    for clip in tqdm(clips, unit="clip", dynamic_ncols=True):
-        runs += measure(clip)
-        tqdm.write(run_table(runs[-2:]))
+    widths = parsed.width or [clip.size[0] for clip in CLIPS]
+    clips = [clip for clip in CLIPS if clip.model in parsed.models and clip.size[0] in widths]
     machine = Machine.here()
     file = parsed.output / f"{file_stem(machine.gpu, 'comfyui')}.json"
-    document = {"machine": dataclasses.asdict(machine), "runs": [dataclasses.asdict(run) for run in runs]}
-    write_json(file, document)
+    runs: list[Run] = []
+    for run in tqdm(chain(*map(measure, clips)), total=sum(1 + len(clip.patched) for clip in clips), unit="run"):
+        runs.append(run)
+        document = {"machine": dataclasses.asdict(machine), "runs": [dataclasses.asdict(run) for run in runs]}
+        write_json(file, document)
     print(f"\n{machine.gpu}, {machine.date}, torch {machine.torch}\n\n{run_table(runs)}\n\nresults are in {file}")
 
 
 def run_table(runs: Sequence[Run]) -> str:
-    """Dense and patched runs in Markdown, each pair with its ratio."""
+    """Patched runs in Markdown, each with the ratio to the dense one before it."""
     rows = []
-    for dense, sparse in zip(runs[::2], runs[1::2], strict=True):
-        clip = dense.clip
+    for run in runs:
+        if run.attention == DENSE:
+            dense = run
+            continue
+        clip = run.clip
         width, height, frames = clip.size
         rows.append(
             (
                 clip.model,
-                f"{width} x {height}, {frames} frames ({dense.tokens:,} tokens)",
+                f"{width} x {height}, {frames} frames ({run.tokens:,} tokens)",
                 f"{clip.steps}, {'cfg 5' if clip.guided else 'cfg 1'}",
-                f"{sparse.attention}, {clip.dense_steps} dense",
+                f"{run.attention}, {clip.dense_steps} dense",
                 f"{dense.seconds:.0f} s",
-                f"{sparse.seconds:.0f} s (first step {sparse.first_seconds:.0f} s)",
-                f"{dense.seconds / sparse.seconds:.2f}x",
-                f"{dense.memory:.1f} / {sparse.memory:.1f} GiB",
+                f"{run.seconds:.0f} s (first step {run.first_seconds:.0f} s)",
+                f"{dense.seconds / run.seconds:.2f}x",
+                f"{dense.memory:.1f} / {run.memory:.1f} GiB",
             )
         )
     return markdown(("model", "clip", "steps", "preset", "dense", "PSA", "faster", "memory, dense / PSA"), rows)
 
 
-def measure(clip: Clip) -> list[Run]:
-    """A run dense and a run patched, each after a step of its own, of a model that is loaded for them."""
+def measure(clip: Clip) -> Iterator[Run]:
+    """A run dense and runs patched, each after a step of its own, of a model that is loaded for them."""
+    with _loaded(clip) as model:
+        first, run = _sample(model, clip, 1), _sample(model, clip, clip.steps)
+        yield Run(clip, _tokens(clip), DENSE, first[0], *run)
+        for settings in clip.patched:
+            lines: list[str] = []
+            first = _sample(_patched(model, clip, settings, 0, lines), clip, 1)
+            run = _sample(_patched(model, clip, settings, clip.dense_steps, lines), clip, clip.steps)
+            if " 0 sparse" in lines[-1]:
+                raise RuntimeError(f"{clip.model}: nothing ran sparse: {lines[-1]}")
+            yield Run(clip, _tokens(clip), settings.name, first[0], *run, lines[-1])
+
+
+def _patched(model: Any, clip: Clip, settings: Patched, dense_steps: int, lines: list[str]) -> Any:
+    """The model with the patch, which adds what it says to the lines."""
     from psa_core.hosts.comfyui import Patch, patch_model, recognise
 
-    with _loaded(clip) as model:
-        video = recognise(model.model)
-        if video is None:
-            raise RuntimeError(f"{clip.model} is not recognised")
-        lines: list[str] = []
-        config = load_preset(clip.model, clip.preset).replace(min_tokens=0)
+    video = recognise(model.model)
+    if video is None:
+        raise RuntimeError(f"{clip.model} is not recognised")
+    config = load_preset(clip.model, settings.preset)
+    config = config.replace(min_tokens=0, warmup_steps=dense_steps, dense_backend=settings.dense_backend)
 
-        def keep(line: str, density: float | None = None) -> None:
-            lines.append(line)
+    def keep(line: str, density: float | None = None) -> None:
+        lines.append(line)
 
-        def patched(dense_steps: int) -> Any:
-            return patch_model(model, Patch(config.replace(warmup_steps=dense_steps), "triton", video, keep))
-
-        dense = _sample(model, clip, 1), _sample(model, clip, clip.steps)
-        sparse = _sample(patched(0), clip, 1), _sample(patched(clip.dense_steps), clip, clip.steps)
-    if " 0 sparse" in lines[-1]:
-        raise RuntimeError(f"{clip.model}: nothing ran sparse: {lines[-1]}")
-    return [
-        Run(clip, _tokens(clip), attention, runs[0][0], runs[1][0], runs[1][1], line)
-        for attention, runs, line in (("dense", dense, ""), (clip.preset, sparse, lines[-1]))
-    ]
+    return patch_model(model, Patch(config, "triton", video, keep))
 
 
 def _latent(clip: Clip) -> tuple[int, ...]:

@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 import torch
 
-from benchmarks.comfyui_runs import CLIPS, Run, _tokens, main, run_table
+from benchmarks.comfyui_runs import CLIPS, DENSE, Run, _tokens, main, run_table
 from psa_core import load_preset
 from psa_core.ops.backends import BackendError
 
@@ -18,15 +18,20 @@ def test_tokens_are_those_of_the_models() -> None:
 
 def test_presets_take_the_same_time_on_random_weights() -> None:
     """Bounds on importance depend on the content, which random weights do not have."""
-    assert {load_preset(clip.model, clip.preset).mask_mode for clip in CLIPS} == {"topk"}
+    presets = [load_preset(clip.model, each.preset) for clip in CLIPS for each in clip.patched]
+    assert {preset.mask_mode for preset in presets} == {"topk", "calibrated"}
+    assert all(preset.target_error is None for preset in presets)
 
 
-def test_ratio_is_of_a_clip_s_own_runs() -> None:
-    slow = Run(CLIPS[0], 75_600, "dense", 9.0, 120.0, 8.0)
+def test_ratios_are_of_a_clip_s_own_runs() -> None:
+    slow = Run(CLIPS[0], 75_600, DENSE, 9.0, 120.0, 8.0)
     fast = dataclasses.replace(slow, attention="psa_topk", seconds=40.0, memory=8.5, line="PSA: density 0.100")
-    (row,) = run_table([slow, fast]).splitlines()[2:]
-    assert "3.00x" in row
-    assert "8.0 / 8.5 GiB" in row
+    dial = dataclasses.replace(fast, attention=CLIPS[0].patched[-1].name, seconds=30.0)
+    other = dataclasses.replace(slow, seconds=60.0)
+    rows = run_table([slow, fast, dial, other, dial]).splitlines()[2:]
+    assert [row.split(" | ")[6] for row in rows] == ["3.00x", "4.00x", "2.00x"]
+    assert "auto_balanced, dense calls by cudnn, 5 dense" in rows[1]
+    assert "8.0 / 8.5 GiB" in rows[0]
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="with a GPU it measures")
