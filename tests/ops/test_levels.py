@@ -92,7 +92,8 @@ class TestSelection:
             for j, level in enumerate(chosen):
                 before = math.fsum(x for x in row if x > row[j])
                 lo, hi = mask_ratios[level]
-                assert lo - 1e-12 <= before < hi + 1e-12
+                # Bounds are float32.
+                assert lo - 1e-7 < before < hi + 1e-7
 
     @hypothesis.given(importances(), ratios(), st.sampled_from(["thresholdbound", "topk"]))
     def test_empty_intervals_and_missing_levels_are_never_used(

@@ -38,8 +38,8 @@ def test_rows_are_group_means(tokens: int, max_level: int, dtype: torch.dtype, b
         assert pooled.dtype == dtype
         assert relative_error(pooled, expected) < {torch.float64: 1e-15, torch.float32: 1e-6}.get(dtype, 1e-3)
         if dtype == torch.float16:
-            # Rounded once, from a sum in float32.
-            assert ((pooled - expected).abs() <= 2**-11 * 1.001 * expected.abs() + 2**-25).all()
+            # Rounded once, from a sum in float32, which is itself off by so much where numbers of both signs even out.
+            assert ((pooled - expected).abs() <= 2**-11 * 1.001 * expected.abs() + 2**-22).all()
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

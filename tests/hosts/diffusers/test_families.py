@@ -42,14 +42,14 @@ def test_level_1_is_the_models_own_attention_and_sinks_are_exact(family: Family)
     model = family.make()
     dense = model()
     with patch(model.transformer, FULL, backend="torch") as handle:
-        assert relative_error(model(), dense) < 1e-5
+        assert relative_error(model(), dense) < 1e-4
     assert (handle.report.sparse_count, handle.report.dense_reasons) == (family.calls, {})
     assert handle.report.layers == set(range(family.layers))
 
     with patch(model.transformer, SPARSE, backend="torch", keep_levels=True) as handle:
         sparse = model()
     assert torch.isfinite(sparse).all()
-    assert relative_error(sparse, dense) > 1e-5
+    assert relative_error(sparse, dense) > 1e-4
     levels = handle.report.level_maps[0, 0]
     tokens = family.front + VIDEO + family.behind
     assert levels.shape[2:] == (-(-tokens // 64), -(-tokens // 32))
@@ -99,7 +99,7 @@ def test_texts_of_other_lengths(make: type[Model]) -> None:
     model = make((7, 5))
     dense = model()
     with patch(model.transformer, FULL, backend="torch") as handle:
-        assert relative_error(model(), dense) < 1e-5
+        assert relative_error(model(), dense) < 1e-4
     is_mochi = make is diffusers_families.mochi
     assert handle.report.dense_reasons == ({} if is_mochi else {"attention mask": LAYERS})
     assert handle.report.sparse_count == (BATCH * LAYERS if is_mochi else 0)
@@ -113,7 +113,7 @@ def test_text_without_padding_and_dense_calls_are_the_models_own() -> None:
             assert torch.equal(model(), dense)
         assert handle.report.dense_reasons == {"the preset is dense": LAYERS}
         with patch(model.transformer, FULL, backend="torch") as handle:
-            assert relative_error(model(), dense) < 1e-5
+            assert relative_error(model(), dense) < 1e-4
         assert handle.report.sparse_count == LAYERS
 
 
@@ -124,7 +124,7 @@ def test_no_picture_is_hidden() -> None:
         model()
     assert handle.report.level_maps[0, 0].shape[3] == -(-(VIDEO + 2 + 7) // 32)
     with patch(model.transformer, FULL, backend="torch"):
-        assert relative_error(model(), dense) < 1e-5
+        assert relative_error(model(), dense) < 1e-4
 
 
 def test_positions_without_sizes_leave_the_order_that_tokens_have() -> None:
@@ -133,7 +133,7 @@ def test_positions_without_sizes_leave_the_order_that_tokens_have() -> None:
         del model.inputs[name]
     dense = model()
     with patch(model.transformer, FULL, backend="torch") as handle:
-        assert relative_error(model(), dense) < 1e-5
+        assert relative_error(model(), dense) < 1e-4
     assert handle.report.sparse_count == LAYERS
 
 
@@ -152,11 +152,11 @@ def test_any_other_model_runs_sparse_without_a_grid() -> None:
     model = diffusers_families.another()
     dense = model()
     with patch(model.transformer, FULL, backend="torch") as handle:
-        assert relative_error(model(), dense) < 1e-5
+        assert relative_error(model(), dense) < 1e-4
     assert handle.report.sparse_count == LAYERS
     assert handle.report.dense_reasons == {"cross-attention": LAYERS}
     with patch(model.transformer, SPARSE, backend="torch") as handle:
-        assert relative_error(model(), dense) > 1e-5
+        assert relative_error(model(), dense) > 1e-4
     assert 0 < handle.report.density() < 1
 
 
@@ -166,7 +166,7 @@ def test_masks_of_other_models_count_where_they_mask_something() -> None:
         model.inputs["attention_mask"] = mask.float().expand(BATCH, -1)
         dense = model()
         with patch(model.transformer, FULL, backend="torch") as handle:
-            assert relative_error(model(), dense) < 1e-5
+            assert relative_error(model(), dense) < 1e-4
         assert handle.report.dense_reasons == {"cross-attention": LAYERS, **reason}
 
 
