@@ -52,7 +52,7 @@ def attend(
 
     deferred = isinstance(mask, Deferred)
     prompt.enter(layer, mask.past if deferred else k.shape[2] - q.shape[2])
-    if q.shape[2] < min(FEWEST_QUERIES, k.shape[2]):
+    if _is_decoding(q.shape[2], k.shape[2]):
         prompt.stay_dense(DECODING, layer)
         return dense()
     reason = first_reason(TRANSFORMERS, _request(module, q, k, v, mask, arguments))
@@ -135,10 +135,15 @@ def _function(base: str, module: torch.nn.Module) -> Callable[..., tuple[torch.T
 
 def _reason(prompt: Prompt, layer: int, q: torch.Tensor, k: torch.Tensor, rows: Rows) -> str | None:
     """Why rows of a call stay dense."""
-    if rows.queries.stop - rows.queries.start < FEWEST_QUERIES:
+    if _is_decoding(rows.queries.stop - rows.queries.start, rows.keys.stop - rows.keys.start):
         return DECODING
     place = prompt.place(layer, None)
     return prompt.run.dense_reason(q[:1, :, rows.queries], k[:1, :, rows.keys], place)
+
+
+def _is_decoding(queries: int, keys: int) -> bool:
+    """Whether tokens are too few for a chunk of a prompt; a prompt of its own may be as short."""
+    return queries < min(FEWEST_QUERIES, keys)
 
 
 def _of(x: torch.Tensor, entries: list[int], tokens: slice) -> torch.Tensor:

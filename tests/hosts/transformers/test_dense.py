@@ -122,6 +122,16 @@ def test_short_prompts_and_dense_layers_stay_dense() -> None:
     assert (handle.report.sparse_count, handle.report.dense_reasons) == (1, {"dense layer": 1})
 
 
+def test_a_prompt_of_a_few_tokens_is_no_decoding() -> None:
+    model, inputs = qwen3(), prompt(40)
+    dense = model(**inputs).logits
+    with patched(model, SPARSE.replace(min_tokens=100)) as handle:
+        assert torch.equal(model(**inputs).logits, dense)
+        assert handle.report.dense_reasons == {"40 tokens are fewer than min_tokens = 100": LAYERS}
+        model(**padded([0, 39], [40, 40], 40))
+    assert handle.report.dense_count == LAYERS
+
+
 def test_gradients_stay_dense() -> None:
     model, inputs = qwen3(), prompt(TOKENS)
     with torch.enable_grad(), patched(model, SPARSE) as handle:
