@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont, ImageOps
@@ -41,6 +41,8 @@ _CENTRE = """() => {
     Object.assign(app.canvas.ds, { scale: 1.5, offset: [-node.pos[0] + 90, -node.pos[1] - node.size[1] + 440] });
     app.canvas.setDirty(true, true);
 }"""
+_DRAWN = """(types) => types.every(
+    (type) => app.graph.nodes.find((node) => node.type === type)?.imgs?.[0]?.naturalWidth > 200)"""
 _MARGIN = 14
 # Of cards: pixels, letters in a line of the title, colours.
 _CARD, _TITLE, _TAG, _WORDS, _LETTERS = (512, 512), 38, 30, 68, 24
@@ -51,6 +53,11 @@ _LARGEST = 4000
 def prepare(page: Any) -> None:
     """Settle the front end for pictures; once a page is enough."""
     page.evaluate(_SET, _SETTINGS)
+
+
+def wait_until_drawn(page: Any, types: Iterable[str]) -> None:
+    """Wait for the pictures that nodes of these types have made, which are fetched when the nodes are drawn."""
+    page.wait_for_function(_DRAWN, arg=list(types), timeout=30_000)
 
 
 def take(page: Any, nodes: Sequence[int] = (), scale: float = 1.0) -> Image.Image:

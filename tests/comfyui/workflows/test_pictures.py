@@ -45,8 +45,6 @@ WIDEN = """() => {
 QUEUE = "() => app.queuePrompt(0)"
 # None of the pictures that nodes draw themselves is on its way.
 AT_REST = "() => [...document.querySelectorAll('.psa-picture')].every((each) => each.querySelector('svg'))"
-DRAWN = """(types) => types.every(
-    (type) => app.graph.nodes.find((node) => node.type === type)?.imgs?.[0]?.naturalWidth > 200)"""
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +89,7 @@ def test_nodes_after_a_run(comfyui: ComfyUI, front_end: Any, keep: bool) -> None
     done = comfyui.client.wait_for_history(before, timeout=580)
     assert done["status"]["status_str"] == "success"
     pictures.take(front_end, scale=0.7)
-    front_end.wait_for_function(DRAWN, arg=list(SHOWING), timeout=30_000)
+    pictures.wait_until_drawn(front_end, SHOWING)
     for node_type in SHOWING:
         shot = pictures.take(front_end, front_end.evaluate(IDS, node_type), SCALE)
         check(shot, FOLDER / f"{node_type}.jpg", keep)

@@ -253,9 +253,9 @@ def test_queued_from_the_front_end_it_finishes(
     for key, node in graph.items():
         if node["class_type"] in ("SaveVideo", "PSAReport", "PSACompare"):
             assert done["outputs"][key]["images"], node["class_type"]
-    # Pictures are fetched when their nodes are drawn.
+    # Drawn, so that pictures are fetched.
     pictures.take(front_end, scale=0.75)
-    front_end.wait_for_timeout(1500)
+    pictures.wait_until_drawn(front_end, {node["class_type"] for node in graph.values()} & {"PSAReport", "PSACompare"})
     picture = pictures.take(front_end, scale=0.75)
     assert pictures.has_content(picture)
     if keep:
