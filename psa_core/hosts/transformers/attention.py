@@ -177,11 +177,11 @@ def _other(module: torch.nn.Module, q: torch.Tensor, k: torch.Tensor, mask: Any,
         if arguments.get(name) is not None and arguments[name] is not False:
             return what
     deferred = isinstance(mask, Deferred)
-    if not (deferred and "flash" not in mask.base):
-        # A mask says what a query sees, but to FlashAttention.
-        said = arguments.get("is_causal")
-        if not (getattr(module, "is_causal", True) if said is None else said):
-            return "attention that is not causal"
+    said = arguments.get("is_causal")
+    causal = getattr(module, "is_causal", True) if said is None else said
+    # A mask says what a query sees, but to FlashAttention.
+    if not causal and (not deferred or "flash" in mask.base):
+        return "attention that is not causal"
     if deferred and not mask.plain:
         return "a mask of the model's own"
     if deferred and mask.rows is None:
