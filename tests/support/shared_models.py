@@ -25,7 +25,7 @@ from psa_core.settings.radial import RadialMask
 from .diffusers_families import FAMILIES, ltx
 from .diffusers_models import Model, wan
 
-_PATIENCE = timedelta(seconds=90)
+_PATIENCE = timedelta(minutes=5)
 STEPS = 2
 TOPK = PSAConfig(mask_mode="topk", block_m=64, block_n=32, min_tokens=0, map_steps=STEPS)
 CALIBRATED = TOPK.replace(mask_mode="calibrated", target_density=0.4)
