@@ -20,6 +20,7 @@ Image = pytest.importorskip("PIL.Image")
 
 import diffusers  # noqa: E402
 
+from psa_core import ConfigError  # noqa: E402
 from psa_core.apps.cli import main  # noqa: E402
 from psa_core.apps.generate import generating  # noqa: E402
 from psa_core.apps.generate.choose_model import choose_model  # noqa: E402
@@ -134,12 +135,33 @@ def test_models_are_told_by_name_hub_id_or_folder(tmp_path: Path, weights: Path)
         ),
         (["--model", "Wan2.2_A14B", "--lora", "low=/no"], "--lora = 'low=/no': must be a .safetensors file, or a fold"),
         ([], "--model = None: must be one of Wan2.1_1.3b, "),
+        (["--path", "/no/such"], "--path = '/no/such': is no folder with a model of diffusers; of a hub id, "),
+        (
+            ["--model", "{folder}"],
+            "--model = '{folder}': is a folder without model_index.json or ",
+        ),
+        (
+            ["--path", "{folder}"],
+            "--path = '{folder}': is a folder without model_index.json or ",
+        ),
     ],
 )
 def test_what_a_user_can_set_right(words: list[str], error: str, picture: Path, capsys) -> None:
-    assert main(["generate", FOX, *(word.format(picture=picture) for word in words)]) == 2
+    there = {"picture": picture, "folder": picture.parent}
+    assert main(["generate", FOX, *(word.format(**there) for word in words)]) == 2
     (line,) = errors(capsys.readouterr().err)
-    assert line.startswith(f"psa: {error.format(picture=picture)}")
+    assert line.startswith(f"psa: {error.format(**there)}")
+
+
+def test_the_nearest_name_is_said(weights: Path) -> None:
+    for given, name in (("wan2.1_1.3B", "Wan2.1_1.3b"), ("MiniMax-H3", "MiniMax_H3"), ("CogVideoX_5b", "CogVideo_5b")):
+        with pytest.raises(ConfigError, match=f"or a folder with a model of diffusers; the nearest name is {name}$"):
+            choose_model(given, None)
+    with pytest.raises(ConfigError, match=r"or a folder with a model of diffusers$"):
+        choose_model("Flux", None)
+    folder = str(weights / "wan_2_1")
+    with pytest.raises(ConfigError, match=r"must not stand beside a folder as --model: leave one of them out$"):
+        choose_model(folder, folder)
 
 
 def test_the_size_goes_by_the_picture(picture: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import json
 import os
 from collections.abc import Mapping
@@ -52,12 +53,26 @@ def choose_model(model: str | None, path: str | None) -> Chosen:
     given = path if model is None else model
     # Anything may be given; pathlib raises errors of its own for what is no path.
     folder = Path(os.path.expanduser(given or ""))
-    if given and (model is None or path is None):
-        for index in (INDEX, MODULAR_INDEX):
-            if os.path.isfile(folder / index):
-                return _recognise(given, folder, index)
-    what = "must be one of " + ", ".join(MODELS) + ", or a folder with a model of diffusers"
-    raise ConfigError("--model", model, what)
+    index = next((name for name in (INDEX, MODULAR_INDEX) if given and os.path.isfile(folder / name)), None)
+    if given and index is not None:
+        if model is not None and path is not None:
+            raise ConfigError("--path", path, "must not stand beside a folder as --model: leave one of them out")
+        return _recognise(given, folder, index)
+    option = "--path" if model is None and path is not None else "--model"
+    if given and os.path.isdir(folder):
+        what = f"is a folder without {INDEX} or {MODULAR_INDEX}, which models of diffusers have"
+    elif option == "--path":
+        what = "is no folder with a model of diffusers; of a hub id, --model has to say which model it is"
+    else:
+        what = "must be one of " + ", ".join(MODELS) + ", or a folder with a model of diffusers" + _nearest(given)
+    raise ConfigError(option, given, what)
+
+
+def _nearest(given: str | None) -> str:
+    """The name that may have been meant, for people."""
+    by_letters = {name.lower(): name for name in MODELS}
+    near = difflib.get_close_matches((given or "").lower(), by_letters, n=1, cutoff=0.75)
+    return f"; the nearest name is {by_letters[near[0]]}" if near else ""
 
 
 def _recognise(given: str, folder: Path, file: str) -> Chosen:

@@ -33,7 +33,7 @@ def check_count(gpus: int) -> None:
     """
     there = torch.cuda.device_count()
     if gpus > there:
-        raise ConfigError("--gpus", gpus, f"torch sees {there} here")
+        raise ConfigError("--gpus", gpus, f"torch sees {there or 'none'} here")
 
 
 def start(gpus: int, arguments: Sequence[str]) -> int:
