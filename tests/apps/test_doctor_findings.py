@@ -113,6 +113,9 @@ def test_the_command_says_the_same_and_writes_json(capsys, tmp_path: Path) -> No
     ("arguments", "said"),
     [
         (["--json", "x.json"], "psa: --json = 'x.json': needs --measure beside it\n"),
+        (["--model", "Wan2.1_14b"], "psa: --model = 'Wan2.1_14b': needs --measure beside it\n"),
+        (["--frames", "5"], "psa: --frames = '5': needs --measure beside it\n"),
+        (["--measure", "--width", "0"], "psa: --width = 0: must be 1 or more\n"),
         (["--measure", "--model", "Flux"], "psa: --model = 'Flux': must be one of Any, CogVideo1.5_5b, "),
     ],
 )

@@ -13,6 +13,7 @@ from .diagnosis import diagnose
 from .findings import as_lines, findings
 
 _STDOUT = Path("-")
+_SIZES = {"width": (832, "pixels"), "height": (480, "pixels"), "frames": (81, "of the video")}
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -21,9 +22,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--measure", action="store_true", help="also this card's dense attention beside PSA, in under a minute"
     )
     measured = parser.add_argument_group("what --measure measures")
-    measured.add_argument("--model", default=DEFAULT_FAMILY, help=f"as psa presets names it; default: {DEFAULT_FAMILY}")
-    for name, default, what in (("width", 832, "pixels"), ("height", 480, "pixels"), ("frames", 81, "of the video")):
-        measured.add_argument(f"--{name}", type=_whole, default=default, help=f"{what}; default: {default}")
+    measured.add_argument("--model", help=f"as psa presets names it; default: {DEFAULT_FAMILY}")
+    for name, (default, what) in _SIZES.items():
+        measured.add_argument(f"--{name}", type=int, help=f"{what}; default: {default}")
     measured.add_argument("--json", type=Path, metavar="FILE", help="write all of it as JSON; - for stdout, alone")
     parser.set_defaults(run=run_command)
 
@@ -32,16 +33,16 @@ def run_command(parsed: argparse.Namespace) -> None:
     """What ``psa doctor`` does.
 
     Raises:
-        ConfigError: no such model, or --json without --measure.
+        ConfigError: no such model or size, or an option of --measure without it.
         OSError: the file cannot be written.
     """
     if not parsed.measure:
-        if parsed.json is not None:
-            raise ConfigError("--json", str(parsed.json), "needs --measure beside it")
+        for name in ("model", *_SIZES, "json"):
+            if getattr(parsed, name) is not None:
+                raise ConfigError(f"--{name}", str(getattr(parsed, name)), "needs --measure beside it")
         print("\n".join(as_lines(findings())))
         return
-    clip = Clip.of(parsed.model, parsed.width, parsed.height, parsed.frames)
-    diagnosis = diagnose(clip, progress=_show)
+    diagnosis = diagnose(_clip(parsed), progress=_show)
     if parsed.json != _STDOUT:
         print(diagnosis.text())
     if parsed.json is not None:
@@ -60,8 +61,11 @@ def _write(text: str, file: Path) -> None:
         write_text(file, text)
 
 
-def _whole(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise ValueError
-    return number
+def _clip(parsed: argparse.Namespace) -> Clip:
+    sizes = []
+    for name, (default, _) in _SIZES.items():
+        size = getattr(parsed, name)
+        if size is not None and size < 1:
+            raise ConfigError(f"--{name}", size, "must be 1 or more")
+        sizes.append(default if size is None else size)
+    return Clip.of(parsed.model or DEFAULT_FAMILY, *sizes)

@@ -162,8 +162,7 @@ def read_generate_settings(
     """The settings of one preset and seed, the model's defaults where the command line says nothing.
 
     Raises:
-        ConfigError: an option is not allowed.
-        OSError: a file cannot be read.
+        ConfigError: an option is not allowed, or a file cannot be read.
     """
     facts = model.facts
     # A guidance of one's own is for both experts.
@@ -201,6 +200,8 @@ def _prompts(parsed: argparse.Namespace) -> tuple[str, ...]:
             lines = parsed.prompt_file.read_text(encoding="utf-8-sig").splitlines()
         except UnicodeDecodeError:
             raise ConfigError("--prompt-file", str(parsed.prompt_file), "must be a text file in UTF-8") from None
+        except OSError as error:
+            raise ConfigError("--prompt-file", str(parsed.prompt_file), f"cannot be read: {error.strerror}") from None
         prompts += [line.strip() for line in lines if line.strip() and not line.strip().startswith("#")]
     for prompt in prompts:
         # What the terminal could not decode comes as half letters, which no file can hold.
