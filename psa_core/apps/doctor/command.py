@@ -68,4 +68,5 @@ def _clip(parsed: argparse.Namespace) -> Clip:
         if size is not None and size < 1:
             raise ConfigError(f"--{name}", size, "must be 1 or more")
         sizes.append(default if size is None else size)
-    return Clip.of(parsed.model or DEFAULT_FAMILY, *sizes)
+    width, height, frames = sizes
+    return Clip.of(parsed.model or DEFAULT_FAMILY, width, height, frames)
