@@ -33,7 +33,7 @@ class TestTwoDevices(io.ComfyNode):
     def execute(cls, model: Any) -> io.NodeOutput:
         """Split a clone."""
         with mock.patch.object(comfy.model_management, "get_all_torch_devices", return_value=DEVICES):
-            split = comfy.multigpu.create_multigpu_deepclones(model, len(DEVICES), reuse_loaded=True)
+            split = comfy.multigpu.create_multigpu_deepclones(model, len(DEVICES))
         together = threading.Barrier(len(DEVICES))
 
         def apply_model(executor: Any, *args: Any, **kwargs: Any) -> Any:
