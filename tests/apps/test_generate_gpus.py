@@ -89,7 +89,7 @@ def test_what_cannot_be_shared_is_said(generate: Generate, capsys, monkeypatch: 
 
 @has_context_parallelism
 def test_processes_are_started_where_the_heads_can_be_shared(
-    generate: Generate, capsys, monkeypatch: pytest.MonkeyPatch
+    generate: Generate, tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     started = []
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
@@ -97,12 +97,18 @@ def test_processes_are_started_where_the_heads_can_be_shared(
         gpus.subprocess, "run", lambda command, check: started.append(command) or SimpleNamespace(returncode=3)
     )
     assert generate("Wan2.1_1.3b", "--gpus", "3") == 2
+    file = tmp_path / "file"
+    file.touch()
+    assert generate("Wan2.1_1.3b", "--gpus", "2", "--output", str(file)) == 2
+    assert not started
     assert errors(capsys.readouterr().err) == [
         "psa: --gpus = 3: must divide the 2 heads of a WanTransformer3DModel",
+        f"psa: --output = '{file}': cannot be written: File exists",
     ]
     with pytest.raises(SystemExit) as exit_:
         generate("Wan2.1_1.3b", "--gpus", "2")
     assert exit_.value.code == 3
+    assert errors(capsys.readouterr().err) == ["psa: what went wrong is said above the report of torchrun"]
     ((_, *command),) = started
     assert command[:5] == ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     assert command[5:] == ["-m", "psa_core", *generate.command("Wan2.1_1.3b", "--gpus", "2")]
@@ -115,10 +121,12 @@ def test_models_by_name_say_whether_gpus_can_share_them() -> None:
         pipeline = getattr(diffusers, facts.pipeline or facts.image_pipeline, None)
         if pipeline is None:
             continue
-        words = re.findall(
-            r"\w+Transformer3DModel", str(inspect.signature(pipeline.__init__).parameters["transformer"])
-        )
-        kinds = [getattr(diffusers, word) for word in words]
+        if facts.workflows:
+            parts = getattr(diffusers, pipeline.default_blocks_name)().expected_components
+            kinds = [part.type_hint for part in parts if part.name == "transformer"]
+        else:
+            wanted = str(inspect.signature(pipeline.__init__).parameters["transformer"])
+            kinds = [getattr(diffusers, word) for word in re.findall(r"\w+Transformer3DModel", wanted)]
         there += len(kinds)
         assert kinds, name
         assert all((sharing_refusal(kind, 2, 2) is None) == facts.shared for kind in kinds), name

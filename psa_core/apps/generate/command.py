@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import sys
 from pathlib import Path
 
 from ...settings.errors import ConfigError
@@ -51,8 +52,7 @@ def run_command(parsed: argparse.Namespace) -> None:
     settings = read_settings(parsed)
     check_packages(parsed, "generate", NEEDS)
     from . import gpus
-    from .generating import run_generate
-    from .pipeline import check_model
+    from .generating import check_run, run_generate
 
     if settings.gpus == 1:
         print(run_generate(settings))
@@ -64,8 +64,9 @@ def run_command(parsed: argparse.Namespace) -> None:
     else:
         # Once here, rather than in every process.
         gpus.check_count(settings.gpus)
-        check_model(settings)
+        check_run(settings)
         if code := gpus.start(settings.gpus, parsed.arguments):
+            print("psa: what went wrong is said above the report of torchrun", file=sys.stderr)
             raise SystemExit(code)
 
 

@@ -9,11 +9,22 @@ from typing import Any
 from .errors import FailedPromptsError
 from .files import make_output, next_number, prompts_to_make, run_document, versions, write_document, write_video
 from .gpus import is_first, of_first
-from .pipeline import first_line, load_pipeline
+from .pipeline import check_model, first_line, load_pipeline
 from .sample import Made, sample
 from .video_settings import GenerateSettings
 
 log = logging.getLogger(__name__)
+
+
+def check_run(settings: GenerateSettings) -> None:
+    """See what can be seen of a run before it: whether it may write where it is to, and whether its model can run here.
+
+    Raises:
+        ConfigError, BackendError: something that the user can set right.
+    """
+    make_output(settings.output)
+    prompts_to_make(settings)
+    check_model(settings)
 
 
 def run_generate(settings: GenerateSettings) -> str:
