@@ -20,6 +20,7 @@ from ...settings.config import PSAConfig
 from ...settings.errors import ConfigError
 from ..run import Run
 from .attention import attend, dense_attention
+from .layer_call import LayerCall
 from .masks import deferred_or_made
 from .prompt import Prompt
 from .settings import default_settings
@@ -154,21 +155,21 @@ def _attention(
     """The attention function of the name."""
     layer: Any = getattr(module, LAYER, _NO_LAYER)
     config: Any = module.config
-    call = module, query, key, value, attention_mask, arguments
+    call = LayerCall(module, query, key, value, attention_mask, arguments)
     if is_traced():
-        return dense_attention(_base(config), *call)
+        return dense_attention(_base(config), call)
     if isinstance(layer, Layer):
-        return attend(layer.prompt, layer.index, *call)
+        return attend(layer.prompt, layer.index, call)
     # Layers that share their settings with patched ones.
     if Switched.find(config) is not None:
-        return dense_attention(_base(config), *call)
+        return dense_attention(_base(config), call)
     if arguments.get("s_aux") is not None:
         allowed = f"stands on {DEFAULT_BASE}, which leaves out the sinks that this model has learned: use patch(model)"
         raise ConfigError("attn_implementation", NAME, allowed)
     # Copies of patched layers, and vision towers.
     if layer is None or not getattr(module, "is_causal", True):
-        return dense_attention(_base(config), *call)
-    return attend(Unpatched.prompt(config), getattr(module, "layer_idx", None) or 0, *call)
+        return dense_attention(_base(config), call)
+    return attend(Unpatched.prompt(config), getattr(module, "layer_idx", None) or 0, call)
 
 
 def _mask(*, config: Any = None, **arguments: Any) -> Any:
