@@ -75,6 +75,16 @@ def test_a_name_with_a_picture_and_a_lora(
     assert videos[0] != videos[1] == videos[2]
 
 
+@pytest.mark.gpu
+@has_h3
+@pytest.mark.parametrize("words", [[], ["--cpu-offload"]])
+def test_on_a_gpu(weights: Path, tmp_path: Path, words: list[str]) -> None:
+    command = ["generate", FOX, "--model", str(weights / "h3"), "--output", str(tmp_path), "--quality", "fast"]
+    assert main([*command, *SPARSE, *words]) == 0
+    (document,) = [json.loads(file.read_text()) for file in tmp_path.glob("*.json")]
+    assert len(document["report"]["sparse_calls"]) == (PASSES - 1) * tiny_h3.LAYERS
+
+
 @has_h3
 def test_compare(weights: Path, tmp_path: Path) -> None:
     for package in ("skimage", "matplotlib", "jinja2"):

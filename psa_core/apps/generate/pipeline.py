@@ -130,7 +130,7 @@ def _check_sharing(settings: GenerateSettings, folder: Path) -> None:
     """See that GPUs can share the heads of a model."""
     config = _read_transformer(settings, folder)
     name = str(config.get("_class_name"))
-    heads = config.get("num_attention_heads") or config.get("model_dim", 0) // _head_dim(config)
+    heads = config.get("num_attention_heads") or config.get("model_dim", 0) // max(_head_dim(config), 1)
     refusal = sharing_refusal(getattr(diffusers, name, type(name, (), {})), heads, settings.gpus)
     if refusal is not None:
         raise ConfigError("--gpus", settings.gpus, refusal)

@@ -101,6 +101,10 @@ def test_what_cannot_be_shared_is_said() -> None:
         share_heads(cogvideox(), 2)
     with pytest.raises(ConfigError, match="gpus = 3: must divide the 2 heads of a WanVACETransformer3DModel"):
         share_heads(diffusers_families.wan_vace().transformer, 3)
+    with_nabla = diffusers_families.kandinsky5().transformer
+    with_nabla.register_to_config(attention_type="nabla")
+    with pytest.raises(ConfigError, match="gpus = 2: a Kandinsky5Transformer3DModel with attention of its own cannot"):
+        share_heads(with_nabla, 2)
 
 
 def test_an_older_diffusers_shares_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
