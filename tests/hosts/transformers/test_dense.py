@@ -146,15 +146,15 @@ def test_gradient_checkpoints_give_the_gradients_of_dense_attention(reentrant: b
     model.gradient_checkpointing_enable({"use_reentrant": reentrant})
     model.enable_input_require_grads()
 
-    def backward() -> list[torch.Tensor]:
+    def gradients() -> torch.Tensor:
         model.zero_grad()
         with torch.enable_grad():
             model(**inputs, labels=inputs["input_ids"], use_cache=False).loss.backward()
-        return [weight.grad.clone() for weight in model.parameters()]
+        return torch.cat([weight.grad.flatten() for weight in model.parameters()])
 
-    dense = backward()
+    dense = gradients()
     with patched(model, SPARSE):
-        assert all(map(torch.equal, backward(), dense))
+        assert relative_error(gradients(), dense) < 1e-4
 
 
 def test_compiled_decoding_and_a_mask_that_is_looked_at() -> None:
