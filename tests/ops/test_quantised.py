@@ -22,9 +22,9 @@ ON_GPU = DEVICE.type == "cuda"
 PRECISIONS = ["int8", *(["int8+fp8"] if ON_GPU else [])]
 DTYPE = torch.bfloat16 if ON_GPU else torch.float16
 # To the oracle: the rounding of weights, which it does not do, of pooled rows, and of the output.
-BOUND = {"int8": 4e-3, "int8+fp8": 0.03}
+BOUND = {"int8": 6e-3, "int8+fp8": 0.03}
 # Added to the error of exact attention over the same map, on random tensors, where nothing evens out.
-ADDED = {"int8": 0.015, "int8+fp8": 0.035}
+ADDED = {"int8": 0.025, "int8+fp8": 0.035}
 SHAPES = [
     Shape(2, 2, 257, 300, 64, 128, 128),
     Shape(1, 3, 150, 215, 128, 64, 32),
