@@ -117,18 +117,15 @@ def _attend_packed_keys(
     CAUSAL: tl.constexpr,
 ):  # fmt: skip
     """Online softmax over all listed blocks of level 1: as ``attend_keys`` first the tiles that all queries see."""
-    whole = n_rows
+    seen, whole = 0, n_rows
     if CAUSAL:
         seen = seen_rows(n_rows, hidden_ptr, first, q_tokens, q.shape[0])
         whole = tl.min(seen, 0) // TILE_N * TILE_N
-    acc, row_max, row_sum = _attend_packed(
-        acc, row_max, row_sum, q, q_scale, packed_k, k_scale_ptr, packed_v, first_tile, blocks_ptr, n_rows,
-        0, whole, 0, D, LOG_BLOCK_N, TILE_N, FP8, SHIFT, HALF_SUMS, TMA, STAGES, False,
-    )  # fmt: skip
-    if CAUSAL:
+    for cut in tl.static_range(2 if CAUSAL else 1):
         acc, row_max, row_sum = _attend_packed(
             acc, row_max, row_sum, q, q_scale, packed_k, k_scale_ptr, packed_v, first_tile, blocks_ptr, n_rows,
-            whole, n_rows, seen, D, LOG_BLOCK_N, TILE_N, FP8, SHIFT, HALF_SUMS, TMA, STAGES, True,
+            whole if cut else 0, n_rows if cut else whole, seen,
+            D, LOG_BLOCK_N, TILE_N, FP8, SHIFT, HALF_SUMS, TMA, STAGES, cut == 1,
         )  # fmt: skip
     return acc, row_max, row_sum
 

@@ -105,20 +105,17 @@ def attend_keys(
     """Online softmax over the keys of the listed blocks of level 1, for the queries from ``first`` on."""
     ONE_BLOCK: tl.constexpr = TILE_N <= 1 << LOG_BLOCK_N
     n_rows = span >> TOKEN_BITS
-    whole = n_rows
+    seen, whole = 0, n_rows
     if CAUSAL:
         # Tiles that all queries see go first, without a mask: a branch in their loop would keep Triton from seeing that
         # one product follows from the other, and their layouts would not fit.
         seen = seen_rows(n_rows, hidden_ptr, first, q_tokens, q.shape[0])
         whole = tl.min(seen, 0) // TILE_N * TILE_N
-    acc, row_max, row_sum = attend_level(
-        acc, row_max, row_sum, q, k_ptr, v_ptr, index_ptr, first_index, k_stride, v_stride, blocks_ptr, span, 0,
-        k_tokens, scale, 0, whole, 0, D, LOG_BLOCK_N, TILE_N, ONE_BLOCK, REORDER, False,
-    )  # fmt: skip
-    if CAUSAL:
+    for cut in tl.static_range(2 if CAUSAL else 1):
         acc, row_max, row_sum = attend_level(
             acc, row_max, row_sum, q, k_ptr, v_ptr, index_ptr, first_index, k_stride, v_stride, blocks_ptr, span, 0,
-            k_tokens, scale, whole, n_rows, seen, D, LOG_BLOCK_N, TILE_N, ONE_BLOCK, REORDER, True,
+            k_tokens, scale, whole if cut else 0, n_rows if cut else whole, seen,
+            D, LOG_BLOCK_N, TILE_N, ONE_BLOCK, REORDER, cut == 1,
         )  # fmt: skip
     return acc, row_max, row_sum
 
