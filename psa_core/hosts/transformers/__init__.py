@@ -50,7 +50,8 @@ def patch(
 ) -> Handle:
     """Have a model read its prompts through Pyramid Sparse Attention.
 
-    A model that is patched already, or a part of it, is patched anew. Calls that stay dense run what the model would have run.
+    A model that is patched already, or a part of it, is patched anew. Calls that stay dense run what the model would
+    have run.
 
     Args:
         target: a model of transformers, or a pipeline with one.
