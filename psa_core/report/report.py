@@ -6,76 +6,18 @@ import threading
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
 from .calibrated import Calibrated
+from .calls import AttentionError, RecordedCall, Seconds, SparseCall
 from .clock import Clock
 from .fetch import fetch
 from .shares import by_name, density_of, mean_shares
 
 _MODELS_OWN = "bf16"
 _MODEL, _SPARSE, _DENSE, _CALIBRATION = "model", "sparse", "dense", "calibration"
-
-
-class SparseCall(NamedTuple):
-    """One attention call that ran sparse.
-
-    Attributes:
-        step: denoising step, 0 for the first of the whole denoising.
-        layer: transformer block.
-        density: share of dense attention's FLOPs.
-    """
-
-    step: int
-    layer: int
-    density: float
-
-
-class AttentionError(NamedTuple):
-    """How far the output of one sparse call is from dense attention on the same queries, keys and values.
-
-    Attributes:
-        step, layer: as of :class:`SparseCall`.
-        error: norm of the difference by the norm of the dense output.
-    """
-
-    step: int
-    layer: int
-    error: float
-
-
-class Seconds(NamedTuple):
-    """Where the time of a run went; threads on several GPUs add up. None for what was not measured.
-
-    Attributes:
-        model: in forward passes of the model, attention and all else.
-        sparse: in sparse calls.
-        dense: in dense calls, by reason.
-        calibration: in choosing recipes and measuring errors, which is part of sparse calls.
-    """
-
-    model: float | None
-    sparse: float | None
-    dense: dict[str, float]
-    calibration: float | None = None
-
-    @property
-    def attention(self) -> float | None:
-        """In attention, sparse and dense."""
-        measured = [*self.dense.values()] if self.sparse is None else [self.sparse, *self.dense.values()]
-        return sum(measured) if measured else None
-
-
-class _Call(NamedTuple):
-    """A sparse call; tensors until they are read, then numbers."""
-
-    step: int
-    layer: int
-    shares: Any
-    error: Any
-    map_age: int
 
 
 class Report:
@@ -106,8 +48,8 @@ class Report:
         self.set_aside: set[str] = set()
         self._clock = Clock()
         self._keep_levels = keep_levels
-        self._unread: list[_Call] = []
-        self._read: list[_Call] = []
+        self._unread: list[RecordedCall] = []
+        self._read: list[RecordedCall] = []
         # With several GPUs, ComfyUI runs forwards in threads that share one run.
         self._lock = threading.Lock()
 
@@ -172,7 +114,7 @@ class Report:
             self.steps.add(step)
             self.layers.add(layer)
             self.precisions[precision] += 1
-            self._unread.append(_Call(step, layer, level_shares, error, map_age))
+            self._unread.append(RecordedCall(step, layer, level_shares, error, map_age))
             if self._keep_levels:
                 self.level_maps[step, layer] = levels
 
@@ -313,7 +255,7 @@ class Report:
             document["calibrated"] = {"seconds": seconds.calibration, **self.calibrated.as_dict()}
         return document
 
-    def _calls(self) -> list[_Call]:
+    def _calls(self) -> list[RecordedCall]:
         """The sparse calls in numbers, which are fetched once: afterwards nothing of them is left on a device."""
         with self._lock:
             shares = fetch([call.shares for call in self._unread])

@@ -12,7 +12,8 @@ import torch
 from psa_core import PSAConfig
 from psa_core.hosts.place import Place
 from psa_core.hosts.run import Run
-from psa_core.report.report import AttentionError, Report
+from psa_core.report.calls import AttentionError
+from psa_core.report.report import Report
 
 from ..support.tensors import DEVICE, Shape, random_qkv, relative_error, softmax_attention
 

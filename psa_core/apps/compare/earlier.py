@@ -6,8 +6,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from ...report.calls import AttentionError
 from ...report.quality import Quality
-from ...report.report import AttentionError
 from ...settings.errors import ConfigError
 from ..generate.same_settings import check_same
 from .comparison_settings import CompareSettings

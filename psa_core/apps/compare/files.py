@@ -6,9 +6,10 @@ from collections.abc import Callable, Sequence
 from statistics import fmean
 from typing import Any
 
+from ...report.calls import AttentionError
 from ...report.pictures.heat_maps import density_picture, errors_picture
 from ...report.quality import psnr_as_plain
-from ...report.report import AttentionError, Report
+from ...report.report import Report
 from ...settings.files import file_names, write_json
 from ...settings.preset_schema import config_to_schema
 from ..generate.files import settings_document, slug, versions

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from statistics import fmean
 from typing import NamedTuple
 
+from ...report.calls import AttentionError
 from ...report.quality import Quality, mean_psnr
-from ...report.report import AttentionError
 from ..generate.sample import Made
 from .comparison_settings import Clip, CompareSettings
 

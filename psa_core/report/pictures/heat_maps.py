@@ -20,7 +20,8 @@ from PIL import Image
 
 from ...ops.levels.rules import density
 from ...settings.files import written_whole
-from ..report import AttentionError, Report
+from ..calls import AttentionError
+from ..report import Report
 
 _SKIPPED = "#f2f0ea"
 # Calls that ran dense; the picture's ground; its letters.
