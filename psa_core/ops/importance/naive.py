@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 
 from ..causal import Causal
 
 
-def sampled_max_naive(
+def sampled_naive(
     q: torch.Tensor,
     k: torch.Tensor,
     q_sample: torch.Tensor,
@@ -17,36 +18,25 @@ def sampled_max_naive(
     block_m: int,
     block_n: int,
     causal: Causal | None = None,
+    *,
+    reduce: Callable[..., torch.Tensor],
 ) -> torch.Tensor:
-    """``S[i, j] = max over sampled (q in i, k in j) of softmax_k(q . k / sqrt(D))``, each row divided by its sum.
+    """``S[i, j] = reduce over sampled (q in i, k in j) of softmax_k(q . k / sqrt(D))``, each row divided by its sum.
 
     Args:
         q: ``[B, H, Lq, D]``; k: ``[B, Hk, Lk, D]``: head h of q reads head ``h // (H / Hk)`` of it.
         q_sample, k_sample: positions of the sampled tokens, ascending.
         causal: a query counts the sampled keys up to its own position; a row of a block that sees none is 0.
+        reduce: ``torch.amax`` or ``torch.sum``; the sum of all tokens as their sample is the mass that is estimated.
 
     Returns:
         float64 ``[B, H, q_blocks, k_blocks]``.
     """
     sees = _sees(q_sample, k_sample, causal)
-    return _sampled_naive(q, k, q_sample, k_sample, block_m, block_n, torch.amax, sees)
+    return _scores(q, k, q_sample, k_sample, block_m, block_n, sees, reduce)
 
 
-def sampled_sum_naive(
-    q: torch.Tensor,
-    k: torch.Tensor,
-    q_sample: torch.Tensor,
-    k_sample: torch.Tensor,
-    block_m: int,
-    block_n: int,
-    causal: Causal | None = None,
-) -> torch.Tensor:
-    """The same with the sum in place of the maximum; of all tokens as their sample it is the mass that is estimated.
-
-    Args and result: as of :func:`sampled_max_naive`.
-    """
-    sees = _sees(q_sample, k_sample, causal)
-    return _sampled_naive(q, k, q_sample, k_sample, block_m, block_n, torch.sum, sees)
+sampled_max_naive, sampled_sum_naive = (partial(sampled_naive, reduce=reduce) for reduce in (torch.amax, torch.sum))
 
 
 def mean_naive(
@@ -55,7 +45,7 @@ def mean_naive(
     """Softmax over key blocks of ``mean(q in i) . mean(k in j) / sqrt(D) + ln(tokens in j)``.
 
     If causal, over those whose last key the last query of block i sees.
-    Args and result: as of :func:`sampled_max_naive`.
+    Args and result: as of :func:`sampled_naive`.
     """
     q_mean = torch.stack([block.double().mean(2) for block in q.split(block_m, 2)], 2)
     k_mean = torch.stack([block.double().mean(2) for block in k.split(block_n, 2)], 2)
@@ -64,16 +54,17 @@ def mean_naive(
     return _softmax(logits, _sees(_last_tokens(q, block_m), _last_tokens(k, block_n), causal))
 
 
-def _sampled_naive(
+def _scores(
     q: torch.Tensor,
     k: torch.Tensor,
     q_sample: torch.Tensor,
     k_sample: torch.Tensor,
     block_m: int,
     block_n: int,
-    reduce: Callable[..., torch.Tensor],
     sees: torch.Tensor,
+    reduce: Callable[..., torch.Tensor],
 ) -> torch.Tensor:
+    """Of each pair of blocks, from the sampled queries and keys and which of these those see."""
     logits = q[:, :, q_sample].double() @ _for_heads(k, q)[:, :, k_sample].double().mT / q.shape[-1] ** 0.5
     weights = _softmax(logits, sees)
     rows = [
@@ -98,12 +89,12 @@ def sub_block_mass_naive(
     Each row is divided by its sum. Runs have ``size`` tokens; a ragged last one counts as a whole one. If causal, a run
     of keys counts for a run of queries whose last one sees its last key.
 
-    Args and result: as of :func:`sampled_max_naive`.
+    Args and result: as of :func:`sampled_naive`.
     """
     q_mean, k_mean = (torch.stack([run.double().mean(2) for run in x.split(size, 2)], 2) for x in (q, k))
     q_runs, k_runs = (torch.arange(x.shape[2], device=x.device) for x in (q_mean, k_mean))
     sees = _sees(_last_tokens(q, size), _last_tokens(k, size), causal)
-    return _sampled_naive(q_mean, k_mean, q_runs, k_runs, block_m // size, block_n // size, torch.sum, sees)
+    return _scores(q_mean, k_mean, q_runs, k_runs, block_m // size, block_n // size, sees, torch.sum)
 
 
 def _for_heads(k: torch.Tensor, q: torch.Tensor) -> torch.Tensor:
