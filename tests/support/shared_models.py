@@ -6,7 +6,7 @@ Its arguments are a file that they meet by, a seed, and the names of models.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -22,7 +22,7 @@ from psa_core.hosts.diffusers import patch, share_heads
 from psa_core.report.report import Report
 from psa_core.settings.radial import RadialMask
 
-from .diffusers_families import FAMILIES, ltx
+from .diffusers_families import FAMILIES, FRAMES, VIDEO, ltx, skyreels_v2
 from .diffusers_models import Model, wan
 
 _PATIENCE = timedelta(minutes=5)
@@ -41,11 +41,25 @@ class Made(NamedTuple):
     calibration: Calibration | None
 
 
+class _ByNoise:
+    """A model that is given a noise level for every token, or every frame, the first of which are clean."""
+
+    def __init__(self, model: Model, levels: int, **inputs: Any) -> None:
+        self.transformer, self.inputs, self._levels = model.transformer, model.inputs | inputs, levels
+
+    def __call__(self, timestep: float) -> torch.Tensor:
+        timesteps = torch.full((2, self._levels), timestep, dtype=torch.float64)
+        timesteps[:, : self._levels // 4] = 0
+        return self.transformer(timestep=timesteps, return_dict=False, **self.inputs)[0]
+
+
 # Gloo, unlike NCCL, puts only parts of the same size together.
-_EVEN = {
+_EVEN: dict[str, Callable[[], Any]] = {
     "wan": lambda: Model(wan(), (2, 4, 4, 18, 14)),
     "calibrated": lambda: Model(wan(), (2, 4, 4, 18, 14)),
     "ltx": lambda: ltx(guides=8),
+    "ltx_by_token": lambda: _ByNoise(ltx(guides=8), VIDEO + 8),
+    "skyreels_v2_by_frame": lambda: _ByNoise(skyreels_v2(), FRAMES, enable_diffusion_forcing=True),
 }
 
 

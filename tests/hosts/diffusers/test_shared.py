@@ -34,6 +34,8 @@ MODELS = {
     "chronoedit": "ChronoEdit",
     "wan_vace": "WanVACE",
     "ltx": "LTXVideo",
+    "ltx_by_token": "LTXVideo",
+    "skyreels_v2_by_frame": "SkyReelsV2",
     "ltx2": "LTX2Video",
     "kandinsky5": "Kandinsky5",
     "minimax_h3": "MiniMaxH3",
