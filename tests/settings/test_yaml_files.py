@@ -49,7 +49,7 @@ def test_what_is_wrong_is_one_short_error_of_its_file(tmp_path: Path, text: str)
     (tmp_path / "good.yaml").write_text(GOOD)
     errors: list[ConfigError] = []
 
-    with little_work():
+    with little_work(3):
         families = load_families(tmp_path, errors=errors)
 
     assert list(families) == ["Mine"]
