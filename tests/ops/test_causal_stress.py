@@ -45,6 +45,8 @@ __all__ = ["rng", "stress"]  # fixtures
 pytestmark = pytest.mark.skipif(not triton_installed(), reason="Triton is not installed")
 
 QKV = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+# By so much more than of many rows, whose rounding evens out.
+FEW_ROWS = 2
 # Relative, of scores by kernels and by torch. Kernels round means of runs to the precision of the tokens.
 IMPORTANCE_BOUND = dict.fromkeys(ESTIMATORS, 1e-3) | {"sub_block_mass": 1e-2}
 RATIOS = {1: (0, 0.1), 2: (0.1, 0.3), 8: (0.3, 0.6), 0: (0.6, 1)}
@@ -98,7 +100,7 @@ class Case(NamedTuple):
         tensors = q, k, v, block_list, pyramid
         expected = pyramid_attention_naive(q, k, v, levels, *sizes, causal=self.causal)
         errors = [
-            shortfall(kernel(*tensors, *sizes, hidden=hidden), expected, BOUND[dtype])
+            shortfall(kernel(*tensors, *sizes, hidden=hidden), expected, FEW_ROWS * BOUND[dtype])
             for kernel in (pyramid_attention, pyramid_attention_triton)
         ]
         for precision in precisions(DEVICE, dtype, shape.d)[1:] if DEVICE.type == "cuda" else PRECISIONS[1:2]:
@@ -106,7 +108,7 @@ class Case(NamedTuple):
             out = quantised_attention_triton(*tensors, packed, *sizes, hidden=hidden)
             rounded = quantised_queries(q), *packed.dequantised(shape.k_tokens)
             expected = pyramid_attention_naive(*rounded, levels, *sizes, pyramid, causal=self.causal)
-            errors.append(shortfall(out, expected, QUANTISED_BOUND[precision]))
+            errors.append(shortfall(out, expected, FEW_ROWS * QUANTISED_BOUND[precision]))
         changed = torch.stack([(bits(x) != y).any() for (x, _), y in zip(placed, before, strict=True)]).any()
         return torch.stack([*errors, changed.double()])
 
