@@ -107,7 +107,7 @@ def read_settings(parsed: argparse.Namespace) -> CompareSettings:
     model = read_model(parsed)
     config = read_config(parsed, read_family(parsed, model), read_quality(parsed.quality), "--quality")
     warmup = dense_places(config, parsed.steps).start
-    if parsed.steps <= warmup:
+    if 0 < parsed.steps <= warmup:
         raise ConfigError("--steps", parsed.steps, f"must be more than {warmup}: that many are dense")
     pace = pace_of(model.facts, parsed.quality)
     dense, dial, upstream = (

@@ -111,6 +111,7 @@ def test_the_dial_stands_at_balanced() -> None:
     ("option", "value", "allowed"),
     [
         ("steps", 1, "more than 1"),
+        ("steps", -1, "1 or more"),
         ("frames", 32, "a multiple of 4 and one more"),
         ("frames", 1, "a multiple of 4 and one more"),
         ("width", 100, "a multiple of 16"),
