@@ -11,6 +11,7 @@ import torch
 
 from benchmarks.pixels.cases import (
     CALIBRATED,
+    KEPT,
     PRESET,
     SETTINGS,
     STUDIES,
@@ -63,7 +64,8 @@ def test_clips_of_a_cpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None
     from benchmarks.pixels.measure import run_pixels
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    settings = tuple(x for x in SETTINGS if x.prompts_apart or x.name == PRESET or x.sol or (x.cache and x.config))
+    one_of_each = {PRESET, f"{KEPT}, first-block-cache 0.2"}
+    settings = tuple(x for x in SETTINGS if x.name in one_of_each or x.prompts_apart or x.sol)
     study = Study(Clip(128, 160, 5), clips=2, steps=3, dense_steps=1, batch=2, settings=settings)
     rows, file = run_pixels([study], tmp_path)
     taking_part = [row for row in rows if row.refusal is None]
