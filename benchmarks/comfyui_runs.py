@@ -10,12 +10,13 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import gc
+import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -40,14 +41,18 @@ class Patched:
     Attributes:
         preset: of the model's family; its warm-up gives way to the clip's ``dense_steps``.
         dense_backend: of the steps and calls that stay dense.
+        density: in place of the preset's target; None for that.
     """
 
     preset: str
     dense_backend: str = "model"
+    density: float | None = None
 
     @property
     def name(self) -> str:
-        return self.preset if self.dense_backend == "model" else f"{self.preset}, dense calls by {self.dense_backend}"
+        density = "" if self.density is None else f" at {self.density:.2f}"
+        dense = "" if self.dense_backend == "model" else f", dense calls by {self.dense_backend}"
+        return f"{self.preset}{density}{dense}"
 
 
 @dataclass(frozen=True)
@@ -75,6 +80,7 @@ class Clip:
 _DIAL = (Patched("auto_balanced"), Patched("auto_balanced", "cudnn"))
 _FEW_STEPS = (Patched("psa_few_steps"), Patched("auto_balanced"))
 CLIPS = (
+    Clip("Wan2.1_1.3b", (1280, 720, 69), 20, 5, True, (Patched("auto_balanced", density=0.10),)),
     Clip("Wan2.1_1.3b", (1280, 720, 81), 20, 5, True, (Patched("psa_topk"), *_DIAL)),
     Clip("Wan2.1_1.3b", (832, 480, 81), 20, 5, True, (Patched("psa_topk"), *_DIAL)),
     Clip("Wan2.1_14b", (832, 480, 81), 4, 1, False, _FEW_STEPS),
@@ -93,7 +99,9 @@ class Run:
         attention: :data:`DENSE`, as ComfyUI chooses it, or what the patch had.
         first_seconds: one step before it, in which kernels are compiled and weights loaded.
         seconds: the whole run.
+        step_seconds: of each of its steps.
         memory: peak GiB on the GPU beyond the weights.
+        choosing: seconds of it in which calibration chose recipes and measured errors; None without any.
         line: what the patch said.
     """
 
@@ -102,8 +110,16 @@ class Run:
     attention: str
     first_seconds: float
     seconds: float
+    step_seconds: tuple[float, ...]
     memory: float
+    choosing: float | None = None
     line: str = ""
+
+    @property
+    def typical_step(self) -> float:
+        """Mean seconds of a step, of those that are sparse if any is; the first of them chooses and is left out."""
+        first = 0 if self.attention == DENSE else self.clip.dense_steps
+        return statistics.mean(self.step_seconds[first + 1 :])
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -135,7 +151,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def run_table(runs: Sequence[Run]) -> str:
-    """Patched runs in Markdown, each with the ratio to the dense one before it."""
+    """Patched runs in Markdown, each with the ratios to the dense one before it."""
     rows = []
     for run in runs:
         if run.attention == DENSE:
@@ -152,40 +168,48 @@ def run_table(runs: Sequence[Run]) -> str:
                 f"{dense.seconds:.0f} s",
                 f"{run.seconds:.0f} s (first step {run.first_seconds:.0f} s)",
                 f"{dense.seconds / run.seconds:.2f}x",
+                f"{dense.typical_step:.2f} / {run.typical_step:.2f} s",
+                f"{dense.typical_step / run.typical_step:.2f}x",
+                "" if run.choosing is None else f"{run.choosing / run.seconds:.2%}",
                 f"{dense.memory:.1f} / {run.memory:.1f} GiB",
             )
         )
-    return markdown(("model", "clip", "steps", "preset", "dense", "PSA", "faster", "memory, dense / PSA"), rows)
+    titles = (
+        "model", "clip", "steps", "preset", "dense", "PSA", "faster", "a step, dense / sparse", "faster",
+        "choosing", "memory, dense / PSA",
+    )  # fmt: skip
+    return markdown(titles, rows)
 
 
 def measure(clip: Clip) -> Iterator[Run]:
     """A run dense and runs patched, each after a step of its own, of a model that is loaded for them."""
+    from psa_core.hosts.comfyui import patch_model
+
     with _loaded(clip) as model:
         first, run = _sample(model, clip, 1), _sample(model, clip, clip.steps)
         yield Run(clip, _tokens(clip), DENSE, first[0], *run)
         for settings in clip.patched:
-            lines: list[str] = []
-            first = _sample(_patched(model, clip, settings, 0, lines), clip, 1)
-            run = _sample(_patched(model, clip, settings, clip.dense_steps, lines), clip, clip.steps)
-            if " 0 sparse" in lines[-1]:
-                raise RuntimeError(f"{clip.model}: nothing ran sparse: {lines[-1]}")
-            yield Run(clip, _tokens(clip), settings.name, first[0], *run, lines[-1])
+            first = _sample(patch_model(model, _patch(model, clip, settings, 0)), clip, 1)
+            patch = _patch(model, clip, settings, clip.dense_steps)
+            run = _sample(patch_model(model, patch), clip, clip.steps)
+            [report] = patch.last_prompt.reports
+            if not report.sparse_count:
+                raise RuntimeError(f"{clip.model}: nothing ran sparse: {report.line()}")
+            choosing = report.seconds().calibration
+            yield Run(clip, _tokens(clip), settings.name, first[0], *run, choosing, report.line())
 
 
-def _patched(model: Any, clip: Clip, settings: Patched, dense_steps: int, lines: list[str]) -> Any:
-    """The model with the patch, which adds what it says to the lines."""
-    from psa_core.hosts.comfyui import Patch, patch_model, recognise
+def _patch(model: Any, clip: Clip, settings: Patched, dense_steps: int) -> Any:
+    from psa_core.hosts.comfyui import Patch, recognise
 
     video = recognise(model.model)
     if video is None:
         raise RuntimeError(f"{clip.model} is not recognised")
     config = load_preset(clip.model, settings.preset)
     config = config.replace(min_tokens=0, warmup_steps=dense_steps, dense_backend=settings.dense_backend)
-
-    def keep(line: str, density: float | None = None) -> None:
-        lines.append(line)
-
-    return patch_model(model, Patch(config, "triton", video, keep))
+    if settings.density is not None:
+        config = config.replace(target_density=settings.density)
+    return Patch(config, "triton", video)
 
 
 def _latent(clip: Clip) -> tuple[int, ...]:
@@ -200,24 +224,31 @@ def _tokens(clip: Clip) -> int:
 
 
 @torch.inference_mode()
-def _sample(model: Any, clip: Clip, steps: int) -> tuple[float, float]:
-    """Seconds of one sampler run, and its peak GiB beyond the weights."""
+def _sample(model: Any, clip: Clip, steps: int) -> tuple[float, tuple[float, ...], float]:
+    """Seconds of one sampler run and of its steps, and its peak GiB beyond the weights."""
     import comfy.sample
 
     latent = torch.zeros(_latent(clip))
     noise = comfy.sample.prepare_noise(latent, _SEED)
     torch.cuda.synchronize()
     torch.cuda.reset_peak_memory_stats()
+    ends: list[float] = []
+
+    def end_step(*_: object) -> None:
+        torch.cuda.synchronize()
+        ends.append(time.perf_counter())
+
     start = time.perf_counter()
     out = comfy.sample.sample(
         model, noise, steps, 5.0 if clip.guided else 1.0, "euler", "simple", _text(clip, 1), _text(clip, 2),
-        latent, seed=_SEED, disable_pbar=True,
+        latent, seed=_SEED, callback=end_step, disable_pbar=True,
     )  # fmt: skip
     torch.cuda.synchronize()
     seconds = time.perf_counter() - start
     if not out.isfinite().all():
         raise RuntimeError(f"{clip.model}: the run gave something else than numbers")
-    return seconds, (torch.cuda.max_memory_allocated() - model.loaded_size()) / GIB
+    steps_took = tuple(end - begin for begin, end in pairwise([start, *ends]))
+    return seconds, steps_took, (torch.cuda.max_memory_allocated() - model.loaded_size()) / GIB
 
 
 def _text(clip: Clip, seed: int) -> list[Any]:
