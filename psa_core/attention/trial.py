@@ -64,17 +64,23 @@ class Trial:
     causal: Causal | None = None
     chunk: Chunk = WHOLE
 
-    @cached_property
+    @property
     def parts(self) -> list[Trial]:
         """Trials of as many heads as keep to ``max_extra_memory``; of all heads there is this one alone."""
+        # One that kept itself would keep q, k and v until Python collects circles, which no lack of memory makes it do.
+        return self._parts_of_heads or [self]
+
+    @cached_property
+    def _parts_of_heads(self) -> list[Trial]:
+        """Those of some heads each; none where all heads fit."""
         if not self.config.max_extra_memory:
-            return [self]
+            return []
         max_level = coarsest_level(self.config, any_level=self.static is not None)
         what = self.config, max_level, len(self.orders), self.backend
         needed = extra_memory(self.q, self.k, self.v, *what)
         batch, heads = self.k.shape[:2]
         chunks = chunks_for(self.config.max_extra_memory, needed, batch, heads, group_of(self.q, self.k))
-        return [self] if chunks == [WHOLE] else [self._part(chunk) for chunk in chunks]
+        return [] if chunks == [WHOLE] else [self._part(chunk) for chunk in chunks]
 
     def measured(self, measure: Callable[[Trial], Errors]) -> Errors:
         """What is measured of all heads, part after part."""
