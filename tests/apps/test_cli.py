@@ -16,6 +16,7 @@ import torch
 from psa_core import RadialMask, Schedule, __version__, load_presets
 from psa_core.apps.cli import main
 from psa_core.apps.compare.comparison_settings import Clip
+from psa_core.apps.packages import install_command
 from psa_core.settings.presets import PRESETS_DIR_VARIABLE
 
 from ..support.preset_files import write
@@ -130,9 +131,11 @@ def test_demo_says_how_to_install_what_is_missing(capsys, monkeypatch: pytest.Mo
     absent = ("diffusers", "matplotlib")
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name in absent else object())
     assert main(["demo"]) == 2
-    assert capsys.readouterr().err == (
-        'psa: psa demo needs diffusers, matplotlib: pip install "pyramid-sparse-attention[demo]"\n'
-    )
+    assert capsys.readouterr().err == f'psa: psa demo needs diffusers, matplotlib: pip install -e "{ROOT}[demo]"\n'
+
+
+def test_packages_of_a_wheel_are_installed_by_its_name(tmp_path: Path) -> None:
+    assert install_command("demo", tmp_path) == 'pip install "pyramid-sparse-attention[demo]"'
 
 
 def test_demo_hands_its_options_on_and_prints_a_table(capsys, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from psa_core.apps.cli import main
 from psa_core.apps.compare.command import add_options, read_settings
 from psa_core.apps.compare.comparison_settings import Clip, CompareSettings, for_warm_up
 from psa_core.apps.generate.models import MODELS
+from psa_core.apps.packages import install_command
 from psa_core.settings.dial import DIAL_PRESETS
 from psa_core.settings.presets import PRESETS_DIR_VARIABLE
 
@@ -137,8 +138,7 @@ def test_without_its_packages_it_says_how_to_install_them(capsys, monkeypatch: p
     absent = ("diffusers", "skimage")
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name in absent else object())
     assert main(["compare", "--model", "Wan2.1_1.3b", "--prompt", "x"]) == 2
-    install = 'pip install "pyramid-sparse-attention[compare]"'
-    assert capsys.readouterr().err == f"psa: psa compare needs diffusers, skimage: {install}\n"
+    assert capsys.readouterr().err == f"psa: psa compare needs diffusers, skimage: {install_command('compare')}\n"
 
 
 def test_the_command_line_is_read_without_its_packages() -> None:

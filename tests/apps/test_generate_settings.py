@@ -14,6 +14,7 @@ from psa_core.apps.cli import main
 from psa_core.apps.generate.command import add_options, read_settings
 from psa_core.apps.generate.models import MODELS
 from psa_core.apps.generate.video_settings import GenerateSettings
+from psa_core.apps.packages import install_command
 from psa_core.settings.presets import PRESETS_DIR_VARIABLE
 
 from ..support.preset_files import LARGE
@@ -202,5 +203,4 @@ def test_without_its_packages_it_says_how_to_install_them(capsys, monkeypatch: p
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name in absent else object())
     for words, names in (([], "diffusers"), (["--lora", str(tmp_path)], "diffusers, peft")):
         assert main(["generate", "--model", "Wan2.1_1.3b", "--prompt", "x", *words]) == 2
-        install = 'pip install "pyramid-sparse-attention[generate]"'
-        assert capsys.readouterr().err == f"psa: psa generate needs {names}: {install}\n"
+        assert capsys.readouterr().err == f"psa: psa generate needs {names}: {install_command('generate')}\n"
