@@ -136,7 +136,8 @@ def test_weights_are_in_half_precision_on_a_gpu_and_wans_decoder_is_not() -> Non
         ("Wan2.2_5B", ["--height", "720"], "--height = 720: must be a multiple of 32, 64 or more, for Wan2.2_5B"),
         ("Wan2.1_14b", ["--frames", "80"], "--frames = 80: must be a multiple of 4 and one more: 5, 9, 13 ..."),
         ("Wan2.1_14b", ["--frames", "1"], "--frames = 1: must be a multiple of 4 and one more: 5, 9, 13 ..."),
-        ("Wan2.1_14b", ["--min-tokens", "-1"], "min_tokens = -1: must be a whole number, 0 or more"),
+        ("Wan2.1_14b", ["--min-tokens", "-1"], "--min-tokens = -1: must be a whole number, 0 or more"),
+        ("Wan2.1_14b", ["--precision", "fp4"], "--precision = 'fp4': must be one of bf16, int8, int8+fp8, auto"),
         ("Wan2.1_14b", ["--quality", "best"], "--quality = 'best': must be one of fast, balanced, near_dense"),
         (
             "Wan2.1_14b",

@@ -32,6 +32,8 @@ class Pace(NamedTuple):
     guidance: float
 
 
+# Settings of ``PSAConfig`` with an option of the same name.
+_OF_CONFIG = ("min_tokens", "precision", "dense_backend", "max_extra_memory")
 # What a distilled model was made for, by preset.
 _DISTILLED = {"psa_4steps": Pace(4, 1.0)}
 
@@ -43,7 +45,7 @@ def add_prompt_options(group: Any, output: Path) -> None:
     group.add_argument("--prompt-file", type=Path, help="one prompt a line; lines that begin with # are left out")
     group.add_argument("--negative-prompt", help="what videos should not show")
     group.add_argument("--image", type=Path, help="the picture that videos begin with")
-    group.add_argument("--width", type=int, help="pixels; default: the model's, with a picture's sides to one another")
+    group.add_argument("--width", type=int, help="pixels; default: the model's, in the proportions of --image")
     group.add_argument("--height", type=int, help="pixels; likewise")
     group.add_argument(
         "--frames", type=int, help="a multiple of 4 and one more, for some models another; default: the model's"
@@ -145,10 +147,13 @@ def read_config(parsed: argparse.Namespace, family: ModelFamily, preset: str, op
     changes = {key: value for key, value in read_sparsity_options(parsed).items() if value is not None}
     if changes and config.type == "dense":
         raise ConfigError(option, preset, f"is dense, so that --{' and --'.join(changes)} would do nothing")
-    for key in ("min_tokens", "precision", "dense_backend", "max_extra_memory"):
-        if getattr(parsed, key) is not None:
-            changes[key] = getattr(parsed, key)
-    return config.replace(**changes)
+    changes |= {key: getattr(parsed, key) for key in _OF_CONFIG if getattr(parsed, key) is not None}
+    try:
+        return config.replace(**changes)
+    except ConfigError as error:
+        if error.key not in _OF_CONFIG:
+            raise
+        raise ConfigError(f"--{error.key.replace('_', '-')}", error.value, error.allowed) from None
 
 
 def pace_of(facts: Model, preset: str) -> Pace:
