@@ -211,8 +211,9 @@ class Calibrated:
         """
         by_layer = self._by_layer(expert)
         if not by_layer:
-            allowed = "must be calibrated, in a run with sparse steps and layers: nothing was chosen in it"
-            raise ConfigError("mask_mode", config.mask_mode, allowed)
+            calibrates = config.mask_mode == "calibrated"
+            why = "no call has run sparse, as its report says" if calibrates else "must be calibrated"
+            raise ConfigError("mask_mode", config.mask_mode, f"{why}: nothing was chosen in it")
         recipes, errors = {}, {}
         for layer, heads in self.heads(expert).items():
             recipes[layer] = [recipe for recipe, _ in heads]

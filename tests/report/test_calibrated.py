@@ -96,8 +96,10 @@ class TestCalibration:
             calibrated.calibration(CONFIG, expert=2)
 
     def test_of_a_run_that_chose_nothing_is_refused(self) -> None:
-        with pytest.raises(ConfigError, match="mask_mode = 'thresholdbound': must be calibrated"):
+        with pytest.raises(ConfigError, match="mask_mode = 'thresholdbound': must be calibrated: nothing was chosen"):
             Calibrated().calibration(PSAConfig())
+        with pytest.raises(ConfigError, match="mask_mode = 'calibrated': no call has run sparse, as its report says: "):
+            Calibrated().calibration(CONFIG)
 
 
 class TestErrors:
