@@ -20,6 +20,7 @@ from ..psa_core.hosts.comfyui import (
 )
 from ..psa_core.hosts.comfyui.dense_backend import check_dense_backend
 from ..psa_core.hosts.comfyui.models import OFF, UNKNOWN_MODELS, VIDEO
+from ..psa_core.hosts.reasons import UNKNOWN_MODEL
 from ..psa_core.ops.backends import BACKENDS
 from ..psa_core.settings.config import DENSE_BACKENDS, PRECISIONS
 from ..psa_core.settings.dial import QUALITIES, preset_of
@@ -120,7 +121,7 @@ class PSAAttentionPatch(io.ComfyNode):
         check_choice("dense_backend", dense_backend, _DENSE_BACKENDS)
         video_model = model_of(model.model, unknown_models)
         if video_model is None:
-            log.warning("PSA: %s is not a Wan or CogVideoX model and stays dense", type(model.model).__name__)
+            log.warning("PSA: %s stays dense: %s", type(model.model).__name__, UNKNOWN_MODEL)
         source = _source(quality, loaded=preset is not None)
         if preset is None:
             family = presets_of(video_model) if video_model else DEFAULT_FAMILY

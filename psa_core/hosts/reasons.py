@@ -143,7 +143,7 @@ def _scenes_fit(radial: RadialMask | None, frames: int, frames_per_token: int) -
 
 
 # Known before there is a call that could be described.
-UNKNOWN_MODEL = "not a Wan or CogVideoX model"
+UNKNOWN_MODEL = "not a Wan or CogVideoX model: unknown_models = video takes others too"
 UNREADABLE = "a call in a form of the model's own"
 CONTEXT_PARALLELISM = "context parallelism"
 RING = "ring attention, where no GPU has the whole sequence (Ulysses runs sparse)"
