@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
 from comfy_api.latest import io
@@ -15,7 +17,7 @@ from ..psa_core.settings.orders import REORDER_METHODS
 from ..psa_core.settings.preset_schema import ModelFamily
 from ..psa_core.settings.sizes import BLOCK_M, BLOCK_N
 from .preset_files import DEFAULT_FAMILY, families
-from .shared import AMOUNT, Preset, amount, check_before_run
+from .shared import AMOUNT, Preset, amount, check_before_run, share
 from .targets import CALIBRATED, TARGETS, targets_from_config, targets_from_widgets, with_both
 
 log = logging.getLogger(__name__)
@@ -171,45 +173,43 @@ def _warn_of_others_numbers(model: str, preset: str, config: PSAConfig) -> None:
         )  # fmt: skip
 
 
+@dataclass(frozen=True)
+class _Widgets:
+    """Widgets that a prompt may leave out, with their defaults by name."""
+
+    default: dict[str, Any]
+
+    def choice(self, key: str, options: Iterable[Any], tooltip: str, advanced: bool = True) -> io.Input:
+        return io.Combo.Input(
+            key,
+            options=[str(option) for option in options],
+            default=self.default[key],
+            tooltip=tooltip,
+            optional=True,
+            advanced=advanced,
+        )
+
+    def number(self, key: str, least: float, tooltip: str, advanced: bool = True) -> io.Input:
+        return share(key, self.default[key], tooltip, least, optional=True, advanced=advanced)
+
+    def whole(self, key: str, tooltip: str) -> io.Input:
+        default = self.default[key]
+        return io.Int.Input(key, default=default, min=1, max=1000, tooltip=tooltip, optional=True, advanced=True)
+
+    def switch(self, key: str, tooltip: str) -> io.Input:
+        return io.Boolean.Input(key, default=self.default[key], tooltip=tooltip, optional=True, advanced=False)
+
+
 def _widgets(default: dict[str, Any]) -> list[io.Input]:
     """A widget for every setting that changes the result, those that few need under ``advanced``.
 
     All are optional: what a prompt leaves out, its preset says.
     """
-
-    def choice(key: str, options: Any, tooltip: str, advanced: bool = True) -> io.Input:
-        return io.Combo.Input(
-            key,
-            options=[str(option) for option in options],
-            default=default[key],
-            tooltip=tooltip,
-            optional=True,
-            advanced=advanced,
-        )
-
-    def number(key: str, least: float, tooltip: str, advanced: bool = True) -> io.Input:
-        return io.Float.Input(
-            key,
-            default=default[key],
-            min=least,
-            max=1.0,
-            step=0.005,
-            round=False,
-            tooltip=tooltip,
-            optional=True,
-            advanced=advanced,
-        )
-
-    def whole(key: str, tooltip: str) -> io.Input:
-        return io.Int.Input(key, default=default[key], min=1, max=1000, tooltip=tooltip, optional=True, advanced=True)
-
-    def switch(key: str, tooltip: str, advanced: bool = True) -> io.Input:
-        return io.Boolean.Input(key, default=default[key], tooltip=tooltip, optional=True, advanced=advanced)
-
+    widget = _Widgets(default)
     return [
-        choice("attention", ("psa", "dense"), "dense leaves attention as it is, for a baseline.", False),
-        *(number(f"level_{level}", 0.0, _level_tooltip(level), advanced=level > 8) for level in LEVELS),
-        choice(
+        widget.choice("attention", ("psa", "dense"), "dense leaves attention as it is, for a baseline.", False),
+        *(widget.number(f"level_{level}", 0.0, _level_tooltip(level), advanced=level > 8) for level in LEVELS),
+        widget.choice(
             "mask_mode",
             MASK_MODES,
             (
@@ -219,27 +219,29 @@ def _widgets(default: dict[str, Any]) -> list[io.Input]:
             ),
             False,
         ),
-        choice("block_n", BLOCK_N, "Keys a block. Smaller blocks choose more finely.", False),
-        switch("use_sim_mask", "Pool a block no further than the likeness of its keys allows.", False),
+        widget.choice("block_n", BLOCK_N, "Keys a block. Smaller blocks choose more finely.", False),
+        widget.switch("use_sim_mask", "Pool a block no further than the likeness of its keys allows."),
         amount("warmup_steps", default["warmup_steps"], _WARMUP, optional=True),
-        choice("block_m", BLOCK_M, "Queries a block."),
-        number("min_full_ratio", 0.0, "thresholdbound: least share of a row's blocks at full resolution."),
-        choice("importance", IMPORTANCE_ESTIMATORS, "How the importance of blocks is estimated."),
-        *(number(f"sim_{key}", -1.0, f"use_sim_mask: likeness that {key} pooling needs.") for key in SIM_LEVELS),
-        choice(
+        widget.choice("block_m", BLOCK_M, "Queries a block."),
+        widget.number("min_full_ratio", 0.0, "thresholdbound: least share of a row's blocks at full resolution."),
+        widget.choice("importance", IMPORTANCE_ESTIMATORS, "How the importance of blocks is estimated."),
+        *(widget.number(f"sim_{key}", -1.0, f"use_sim_mask: likeness that {key} pooling needs.") for key in SIM_LEVELS),
+        widget.choice(
             "reorder",
             (*REORDER_METHODS, "off"),
             "Puts neighbours in space and time into the same block; Semantic and Hybrid, tokens that are alike.",
         ),
-        *(whole(f"tile_{side}", f"reorder Tile and Hybrid: {side} of a tile, in tokens.") for side in _TILE),
-        number("target_density", 0.0, "calibrated: density of every head; 0 where target_error is aimed at.", False),
-        number(
+        *(widget.whole(f"tile_{side}", f"reorder Tile and Hybrid: {side} of a tile, in tokens.") for side in _TILE),
+        widget.number(
+            "target_density", 0.0, "calibrated: density of every head; 0 where target_error is aimed at.", False
+        ),
+        widget.number(
             "target_error",
             0.0,
             "calibrated, in place of target_density: the error up to which each head is as sparse as it can be; or 0.",
             False,
         ),
-    ]  # fmt: skip
+    ]
 
 
 def _level_tooltip(level: int) -> str:

@@ -33,6 +33,11 @@ def amount(key: str, default: str, tooltip: str, **options: Any) -> io.Input:
     return io.MultiType.Input(io.String.Input(key, default=default, tooltip=tooltip, **options), types=[io.Int])
 
 
+def share(key: str, default: float, tooltip: str, least: float = 0.0, **options: Any) -> io.Input:
+    """A number up to 1, in steps of half a percent; values between them stay as they are."""
+    return io.Float.Input(key, default=default, min=least, max=1.0, step=0.005, round=False, tooltip=tooltip, **options)
+
+
 def check_before_run(node: str, kind: Callable[..., Any], **settings: Any) -> bool:
     """See that settings of ``kind`` are allowed, in a node's ``validate_inputs``: before anything runs.
 

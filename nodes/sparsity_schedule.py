@@ -11,7 +11,7 @@ from ..psa_core.settings.amount import Amount
 from ..psa_core.settings.errors import errors_at
 from ..psa_core.settings.mask_ratios import DEFAULT_MASK_RATIOS, bounds_from_mask_ratios, mask_ratios_from_bounds
 from ..psa_core.settings.schedule import CURVES, Schedule
-from .shared import AMOUNT, amount, check_before_run
+from .shared import AMOUNT, amount, check_before_run, share
 from .shared import Schedule as ScheduleSocket
 
 PRESET = "preset"
@@ -127,15 +127,7 @@ def _dense_widgets() -> list[io.Input]:
 def _bound_widgets(name: str, default: dict[int, float]) -> list[io.Input]:
     """Upper bounds of levels, as in the Preset Loader."""
     return [
-        io.Float.Input(
-            f"{name}_{level}",
-            default=default[level],
-            min=0.0,
-            max=1.0,
-            step=0.005,
-            round=False,
-            tooltip=f"{name} set: upper bound of level {level}; 0 leaves the level out.",
-        )
+        share(f"{name}_{level}", default[level], f"{name} set: upper bound of level {level}; 0 leaves the level out.")
         for level in LEVELS
     ]
 
