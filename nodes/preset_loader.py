@@ -257,7 +257,7 @@ def config_from_widgets(widgets: dict[str, Any], description: str) -> PSAConfig:
     """
     return PSAConfig(
         type=widgets["attention"],
-        mask_ratios=mask_ratios_from_bounds({level: widgets[f"level_{level}"] for level in LEVELS}),
+        mask_ratios=mask_ratios_from_bounds({level: widgets[f"level_{level}"] for level in LEVELS}, "level_{}"),
         mask_mode=widgets["mask_mode"],
         block_m=int(widgets["block_m"]),
         block_n=int(widgets["block_n"]),

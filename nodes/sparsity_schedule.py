@@ -178,4 +178,4 @@ def _warmup(text: Amount | None) -> Amount | None:
 
 
 def _ratios(name: str, bounds: Mapping[str, Any]) -> Any:
-    return mask_ratios_from_bounds({level: bounds[f"{name}_{level}"] for level in LEVELS}, name)
+    return mask_ratios_from_bounds({level: bounds[f"{name}_{level}"] for level in LEVELS}, f"{name}_{{}}")

@@ -86,4 +86,4 @@ def _ratios(name: str, text: str) -> dict[int, tuple[float, float]]:
         bounds = []
     if len(bounds) != len(_LEVELS):
         raise ConfigError(name, text, "must be four numbers from 0 to 1: the upper bounds of levels 1, 2, 4 and 8")
-    return mask_ratios_from_bounds(dict(zip(_LEVELS, bounds, strict=True)), name)
+    return mask_ratios_from_bounds(dict(zip(_LEVELS, bounds, strict=True)), f"{name}.{{}}")

@@ -66,12 +66,12 @@ def _intervals(ratios: Mapping[Any, Any], block_n: int, key: str) -> dict[int, t
     return intervals
 
 
-def mask_ratios_from_bounds(bounds: Mapping[int, float], key: str = "mask_ratios") -> dict[int, tuple[float, float]]:
+def mask_ratios_from_bounds(bounds: Mapping[int, float], key: str = "mask_ratios.{}") -> dict[int, tuple[float, float]]:
     """``mask_ratios`` from the upper bound of each level; what lies above the last bound is skipped.
 
     Args:
         bounds: level -> upper bound from 0 to 1; 0 leaves the level out.
-        key: what errors call it.
+        key: what errors call a bound, with ``{}`` for its level.
 
     Raises:
         ConfigError: a bound lies below that of a finer level.
@@ -83,9 +83,8 @@ def mask_ratios_from_bounds(bounds: Mapping[int, float], key: str = "mask_ratios
         if bound == 0:
             continue
         if bound < end:
-            raise ConfigError(
-                f"{key}.{level}", bound, f"must not be below the finer level's bound {end:g} (0 leaves it out)"
-            )
+            allowed = f"must not be below the finer level's bound {end:g} (0 leaves it out)"
+            raise ConfigError(key.format(level), bound, allowed)
         ratios[level] = (end, bound)
         end = bound
     return ratios | {0: (end, 1.0)}

@@ -243,7 +243,7 @@ def test_widgets_are_what_the_helper_knows(comfyui: ComfyUI) -> None:
 @pytest.mark.parametrize(
     ("numbers", "message"),
     [
-        ({"level_4": 0.2}, r"Preset Loader: mask_ratios\.4 = 0\.2: must not be below"),
+        ({"level_4": 0.2}, r"Preset Loader: level_4 = 0\.2: must not be below"),
         ({"level_8": 0.7, "level_64": 0.9}, r"Preset Loader: mask_ratios = 64: a level must be one of 1, 2, .* 32"),
     ],
 )

@@ -105,7 +105,7 @@ def test_steps_that_are_given_are_those_that_are_drawn(comfyui: ComfyUI) -> None
         ("radial_mask", {"scene_boundaries": "5, 9"}, "scene_boundaries = '5, 9': must begin with 0"),
         ("radial_mask", {"preview_frames": 4097}, "preview size = [832, 480, 4097]: is too large to draw"),
         ("schedule", {"warmup": "soon"}, "warmup = 'soon': must be a number of steps"),
-        ("schedule", {"curve": "linear", "end_4": 0.01}, "end.4 = 0.01: must not be below"),
+        ("schedule", {"curve": "linear", "end_4": 0.01}, "end_4 = 0.01: must not be below"),
         ("schedule", {"steps": 1001}, "steps = 1001: cannot be drawn"),
     ],
 )
