@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 import torch
 
-from psa_core.hosts.diffusers.denoising import _conditions
 from psa_core.hosts.prompts import Prompts, PromptsOfRun
 
 POSITIVE, NEGATIVE = 0, 1
@@ -63,6 +62,9 @@ def test_who_says_nothing_of_prompts_has_one() -> None:
 
 @pytest.mark.parametrize(("batch", "conditions"), [(1, 1), (2, 2), (3, 1), (4, 2)])
 def test_of_a_pipeline_s_batch_latents_tell(batch: int, conditions: int) -> None:
+    pytest.importorskip("diffusers")
+    from psa_core.hosts.diffusers.denoising import _conditions
+
     latents = torch.randn(max(batch // 2, 1), 4, 3, 2, 2)
     assert _conditions(torch.cat([latents, latents, latents])[:batch]) == conditions
     assert _conditions(torch.randn(batch, 4, 3, 2, 2)) == 1
