@@ -44,7 +44,7 @@ def radial_mask(widgets: dict[str, Any]) -> Answer:
 
 
 def schedule(widgets: dict[str, Any]) -> Answer:
-    """The density of every step that Sparsity Schedule's widgets lead to, as of ``step_densities``.
+    """The density of every step that Sparsity Schedule's widgets lead to, as in ``step_densities``.
 
     Raises:
         ConfigError: they do not describe a schedule, or one of too many steps.

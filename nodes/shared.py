@@ -60,7 +60,7 @@ def say(node_id: str, line: str, **more: Any) -> None:
     They stay until the node is told others: ``web/status_line.js`` lists the node classes that have room for them.
 
     Args:
-        node_id: as of ``io.Hidden.unique_id``.
+        node_id: as in ``io.Hidden.unique_id``.
         more: for the front end, to be read beside the line.
     """
     server = PromptServer.instance

@@ -20,7 +20,7 @@ class Setting:
     """One column of a comparison.
 
     Attributes:
-        importance: name of an estimator, as of :func:`~benchmarks.study.estimators.importance`.
+        importance: name of an estimator, as in :func:`~benchmarks.study.estimators.importance`.
         block_n: keys a key block.
         order: a reordering method; None for the order of the model.
         pooled: whether some blocks go to levels 2 and 8, or all that are kept are at level 1.

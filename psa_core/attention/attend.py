@@ -34,10 +34,10 @@ def attend(
 
     Args:
         max_level: the coarsest level that there may be.
-        orders: as of the kernels; ``"torch"`` takes tokens in the order in which blocks are cut.
+        orders: as in the kernels; ``"torch"`` takes tokens in the order in which blocks are cut.
         q_orders: of q and the output, in place of those that come with ``orders``.
-        pooled: as of :class:`.level_map.LevelMap`.
-        hidden: as of :func:`psa_core.ops.attention.torch.pyramid_attention_torch`.
+        pooled: as in :class:`.level_map.LevelMap`.
+        hidden: as in :func:`psa_core.ops.attention.torch.pyramid_attention_torch`.
     """
     pyramid = build_pyramid(k, v, max_level, backend, orders, pooled)
     if backend == "torch":

@@ -176,7 +176,7 @@ class PSAAttention(torch.nn.Module):
 
     Args:
         config: settings; None for the defaults.
-        backend: as of :func:`pyramid_sparse_attention`.
+        backend: as in :func:`pyramid_sparse_attention`.
     """
 
     def __init__(self, config: PSAConfig | None = None, backend: str = "auto") -> None:
@@ -197,7 +197,7 @@ class PSAAttention(torch.nn.Module):
     ) -> torch.Tensor:
         """``[B, H, Lq, D]`` from q of that shape and k, v ``[B, Hk, Lk, D]``; Lq and Lk may differ, and Hk divides H.
 
-        ``grid``, ``sinks`` and ``causal`` as of :func:`pyramid_sparse_attention`; ``text_length`` defaults to the
+        ``grid``, ``sinks`` and ``causal`` as in :func:`pyramid_sparse_attention`; ``text_length`` defaults to the
         config's.
         """
         length = self.config.text_length if text_length is None else text_length

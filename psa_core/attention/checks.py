@@ -26,7 +26,7 @@ def check_call(
     static: torch.Tensor | None,
     causal: bool = False,
 ) -> Sinks:
-    """See that a sparse call can follow its settings; arguments as of :func:`psa_core.pyramid_sparse_attention`.
+    """See that a sparse call can follow its settings; arguments as in :func:`psa_core.pyramid_sparse_attention`.
 
     Returns:
         All its sinks, the text among them.

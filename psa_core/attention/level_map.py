@@ -22,7 +22,7 @@ class WorkedOut:
 
     Attributes:
         shares: of its levels.
-        order: of its query blocks, as of :class:`psa_core.ops.block_list.build.BlockList`.
+        order: of its query blocks, as in :class:`psa_core.ops.block_list.build.BlockList`.
     """
 
     shares: torch.Tensor | None = None

@@ -45,13 +45,13 @@ def plan_levels(
 
     Args:
         q: ``[B, H, Lq, D]``; k: ``[B, Hk, Lk, D]``; in the order in which blocks are cut, or with orders.
-        config, sinks: as of :func:`psa_core.pyramid_sparse_attention`.
+        config, sinks: as in :func:`psa_core.pyramid_sparse_attention`.
         static: uint8 ``[B | 1, H | 1, q_blocks, k_blocks]``, combined with what is chosen.
         backend: ``"triton"`` or ``"torch"``.
         orders: with ``"triton"``, those in which blocks are cut from q and k.
         static_rule: how they combine (:func:`psa_core.ops.levels.rules.compose`).
         recipes: estimator and quotas of each head, where calibration decides.
-        causal: as of :func:`psa_core.ops.levels.rules.levels_from_importance`.
+        causal: as in :func:`psa_core.ops.levels.rules.levels_from_importance`.
 
     Returns:
         uint8 ``[B, H, q_blocks, k_blocks]`` in which every row keeps at least one block.

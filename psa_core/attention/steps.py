@@ -123,7 +123,7 @@ def make_level_map(trial: Trial, choice: Choice | None = None, any_level: bool =
     Args:
         trial: of the call.
         choice: the recipe of each head, where calibration decides; None for measuring which.
-        any_level: as of :func:`psa_core.attention.plan.coarsest_level`.
+        any_level: as in :func:`psa_core.attention.plan.coarsest_level`.
     """
     config, recipes = trial.config, None
     if config.mask_mode == "calibrated":
@@ -165,7 +165,7 @@ def trial_of(
     centroids: Centroids | None = None,
     causal: bool = False,
 ) -> Trial:
-    """The trial of a call's level maps; arguments as of :func:`sparse_attention` and :class:`.trial.Trial`."""
+    """The trial of a call's level maps; arguments as in :func:`sparse_attention` and :class:`.trial.Trial`."""
     mask = Causal(q.shape[2], k.shape[2], config.block_m, config.block_n) if causal else None
     if mask is None and (config.mask_mode == "calibrated" or config.order != RASTER):
         # Heads that share keys may take them in different orders.

@@ -44,7 +44,7 @@ class Trial:
         config: block sizes, orders, tiles and the cosine cap.
         grid: (frames, height, width) in tokens; None where it is unknown.
         sinks: tokens beside the video that every query sees at full resolution.
-        static, static_rule: as of :func:`psa_core.attention.plan.plan_levels`.
+        static, static_rule: as in :func:`psa_core.attention.plan.plan_levels`.
         backend: ``"triton"`` or ``"torch"``.
         centroids: of an earlier step, from which clusters start; None for clusters from nothing.
         causal: the causal mask, under which tokens stay as they lie; None without.
@@ -179,7 +179,7 @@ class Trial:
 
     @property
     def hidden(self) -> torch.Tensor | None:
-        """As of :func:`psa_core.ops.causal.hidden_keys`, of the queries that errors are taken of."""
+        """As in :func:`psa_core.ops.causal.hidden_keys`, of the queries that errors are taken of."""
         if self.causal is None:
             return None
         return hidden_keys(self.causal, self.q.device).index_select(0, self.positions(self.blocks))

@@ -59,7 +59,7 @@ def attend_maps(
 
     Args:
         rows: ``[B, H, n, D]``, the queries of all blocks.
-        k, v, block_n, max_level, backend, orders: as of :func:`~.attend.attend`.
+        k, v, block_n, max_level, backend, orders: as in :func:`~.attend.attend`.
         maps: uint8 ``[B | 1, H | 1, blocks, k_blocks]``.
         hidden: as there, int32 ``[n]``.
 

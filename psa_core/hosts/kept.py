@@ -40,7 +40,7 @@ class Result(NamedTuple):
         attended: its output and what tells about it.
         map_age: steps since its level map was made.
         chosen: the recipes that heads chose in it; None where they had them.
-        measured: squared norms as of ``Choice.spot``, where the error was measured again.
+        measured: squared norms as in ``Choice.spot``, where the error was measured again.
     """
 
     attended: Attended
@@ -87,7 +87,7 @@ class Kept:
 
         Args:
             config: settings of the step.
-            backend: as of :func:`psa_core.pyramid_sparse_attention`.
+            backend: as in :func:`psa_core.pyramid_sparse_attention`.
             last: whether no later step has sparse calls.
         """
         calibrated = config.mask_mode == "calibrated"

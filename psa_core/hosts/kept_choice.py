@@ -83,7 +83,7 @@ class KeptChoice:
             density: that was asked for when the map was made.
 
         Returns:
-            Squared norms as of ``Choice.spot``.
+            Squared norms as in ``Choice.spot``.
         """
         with timed(trial.q.device):
             measured = measure_again(trial, orders, out)

@@ -10,7 +10,7 @@ class Prompts(NamedTuple):
     """The prompts of one forward's batch, one after another.
 
     Attributes:
-        condition, conditions: as of :class:`~psa_core.hosts.place.Place`.
+        condition, conditions: as in :class:`~psa_core.hosts.place.Place`.
     """
 
     condition: Hashable = None

@@ -79,7 +79,7 @@ def _nothing() -> None:
 
 @dataclass(frozen=True)
 class Call:
-    """One call within a run; attributes as of :class:`~psa_core.hosts.run.Run`, of its queries and of its place.
+    """One call within a run; attributes as in :class:`~psa_core.hosts.run.Run`, of its queries and of its place.
 
     Attributes:
         before_trial: called before the kernels are asked for, which may have to be tried out.

@@ -32,7 +32,7 @@ def rehearse(q: torch.Tensor, config: PSAConfig, backend: str = "auto", sinks: b
     Args:
         q: ``[B, H, L, D]``, whose device, dtype, head size and layout in memory they have.
         config: settings of a sparse step.
-        backend: as of :class:`~psa_core.hosts.run.Run`.
+        backend: as in :class:`~psa_core.hosts.run.Run`.
         sinks: whether there are tokens beside the video.
     """
     _compile(lambda: _go_through(q, config, backend, _TEXT if sinks else 0))

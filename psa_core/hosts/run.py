@@ -86,7 +86,7 @@ class Run:
 
         Args:
             frames: of the clip, in tokens, without reference frames.
-            frames_per_token: as of :class:`Place`.
+            frames_per_token: as in :class:`Place`.
 
         Raises:
             ConfigError: they do not; the message names the number.
@@ -95,7 +95,7 @@ class Run:
             check_frames(self.config.radial, frames, frames_per_token)
 
     def attend(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, place: Place) -> torch.Tensor:
-        """Run one call sparse and record it. Shapes as of :func:`psa_core.pyramid_sparse_attention`.
+        """Run one call sparse and record it. Shapes as in :func:`psa_core.pyramid_sparse_attention`.
 
         Of causal calls nothing is kept: a prompt is read once.
         """

@@ -199,11 +199,11 @@ class Calibrated:
         }
 
     def calibration(self, config: PSAConfig, model: str = "", expert: int = 0) -> Calibration:
-        """The recipe of every layer and head of a model, as of :meth:`heads`. Waits for the GPU.
+        """The recipe of every layer and head of a model, as in :meth:`heads`. Waits for the GPU.
 
         Args:
             config: settings of the run.
-            model: as of :class:`~psa_core.settings.calibration.Calibration`.
+            model: as in :class:`~psa_core.settings.calibration.Calibration`.
             expert: which model it is.
 
         Raises:

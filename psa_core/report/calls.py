@@ -23,7 +23,7 @@ class AttentionError(NamedTuple):
     """How far the output of one sparse call is from dense attention on the same queries, keys and values.
 
     Attributes:
-        step, layer: as of :class:`SparseCall`.
+        step, layer: as in :class:`SparseCall`.
         error: norm of the difference by the norm of the dense output.
     """
 

@@ -40,7 +40,7 @@ class Quality:
         psnr: in dB; infinite for a frame that equals the reference's.
         ssim: 1 for equal frames.
         lpips: 0 for equal frames; None where it was not measured.
-        flicker: of the whole video, as of :func:`flicker`.
+        flicker: of the whole video, as in :func:`flicker`.
     """
 
     psnr: tuple[float, ...]

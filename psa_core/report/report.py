@@ -108,7 +108,7 @@ class Report:
             levels: the call's level map.
             error: relative error of its output, 0-dim; None where it was not measured.
             map_age: steps since the level map was made.
-            precision: as of ``AttentionInfo``.
+            precision: as in ``AttentionInfo``.
         """
         with self._lock:
             self.steps.add(step)

@@ -83,7 +83,7 @@ def is_full_resolution(config: PSAConfig, step: int, steps: int | None) -> bool:
 
     Args:
         step: denoising step, counted over the whole denoising.
-        steps: as of :func:`dense_places`.
+        steps: as in :func:`dense_places`.
     """
     return config.radial is None and _level_of_step(config, step, steps) == 1
 
@@ -92,7 +92,7 @@ def in_window(config: PSAConfig, step: int, steps: int | None) -> bool:
     """Whether a step lies in the schedule's window, with its percents as shares of the steps done.
 
     Args:
-        step, steps: as of :func:`is_full_resolution`.
+        step, steps: as in :func:`is_full_resolution`.
     """
     schedule = config.schedule
     if schedule is None or not schedule.has_window:
@@ -107,7 +107,7 @@ def config_at(config: PSAConfig, step: int, steps: int | None) -> PSAConfig:
     say, and no schedule. A level map that the step alone decides is made anew in each.
 
     Args:
-        step, steps: as of :func:`is_full_resolution`.
+        step, steps: as in :func:`is_full_resolution`.
     """
     level = _level_of_step(config, step, steps)
     if level is not None:

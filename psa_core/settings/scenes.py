@@ -106,7 +106,7 @@ def adjacency_matrix(adjacency: Adjacency, scenes: int) -> np.ndarray:
 
 
 def check_scenes(boundaries: str | Sequence[int], adjacency: Adjacency, frames: int, frames_per_token: int = 1) -> None:
-    """Scenes fit a clip of this many frames of tokens; arguments as of :func:`scene_levels`.
+    """Scenes fit a clip of this many frames of tokens; arguments as in :func:`scene_levels`.
 
     Raises:
         ConfigError: a boundary lies beyond the end, the last is not the end, a scene is too short for a frame of

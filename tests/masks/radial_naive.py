@@ -17,7 +17,7 @@ def radial_levels_naive(
     block_size: int = 128,
     coarsen: bool = False,
 ) -> torch.Tensor:
-    """The level map from the whole token mask; arguments and result as of ``psa_core.masks.radial.radial_levels``."""
+    """The level map from the whole token mask; arguments and result as in ``psa_core.masks.radial.radial_levels``."""
     frames, height, width = grid
     s = height * width
     tokens = text_length + frames * s

@@ -20,7 +20,7 @@ def scene_levels_naive(
     frames_per_token: int = 1,
     reference_frames: Sequence[int] = (0, 0),
 ) -> torch.Tensor:
-    """The level map from the whole token mask; arguments and result as of ``psa_core.masks.scene.scene_levels``."""
+    """The level map from the whole token mask; arguments and result as in ``psa_core.masks.scene.scene_levels``."""
     frames, height, width = grid
     s = height * width
     tokens = text_length + frames * s

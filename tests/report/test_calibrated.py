@@ -41,7 +41,7 @@ def give(
 
 
 def squares(wrong: list[list[float]], right: list[list[float]]) -> torch.Tensor:
-    """As of ``Choice.spot``."""
+    """As in ``Choice.spot``."""
     return torch.tensor([wrong, right], device=DEVICE)
 
 

@@ -63,7 +63,7 @@ def test_it_never_waits_for_the_gpu() -> None:
 
 
 def _whole(report: Report) -> float | None:
-    """As of :meth:`Report.density`, of a copy: reading a report empties what is asked here."""
+    """As in :meth:`Report.density`, of a copy: reading a report empties what is asked here."""
     copy = Report()
     for shares in report.shares_since(0):
         add(copy, shares)

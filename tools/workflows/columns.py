@@ -59,7 +59,7 @@ def condition(canvas: Canvas, node_type: str, prompts: Prompts, vae: Output, siz
 def sample_and_save(
     canvas: Canvas, model: Output, prompts: Prompts, latent: Output, vae: Output, fps: int, prefix: str, **how: Any
 ) -> Output:
-    """A sampler, the video of what it makes, and what attention did; the samples go on. ``how`` as of ``sample``."""
+    """A sampler, the video of what it makes, and what attention did; the samples go on. ``how`` as in ``sample``."""
     canvas.group("Sample and save")
     samples = sample(canvas, model, prompts, latent, **how)
     save_video(canvas, samples, vae, fps, prefix)
@@ -70,7 +70,7 @@ def sample_and_save(
 def sample_with_reference(
     canvas: Canvas, model: Output, conditioned: Conditioned, vae: Output, fps: int, **how: Any
 ) -> tuple[Output, Output]:
-    """Inside a subgraph: samples, and the video of those that are not the reference. ``how`` as of ``sample``."""
+    """Inside a subgraph: samples, and the video of those that are not the reference. ``how`` as in ``sample``."""
     canvas.group("Sample and decode")
     samples = sample(canvas, model, conditioned.prompts, conditioned.latent, **how)
     return samples, without_reference(canvas, samples, conditioned, vae, fps)

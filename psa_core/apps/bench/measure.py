@@ -28,7 +28,7 @@ def measured(jobs: Sequence[Job], folder: Path, *kind: str, quick: bool = False)
     A run that was cut off is gone on from where it stopped. Ctrl+C ends one with the jobs that are done.
 
     Args:
-        folder, kind, quick: as of :func:`save_rows`; when quick, there are few calls of each.
+        folder, kind, quick: as in :func:`save_rows`; when quick, there are few calls of each.
 
     Returns:
         The results, and the file that they are in.
@@ -54,7 +54,7 @@ def measured(jobs: Sequence[Job], folder: Path, *kind: str, quick: bool = False)
 def run_jobs(jobs: Sequence[Job], quick: bool, unfinished: Unfinished) -> list[Row]:
     """The rows of all jobs, those that are done already and the others', each of which is printed and kept.
 
-    Errors: as of :func:`measured`.
+    Errors: as in :func:`measured`.
     """
     device, effort = gpu(), QUICK if quick else Effort()
     rows: list[Row] = []

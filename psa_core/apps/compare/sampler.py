@@ -23,7 +23,7 @@ class Sampler:
         self._done = clips_there * len(settings.attentions)
 
     def video(self, settings: GenerateSettings, clip: Clip, **reporting: bool) -> Made:
-        """One of the videos to compare; ``reporting`` as of :func:`~psa_core.apps.generate.sample.sample`.
+        """One of the videos to compare; ``reporting`` as in :func:`~psa_core.apps.generate.sample.sample`.
 
         Raises:
             ValueError: its pixels are not numbers.

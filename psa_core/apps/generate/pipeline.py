@@ -58,7 +58,7 @@ def check_model(settings: GenerateSettings) -> Path:
         Their folder, downloaded when the path is a hub id.
 
     Raises:
-        ConfigError, BackendError: as of :func:`load_pipeline`.
+        ConfigError, BackendError: as in :func:`load_pipeline`.
     """
     device = _device()
     if settings.cpu_offload and device.type == "cpu":

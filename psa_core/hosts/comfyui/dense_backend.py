@@ -13,7 +13,7 @@ def check_dense_backend(name: str, model: Any, head_dim: int | None) -> None:
     """See that a dense backend runs here.
 
     Args:
-        name: as of ``PSAConfig.dense_backend``.
+        name: as in ``PSAConfig.dense_backend``.
         model: ComfyUI's ``BaseModel``.
         head_dim: numbers an attention head; None where it is unknown, and calls will tell.
 

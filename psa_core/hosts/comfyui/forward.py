@@ -50,7 +50,7 @@ class Forward:
         device: that the model runs on.
         prompts: that the batch consists of.
         previous: the override that would have run without the pack, or None for the model's own attention.
-        replica: as of :class:`~psa_core.hosts.place.Place`.
+        replica: as in :class:`~psa_core.hosts.place.Place`.
         options: ComfyUI's ``transformer_options`` of this forward.
         calls: the video's self-attention calls so far, which number the layers of models that do not.
         calls_by_layer: the same by layer, of which VACE's blocks and the model's own share one, and by their queries.
@@ -74,7 +74,7 @@ class Forward:
     reached: bool = False
 
     def attend(self, func: Override, args: tuple[Any, ...], kwargs: dict[str, Any]) -> torch.Tensor:
-        """Run one call, sparse or as it would have run without the pack; arguments as of ComfyUI's overrides."""
+        """Run one call, sparse or as it would have run without the pack; arguments as ComfyUI's overrides take them."""
         self.reached = True
         if self.model is None:
             return self._dense(UNKNOWN_MODEL, False, None, func, args, kwargs)

@@ -35,7 +35,7 @@ def stated_part(schedule: Schedule, own_steps: int) -> Part | None:
 
 
 def window_of(schedule: Schedule, model_sampling: Any) -> Window:
-    """The noise levels of a schedule's window, as of core's nodes with ``start_percent`` and ``end_percent``."""
+    """The noise levels of a schedule's window, as in core's nodes with ``start_percent`` and ``end_percent``."""
     first, last = schedule.start_percent, schedule.end_percent
     start = float(model_sampling.percent_to_sigma(first)) if first > 0 else math.inf
     end = float(model_sampling.percent_to_sigma(last)) if last < 1 else -math.inf

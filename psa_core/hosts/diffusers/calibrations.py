@@ -21,7 +21,7 @@ def by_expert(
     """Calibrations by the place of their transformer among those of a pipeline; those without are left out.
 
     Args:
-        given: as of :func:`psa_core.hosts.diffusers.patch`.
+        given: as in :func:`psa_core.hosts.diffusers.patch`.
         transformers: by their names.
         config: settings that follow them.
 

@@ -34,7 +34,7 @@ class Denoising:
         keep_levels: whether reports keep level maps.
         counter: knows where a forward pass stands.
         position: of the latest forward pass, as are ``tokens``, None before the first.
-        conditions: as of :class:`~psa_core.hosts.place.Place`, of the run; and ``clips``, how many videos have them.
+        conditions: as in :class:`~psa_core.hosts.place.Place`, of the run; and ``clips``, how many videos have them.
         leading: reference frames before the clip, of the run.
         number: by which operators know it.
     """

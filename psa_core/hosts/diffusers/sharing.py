@@ -27,11 +27,11 @@ def share_heads(target: Any, gpus: int) -> None:
     :func:`~psa_core.hosts.diffusers.patch`.
 
     Args:
-        target: as of :func:`~psa_core.hosts.diffusers.patch`.
+        target: as in :func:`~psa_core.hosts.diffusers.patch`.
         gpus: how many there are.
 
     Raises:
-        TypeError: as of :func:`~psa_core.hosts.diffusers.patch`.
+        TypeError: as in :func:`~psa_core.hosts.diffusers.patch`.
         ConfigError: these heads cannot be shared; the message says why.
     """
     transformers = transformers_of(target).values()
@@ -59,7 +59,7 @@ class _Sharing(NamedTuple):
 
     Attributes:
         plan: transformer -> its plan; None for one that cannot be.
-        across: paths of attention beside the video's own that has keys of the video, as of :class:`~.families.Family`.
+        across: paths of attention beside the video's own that has keys of the video, as in :class:`~.families.Family`.
     """
 
     plan: Callable[[Any], Plan | None]

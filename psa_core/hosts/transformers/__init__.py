@@ -138,7 +138,7 @@ def register(config: PSAConfig | None = None) -> None:
         config: settings of all of them; None for the default preset of each.
 
     Raises:
-        ConfigError: as of :func:`patch`; and a model, when it runs, that ``sdpa`` does not fit.
+        ConfigError: as in :func:`patch`; and a model, when it runs, that ``sdpa`` does not fit.
     """
     Unpatched.use(None if config is None else for_prompts(config))
     Registration.keep()

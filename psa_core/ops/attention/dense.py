@@ -20,7 +20,7 @@ def dense_attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.
 
 
 def causal_attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-    """Attention of query i of Lq over the keys up to i + Lk - Lq; arguments as of :func:`dense_attention`."""
+    """Attention of query i of Lq over the keys up to i + Lk - Lq; arguments as in :func:`dense_attention`."""
     q_tokens, k_tokens = q.shape[2], k.shape[2]
     if q_tokens == 1:
         return dense_attention(q, k, v)

@@ -24,7 +24,7 @@ def pyramid_attention(
     q_orders: Orders | None = None,
     hidden: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Attention of each query block over the rows it keeps; arguments as of :func:`pyramid_attention_triton`."""
+    """Attention of each query block over the rows it keeps; arguments as in :func:`pyramid_attention_triton`."""
     if block_m in HOPPER.block_m and hopper_refusal(q.device, q.dtype, q.shape[-1]) is None:
         from .hopper import pyramid_attention_hopper
 

@@ -86,7 +86,7 @@ def _order_by_size(sizes_ptr, order_ptr, n_rows, BLOCK: tl.constexpr):
 def list_blocks_triton(
     levels: torch.Tensor, n_levels: int, block_n: int, k_tokens: int, order: torch.Tensor | None = None
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Blocks, spans and order of a block list; arguments and result as of ``build_block_list``, any strides."""
+    """Blocks, spans and order of a block list; arguments and result as in ``build_block_list``, any strides."""
     batch, heads, q_blocks, k_blocks = levels.shape
     blocks = torch.empty(levels.shape, dtype=torch.int32, device=levels.device)
     spans = torch.empty((batch, heads, q_blocks, n_levels), dtype=torch.int32, device=levels.device)

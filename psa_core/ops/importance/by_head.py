@@ -29,7 +29,7 @@ def importance_by_head(
     With ``"triton"`` both sampled estimators are one launch, in which a head costs what its own one costs.
 
     Args:
-        q, k, block_m, block_n, backend, orders, blocks, causal: as of the estimators.
+        q, k, block_m, block_n, backend, orders, blocks, causal: as in the estimators.
         estimators: names of those that some head has, or may have; the others are not computed.
         of_head: int32 ``[B, H]`` on the device: each head's estimator, by its place in ``ESTIMATORS``.
 

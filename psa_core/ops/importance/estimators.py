@@ -18,7 +18,7 @@ from .torch import block_means, rows_of_sum_1, scores_torch, softmax_over_seen
 
 
 class Estimator(Protocol):
-    """Arguments and result as of :func:`sampled_max`."""
+    """Arguments and result as in :func:`sampled_max`."""
 
     def __call__(
         self,
@@ -74,7 +74,7 @@ def sampled_sum(
 ) -> torch.Tensor:
     """Sum of the softmax weights between sampled queries and keys of two blocks: nearer to the mass than the maximum.
 
-    Args and result: as of :func:`sampled_max`.
+    Args and result: as in :func:`sampled_max`.
     """
     return sampled(q, k, block_m, block_n, backend, orders, blocks, SAMPLED_SUM, causal)
 
@@ -93,7 +93,7 @@ def mean(
 
     A key block's logit gets the logarithm of its token count, as every pooled row does. Under the causal mask a key
     block counts whose last key the query block's last query sees.
-    Args and result: as of :func:`sampled_max`, but ``"torch"`` takes no orders.
+    Args and result: as in :func:`sampled_max`, but ``"torch"`` takes no orders.
     """
     if backend == "triton":
         from ..pyramid.triton import block_means_triton

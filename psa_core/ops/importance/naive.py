@@ -45,7 +45,7 @@ def mean_naive(
     """Softmax over key blocks of ``mean(q in i) . mean(k in j) / sqrt(D) + ln(tokens in j)``.
 
     If causal, over those whose last key the last query of block i sees.
-    Args and result: as of :func:`sampled_naive`.
+    Args and result: as in :func:`sampled_naive`.
     """
     q_mean = torch.stack([block.double().mean(2) for block in q.split(block_m, 2)], 2)
     k_mean = torch.stack([block.double().mean(2) for block in k.split(block_n, 2)], 2)
@@ -89,7 +89,7 @@ def sub_block_mass_naive(
     Each row is divided by its sum. Runs have ``size`` tokens; a ragged last one counts as a whole one. If causal, a run
     of keys counts for a run of queries whose last one sees its last key.
 
-    Args and result: as of :func:`sampled_naive`.
+    Args and result: as in :func:`sampled_naive`.
     """
     q_mean, k_mean = (torch.stack([run.double().mean(2) for run in x.split(size, 2)], 2) for x in (q, k))
     q_runs, k_runs = (torch.arange(x.shape[2], device=x.device) for x in (q_mean, k_mean))

@@ -29,7 +29,7 @@ def sub_block_mass(
 
     It takes a 64th of the products of all queries and keys. A ragged last run counts as a whole one.
     Under the causal mask a run of keys counts for a run of queries whose last one sees its last key.
-    Args and result: as of :func:`psa_core.ops.importance.estimators.sampled_max`, but ``"torch"`` takes no orders.
+    Args and result: as in :func:`psa_core.ops.importance.estimators.sampled_max`, but ``"torch"`` takes no orders.
     """
     per_m, per_n = block_m // SUB_BLOCK, block_n // SUB_BLOCK
     seen = None if causal is None else seen_runs(causal, SUB_BLOCK, SUB_BLOCK, blocks, q.device)

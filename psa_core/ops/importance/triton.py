@@ -190,7 +190,7 @@ def sampled_triton(
     Args:
         q: ``[B, H, Lq, D]``; k: ``[B, Hk, Lk, D]``; any strides, D 64 or 128, Hk a divisor of H.
         q_sample, k_sample: the sampled tokens of each head in the order of its blocks, a quarter of each block.
-        estimator, seen, launch: as of :func:`scores_triton`.
+        estimator, seen, launch: as in :func:`scores_triton`.
 
     Returns:
         float32 ``[B, H, q_blocks, k_blocks]``.

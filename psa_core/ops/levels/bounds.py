@@ -101,7 +101,7 @@ def quota_bounds(
     """A head's row of :class:`Quotas`, from ``mask_ratios`` that are shares of a row's ``k_blocks`` blocks.
 
     Args:
-        levels: as of :func:`quota_ends`.
+        levels: as in :func:`quota_ends`.
     """
     return tuple(math.ceil(end * k_blocks - _FUZZ) for end in quota_ends(mask_ratios, levels))
 

@@ -23,7 +23,7 @@ def levels_from_importance_naive(
     quotas: Quotas | None = None,
     causal: Causal | None = None,
 ) -> torch.Tensor:
-    """The level map that runs; arguments and result as of ``psa_core.ops.levels.rules.levels_from_importance``."""
+    """The level map that runs; arguments and result as in ``psa_core.ops.levels.rules.levels_from_importance``."""
     if quotas is None:
         levels = select_levels_naive(importance, config.mask_ratios, config.mask_mode, config.min_full_ratio, causal)
     else:
@@ -61,7 +61,7 @@ def select_levels_naive(
     min_full_ratio: float,
     causal: Causal | None = None,
 ) -> torch.Tensor:
-    """The level of every block pair; arguments and result as of ``psa_core.ops.levels.rules.select_levels``."""
+    """The level of every block pair; arguments and result as in ``psa_core.ops.levels.rules.select_levels``."""
     q_blocks, k_blocks = importance.shape[-2:]
     levels = []
     for number, row in enumerate(importance.reshape(-1, k_blocks).tolist()):

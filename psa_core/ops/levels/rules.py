@@ -77,7 +77,7 @@ def select_levels(
         importance: float ``[B, H, q_blocks, k_blocks]``, rows summing to 1.
         config: ``mask_ratios``, ``mask_mode`` and, for ``thresholdbound``, ``min_full_ratio``.
         quotas: each head's own, in place of these.
-        causal, blocks: as of :func:`levels_from_importance`.
+        causal, blocks: as in :func:`levels_from_importance`.
 
     Returns:
         uint8 of the same shape. Equal importances rank in the order of their blocks. Under the causal mask the levels

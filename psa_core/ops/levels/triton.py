@@ -175,7 +175,7 @@ def launch_for(k_blocks: int) -> tuple[int, int]:
 
 
 def _launches(k_blocks: int, block_n: int) -> list[tuple[int, int]]:
-    """What to launch for, as of :func:`launch_for`: one kernel, or those of all lengths where they are compiled ahead.
+    """What to launch for, as in :func:`launch_for`: one kernel, or those of all lengths where they are compiled ahead.
 
     A row fills a power of two of registers, so that lengths do not share one kernel, as they do all others. A wider
     one for all would have short rows wait for lanes that hold nothing.
@@ -204,7 +204,7 @@ def select_levels_triton(
 
     Args:
         importance: ``[B, H, q_blocks, k_blocks]``, any floating dtype, not negative, rows summing to 1.
-        config, cap, static_levels, static_rule, sinks, quotas, blocks, causal: as of ``levels_from_importance``.
+        config, cap, static_levels, static_rule, sinks, quotas, blocks, causal: as in ``levels_from_importance``.
 
     Returns:
         uint8 ``[B, H, q_blocks, k_blocks]``, contiguous, in which every row keeps at least one block.

@@ -186,7 +186,7 @@ def block_means_triton(
     Args:
         x: ``[B, H, L, D]``, any strides; D is 64 or 128.
         block: a power of two, 8 to 128.
-        orders: as of :func:`pool_triton`.
+        orders: as in :func:`pool_triton`.
         dtype: of the means.
 
     Returns:

@@ -36,7 +36,7 @@ def reorder_orders(
 
     Args:
         config: whose method is one of ``METHODS``.
-        grid, start, behind: as of :func:`order_index`.
+        grid, start, behind: as in :func:`order_index`.
 
     Returns:
         Orders on ``device`` for ``[B, H]``, whose tensors are cached there.
@@ -80,7 +80,7 @@ def orders_of_heads(
         methods: names of ``METHODS``, and ``"Semantic"`` or ``"Hybrid"``, which need the content. All need the grid but
             ``"Semantic"``, and ``"Raster"`` beside it.
         of_head: int32 ``[B, H]`` on the device: the number of each head's method.
-        grid, tile_size, start: as of :func:`order_index`.
+        grid, tile_size, start: as in :func:`order_index`.
         tokens: in all, of queries and of keys.
         content: clusters of the call.
     """

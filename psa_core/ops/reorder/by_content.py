@@ -53,8 +53,8 @@ def content_index(
 
     Args:
         method: ``"Semantic"``, or ``"Hybrid"``: tile after tile, and in each its clusters, which needs the grid.
-        nearest: ``[B, H, L - start - behind]``, as of :class:`.clusters.Clusters`.
-        grid, tile_size, start, behind: as of :func:`psa_core.ops.reorder.order_index`.
+        nearest: ``[B, H, L - start - behind]``, as in :class:`.clusters.Clusters`.
+        grid, tile_size, start, behind: as in :func:`psa_core.ops.reorder.order_index`.
 
     Returns:
         int32 ``[B * H, L]``.

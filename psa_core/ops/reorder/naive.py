@@ -8,7 +8,7 @@ from .clusters import CLUSTERS, FIT_STRIDE, ITERATIONS, ITERATIONS_AGAIN, Cluste
 
 
 def cluster_naive(x: torch.Tensor, start: torch.Tensor | None = None) -> Clusters:
-    """The clusters of each head; arguments and result as of :func:`psa_core.ops.reorder.clusters.cluster`."""
+    """The clusters of each head; arguments and result as in :func:`psa_core.ops.reorder.clusters.cluster`."""
     x = x.double()
     length = x.shape[2]
     middles = [(2 * c + 1) * length // (2 * CLUSTERS) for c in range(CLUSTERS)]

@@ -20,7 +20,7 @@ def tile_order(grid: tuple[int, int, int], tile_size: tuple[int, int, int]) -> n
 
 
 def tile_numbers(grid: tuple[int, int, int], tile_size: tuple[int, int, int]) -> np.ndarray:
-    """The number of each token's tile, tiles counted in raster order; arguments and result as of :func:`tile_order`."""
+    """The number of each token's tile, tiles counted in raster order; arguments and result as in :func:`tile_order`."""
     tiles = [-(-extent // size) for extent, size in zip(grid, tile_size, strict=True)]
     tile = np.indices(grid, np.int64) // np.reshape(tile_size, (3, 1, 1, 1))
     return np.ravel_multi_index(list(tile), tiles).ravel().astype(np.int64)

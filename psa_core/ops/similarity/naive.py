@@ -8,7 +8,7 @@ import torch
 
 
 def similarity_cap_naive(k: torch.Tensor, block_n: int, thresholds: Mapping[int, float]) -> torch.Tensor:
-    """The coarsest level of every key block; arguments and result as of ``similarity_cap``, with
+    """The coarsest level of every key block; arguments and result as in ``similarity_cap``, with
     ``thresholds`` from levels 2, 4, 8 to similarities.
     """
     blocks = []

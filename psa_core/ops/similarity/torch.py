@@ -9,7 +9,7 @@ import torch
 
 
 def similarity_cap_torch(k: torch.Tensor, block_n: int, thresholds: Mapping[int, float]) -> torch.Tensor:
-    """The coarsest level of every key block; arguments and result as of the oracle."""
+    """The coarsest level of every key block; arguments and result as in the oracle."""
     length = k.shape[2]
     k_blocks = math.ceil(length / block_n)
     wide = torch.promote_types(k.dtype, torch.float32)

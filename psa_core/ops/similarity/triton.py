@@ -70,7 +70,7 @@ def _similarity_cap(
 def similarity_cap_triton(
     k: torch.Tensor, block_n: int, thresholds: Mapping[int, float], orders: Orders | None = None
 ) -> torch.Tensor:
-    """The coarsest level of every key block; arguments and result as of the oracle.
+    """The coarsest level of every key block; arguments and result as in the oracle.
 
     Args:
         k: any strides; D is 64 or 128.

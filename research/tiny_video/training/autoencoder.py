@@ -65,7 +65,7 @@ def train_autoencoder(steps: int, seed: int, losses: list[torch.Tensor]) -> Any:
 
 @torch.no_grad()
 def peak_signal_to_noise(autoencoder: Any, clips: torch.Tensor) -> float:
-    """How well clips, as of ``encode``, are shown again, in decibels."""
+    """How well clips, as in ``encode``, are shown again, in decibels."""
     with gpus.half_precision():
         again = decode(autoencoder, encode(autoencoder, clips)[0]).float().clamp(-1, 1)
     return float(10 * torch.log10(4 / (again - clips).square().mean()))

@@ -81,7 +81,7 @@ def train_transformer(
 
 
 def embeddings(words: torch.Tensor) -> torch.Tensor:
-    """Embeddings ``[n, 8, 64]`` of numbers of words ``[n, 8]``, as of ``vocabulary.embed``."""
+    """Embeddings ``[n, 8, 64]`` of numbers of words ``[n, 8]``, as in ``vocabulary.embed``."""
     return functional.one_hot(words, TEXT_DIM).float() * TEXT_DIM**0.5
 
 

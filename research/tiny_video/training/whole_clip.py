@@ -34,7 +34,7 @@ def encode(autoencoder: Any, clips: torch.Tensor) -> tuple[torch.Tensor, torch.T
 
 
 def decode(autoencoder: Any, latents: torch.Tensor) -> torch.Tensor:
-    """Clips ``[batch, 3, 1 + 4 * n, height, width]``, about -1 to 1, of latents; shapes as of :func:`encode`."""
+    """Clips ``[batch, 3, 1 + 4 * n, height, width]``, about -1 to 1, of latents; shapes as in :func:`encode`."""
     decoder, batch = autoencoder.decoder, len(latents)
     x = _convolve(autoencoder.post_quant_conv, _to_pictures(latents), batch)
     x = _convolve(decoder.conv_in, x, batch)

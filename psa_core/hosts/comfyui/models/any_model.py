@@ -27,7 +27,7 @@ class AnyModel(VideoModel):
 
     @classmethod
     def of(cls, base_model: Any, images: bool) -> AnyModel:
-        """The model behind a ComfyUI ``BaseModel``; ``images``: as of :class:`VideoModel`."""
+        """The model behind a ComfyUI ``BaseModel``; ``images``: as in :class:`VideoModel`."""
         latent_format = getattr(base_model, "latent_format", None)
         one_dimension = getattr(latent_format, "latent_dimensions", 2) == 1
         audio = one_dimension or "audio" in type(latent_format).__name__.lower()

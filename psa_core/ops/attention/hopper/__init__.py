@@ -65,7 +65,7 @@ def pyramid_attention_hopper(
 ) -> torch.Tensor:
     """Attention of each block of 128 queries over the rows it keeps.
 
-    Args and result: as of :func:`..triton.pyramid_attention_triton`, with query blocks of 128, in which no number of
+    Args and result: as in :func:`..triton.pyramid_attention_triton`, with query blocks of 128, in which no number of
     ``hidden`` may be larger than the one before it.
     """
     batch, heads, q_tokens, d = q.shape
