@@ -14,7 +14,7 @@ from .video_model import Inputs, VideoModel
 
 @dataclass(frozen=True)
 class CogVideoX(VideoModel):
-    """It has no attention but that."""
+    """CogVideoX 1.0, 1.5 and VOID: joint attention is all the attention that they have."""
 
     of_first_release: ClassVar[bool] = True
     mask_rule: ClassVar[str] = "cogvideox"

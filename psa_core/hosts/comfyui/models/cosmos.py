@@ -13,7 +13,7 @@ from .video_model import VideoModel
 
 @dataclass(frozen=True)
 class CosmosPredict2(VideoModel):
-    """A frame of latent for 4 of the video."""
+    """Cosmos-Predict2 and Anima, whose autoencoder makes one frame of latent of 4 of the video."""
 
     _FAMILY: ClassVar[str] = "Cosmos_Predict2"
     _IMAGE_MODELS: ClassVar[tuple[str, ...]] = ("cosmos_predict2", "anima")
@@ -29,7 +29,7 @@ class CosmosPredict2(VideoModel):
 
 @dataclass(frozen=True)
 class Cosmos1(CosmosPredict2):
-    """A frame of latent for 8 of the video."""
+    """Cosmos 1, whose autoencoder makes one frame of latent of 8 of the video."""
 
     frames_per_latent: ClassVar[int] = 8
     _FAMILY: ClassVar[str] = "Cosmos1"

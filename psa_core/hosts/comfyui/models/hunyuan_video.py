@@ -24,7 +24,7 @@ from .video_model import WITHIN_PROMPT, Inputs, VideoModel
 
 @dataclass(frozen=True)
 class HunyuanVideo(VideoModel):
-    """Models of images that share its blocks have patches without frames, and are no videos.
+    """HunyuanVideo and its kin, told from image models with the same blocks by patches that have frames.
 
     Attributes:
         double_blocks: of its layers those with two streams, which come first.

@@ -16,7 +16,7 @@ from .video_model import WITHIN_PROMPT, Inputs, VideoModel
 
 @dataclass(frozen=True)
 class Kandinsky5(VideoModel):
-    """Lite has heads of 64, Pro of 128."""
+    """Kandinsky 5: Lite has heads of 64, Pro of 128."""
 
     @classmethod
     def recognise(cls, unet: dict[str, Any]) -> Kandinsky5 | None:

@@ -24,7 +24,7 @@ from .video_model import Inputs, VideoModel
 
 @dataclass(frozen=True)
 class LTX(VideoModel):
-    """Its tokens are latent pixels, a frame for 8 of the video."""
+    """LTX-Video and LTX-2: every pixel of the latent is a token, and a frame of it stands for 8 of the video."""
 
     frames_per_latent: ClassVar[int] = 8
 

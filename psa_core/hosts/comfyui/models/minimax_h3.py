@@ -22,7 +22,7 @@ from .video_model import Inputs, VideoModel
 
 @dataclass(frozen=True)
 class MiniMaxH3(VideoModel):
-    """Of 17 frames its autoencoder makes 5 of latent: scenes count those."""
+    """MiniMax H3, whose autoencoder makes 5 frames of latent of 17: scenes are counted in frames of latent."""
 
     frames_per_latent: ClassVar[int] = 1
     mask_rule: ClassVar[str] = "cogvideox"

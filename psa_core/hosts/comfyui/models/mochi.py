@@ -13,7 +13,7 @@ from .video_model import Inputs, VideoModel
 
 @dataclass(frozen=True)
 class Mochi(VideoModel):
-    """A frame of latent for 6 of the video, which no scene is counted in: scenes count frames of latent."""
+    """Mochi, whose frames of latent stand for 6 of the video each; scenes are counted in frames of latent."""
 
     frames_per_latent: ClassVar[int] = 1
     mask_rule: ClassVar[str] = "cogvideox"

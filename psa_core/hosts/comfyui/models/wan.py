@@ -32,7 +32,7 @@ from .video_model import Inputs, VideoModel
 
 @dataclass(frozen=True)
 class Wan(VideoModel):
-    """Wan 2.2 A14B's text-to-video experts have exactly Wan 2.1 14B's layers and count as that.
+    """Wan 2.1 and 2.2. Wan 2.2 A14B's text-to-video experts have exactly Wan 2.1 14B's layers and count as that.
 
     Attributes:
         takes_reference: whether a reference picture goes in front of the video, as Fun's does.
