@@ -153,4 +153,4 @@ def sampled(
         wide = torch.promote_types(q.dtype, torch.float32)
         samples = q_sample.take(q).to(wide), k_sample.take(k).to(wide)
         scores = scores_torch(*samples, block_m // SAMPLE_STRIDE, block_n // SAMPLE_STRIDE, reduce, seen)
-    return scores.div_(scores.sum(-1, keepdim=True)) if causal is None else rows_of_sum_1(scores)
+    return rows_of_sum_1(scores, causal is not None)

@@ -46,4 +46,4 @@ def sub_block_mass(
     else:
         assert orders is None, "torch cuts blocks from the order that tokens have"
         scores = scores_torch(block_means(q, SUB_BLOCK), block_means(k, SUB_BLOCK), per_m, per_n, torch.sum, seen)
-    return scores.div_(scores.sum(-1, keepdim=True)) if causal is None else rows_of_sum_1(scores)
+    return rows_of_sum_1(scores, causal is not None)

@@ -55,10 +55,12 @@ def softmax_over_seen(logits: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
     return logits.masked_fill(unseen, -math.inf).softmax(-1).masked_fill(unseen, 0.0)
 
 
-def rows_of_sum_1(scores: torch.Tensor) -> torch.Tensor:
-    """Divide each row by its sum, in place; a row of zeros, which sees no key that counts, stays one."""
+def rows_of_sum_1(scores: torch.Tensor, may_be_empty: bool) -> torch.Tensor:
+    """Divide each row by its sum, in place; one that sees no key that counts, as under the causal mask, stays zeros."""
     total = scores.sum(-1, keepdim=True)
-    return scores.div_(total.masked_fill_(total == 0, 1.0))
+    if may_be_empty:
+        total.masked_fill_(total == 0, 1.0)
+    return scores.div_(total)
 
 
 def _by_blocks(x: torch.Tensor, size: int, reduce: Callable[..., torch.Tensor]) -> torch.Tensor:
