@@ -59,16 +59,17 @@ def plan_levels(
     cap = None
     if config.use_sim_mask:
         cap = for_query_heads(similarity_cap(k, config, backend, orders), q.shape[1])
-    rules, sizes = (cap, static, static_rule, sinks, backend), (config.block_m, config.block_n)
+    sizes = config.block_m, config.block_n
     if recipes is not None:
         of_head = recipes.estimators, recipes.estimator_of_head
         importance = importance_by_head(q, k, *sizes, *of_head, backend, orders, causal=causal)
-        return levels_from_importance(importance, config, *rules, recipes.quotas, causal=causal)
-    only = _only_level(config, math.ceil(k.shape[2] / config.block_n))
-    if only and static is None:
-        return _one_level(only, q, k, config, cap, sinks, causal)
-    importance = ESTIMATORS[config.importance](q, k, *sizes, backend, orders, causal=causal)
-    return levels_from_importance(importance, config, *rules, causal=causal)
+    else:
+        only = _only_level(config, math.ceil(k.shape[2] / config.block_n))
+        if only and static is None:
+            return _one_level(only, q, k, config, cap, sinks, causal)
+        importance = ESTIMATORS[config.importance](q, k, *sizes, backend, orders, causal=causal)
+    quotas = None if recipes is None else recipes.quotas
+    return levels_from_importance(importance, config, cap, static, static_rule, sinks, backend, quotas, causal=causal)
 
 
 def mask_levels(config: PSAConfig, grid: Grid, sinks: Sinks, tokens: int, device: torch.device) -> torch.Tensor:

@@ -76,8 +76,7 @@ class Trial:
         if not self.config.max_extra_memory:
             return []
         max_level = coarsest_level(self.config, any_level=self.static is not None)
-        what = self.config, max_level, len(self.orders), self.backend
-        needed = extra_memory(self.q, self.k, self.v, *what)
+        needed = extra_memory(self.q, self.k, self.v, self.config, max_level, len(self.orders), self.backend)
         batch, heads = self.k.shape[:2]
         chunks = chunks_for(self.config.max_extra_memory, needed, batch, heads, group_of(self.q, self.k))
         return [] if chunks == [WHOLE] else [self._part(chunk) for chunk in chunks]

@@ -49,19 +49,16 @@ def levels_from_importance(
     if backend == "triton":
         from .triton import select_levels_triton
 
-        arguments = importance, config, cap, static_levels, static_rule, sinks, quotas, blocks, causal
-        return select_levels_triton(*arguments)
+        return select_levels_triton(importance, config, cap, static_levels, static_rule, sinks, quotas, blocks, causal)
     levels = select_levels(importance, config, quotas, causal, blocks)
     if static_levels is not None:
         levels = compose(levels, static_levels, static_rule)
         importance = importance - 2.0 * (static_levels == 0)
     if cap is not None:
         levels = torch.minimum(levels, cap)
-    if causal is not None:
-        levels = full_resolution_sinks(levels, sinks, config.block_m, config.block_n, blocks, causal.offset)
-        return causal_levels(levels, causal, blocks)
-    levels = full_resolution_sinks(levels, sinks, config.block_m, config.block_n, blocks)
-    return repair_empty_rows(levels, importance)
+    offset = 0 if causal is None else causal.offset
+    levels = full_resolution_sinks(levels, sinks, config.block_m, config.block_n, blocks, offset)
+    return repair_empty_rows(levels, importance) if causal is None else causal_levels(levels, causal, blocks)
 
 
 def select_levels(
