@@ -21,7 +21,7 @@ from psa_core.ops.pyramid.rows import build_pyramid
 from psa_core.settings.sinks import text_in_front
 
 BOUND = 1.0
-KEPT_MAP, POOLED_ROWS, PACKED = "level map and orders, if kept", "pooled rows", "packed keys and values"
+KEPT_MAP, POOLED_ROWS, PACKED = "level map and orders, if kept", "pooled rows", "packed pyramid"
 
 
 def memory_contenders(part: str, case: Case, inputs: Inputs) -> Iterator[Contender | Row]:
@@ -58,11 +58,12 @@ def _held(setting: Setting, case: Case, inputs: Inputs) -> Iterator[tuple[str, i
     level_map = attended.level_map
     assert level_map is not None
     yield KEPT_MAP, level_map.nbytes
-    pyramid = build_pyramid(k, v, level_map.max_level, "triton", level_map.orders)
-    yield POOLED_ROWS, pyramid.k.nbytes + pyramid.v.nbytes
-    if config.precision != PRECISIONS[0]:
-        packed = pack_for(k, v, config.precision, BLOCK_M, config.block_n, level_map.orders)
-        yield PACKED, sum(x.nbytes for x in packed if isinstance(x, torch.Tensor))
+    if config.precision == PRECISIONS[0]:
+        pyramid = build_pyramid(k, v, level_map.max_level, "triton", level_map.orders)
+        yield POOLED_ROWS, pyramid.k.nbytes + pyramid.v.nbytes
+    else:
+        sizes = BLOCK_M, config.block_n, level_map.max_level
+        yield PACKED, pack_for(k, v, config.precision, *sizes, level_map.orders).nbytes
 
 
 def _of(inputs: Inputs) -> int:

@@ -93,11 +93,12 @@ def _kernel(
     q, k, v = inputs
     orders, block_n = level_map.orders, config.block_n
     block_list = build_block_list(level_map.levels, level_map.max_level, block_n, k.shape[2], "triton")
-    pyramid = build_pyramid(k, v, level_map.max_level, "triton", orders, level_map.pooled)
+    max_level, pooled = level_map.max_level, level_map.pooled
     if config.precision == PRECISIONS[0]:
+        pyramid = build_pyramid(k, v, max_level, "triton", orders, pooled)
         return partial(attention, q, k, v, block_list, pyramid, BLOCK_M, block_n, orders)
-    packed = pack_for(k, v, config.precision, BLOCK_M, block_n, orders)
-    return partial(quantised_attention_triton, q, k, v, block_list, pyramid, packed, BLOCK_M, block_n, orders)
+    packed = pack_for(k, v, config.precision, BLOCK_M, block_n, max_level, orders, pooled)
+    return partial(quantised_attention_triton, q, k, v, block_list, packed, BLOCK_M, block_n, orders)
 
 
 def _norm(x: torch.Tensor) -> float:

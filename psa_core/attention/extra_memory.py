@@ -9,6 +9,7 @@ import torch
 
 from ..ops.importance.sampling import SAMPLE_STRIDE
 from ..ops.precision import PRECISIONS, precision_that_runs
+from ..ops.pyramid.rows import rows_of_levels
 from ..ops.reorder.clusters import CLUSTERED_AT_ONCE
 from ..settings.config import PSAConfig
 from ..settings.orders import ORDERS_BY_CONTENT
@@ -64,8 +65,7 @@ def extra_memory(
         backend: ``"triton"`` or ``"torch"``.
     """
     q_tokens, k_tokens, d = q.shape[2], k.shape[2], q.shape[3]
-    pooled = sum(math.ceil(k_tokens / (1 << i)) for i in range(1, max_level.bit_length()))
-    sizes = _Sizes(q_tokens, k_tokens, d, pooled, q.element_size())
+    sizes = _Sizes(q_tokens, k_tokens, d, rows_of_levels(k_tokens, max_level), q.element_size())
     blocks = math.ceil(q_tokens / config.block_m), math.ceil(k_tokens / config.block_n)
     heads, pairs = q.shape[0] * q.shape[1], blocks[0] * blocks[1]
     always, choosing = heads * pairs + _ROUNDING, 0
@@ -83,7 +83,11 @@ def extra_memory(
         return ExtraMemory(always, _in_torch(sizes, pairs, n_orders) + choosing)
     copies = sum(x.numel() // heads * sizes.width for x in (q, k, v) if x.stride(3) != 1)
     precision = precision_that_runs(config.precision, q.device, q.dtype, d)
-    attending = copies + _attending(sizes, blocks, max_level.bit_length()) + _packed(sizes, precision)
+    attending = copies + _attending(sizes, blocks, max_level.bit_length())
+    if precision != PRECISIONS[0]:
+        attending += _packed(sizes, precision)
+    if precision == PRECISIONS[0] or config.precision == "auto":
+        attending += _pyramid(sizes)
     if precision != PRECISIONS[0] and config.precision == "auto":
         # A few query blocks both ways, and how far apart they are.
         attending += _MEASURED * config.block_m * d * (3 * sizes.width + 16)
@@ -92,17 +96,21 @@ def extra_memory(
 
 
 def _attending(sizes: _Sizes, blocks: tuple[int, int], n_levels: int) -> int:
-    """Pooled rows, copies of level map and output, and block lists."""
+    """Copies of level map and output, and block lists."""
     lists = blocks[0] * (5 * blocks[1] + 4 * n_levels + 5)
-    return (2 * sizes.pooled + sizes.q_tokens) * sizes.d * sizes.width + lists
+    return sizes.q_tokens * sizes.d * sizes.width + lists
+
+
+def _pyramid(sizes: _Sizes) -> int:
+    """Pooled rows of keys and values."""
+    return 2 * sizes.pooled * sizes.d * sizes.width
 
 
 def _packed(sizes: _Sizes, precision: str) -> int:
-    """Packed keys and values, up to a whole block, with their scales."""
-    if precision == PRECISIONS[0]:
-        return 0
+    """Packed keys and values, up to a whole block, and pooled rows, with their scales."""
     a_number = 2 if precision == PRECISIONS[-1] else 3
-    return (sizes.k_tokens + 128) * (sizes.d * a_number + 1) + 8 * sizes.d
+    pooled = sizes.pooled * (3 * sizes.d + 4)
+    return (sizes.k_tokens + 128) * (sizes.d * a_number + 1) + pooled + 8 * sizes.d
 
 
 def _choosing(sizes: _Sizes, k_blocks: int, n_orders: int) -> int:
@@ -114,13 +122,13 @@ def _choosing(sizes: _Sizes, k_blocks: int, n_orders: int) -> int:
     # Queries and output in tiles; of these the measured rows, and in float32 what they differ by.
     measured = _MAPS * _MEASURED * (_TILE * 2 * sizes.width + _ROWS * (sizes.width + 12)) * sizes.d
     lists = 8 * _MAPS * _MEASURED * k_blocks
-    errors = 2 * sizes.pooled * sizes.d * sizes.width + measured + lists
+    errors = _pyramid(sizes) + measured + lists
     return importance + max(samples, errors)
 
 
 def _in_torch(sizes: _Sizes, pairs: int, n_orders: int) -> int:
     """Tokens in each order, the pyramid and what it is made of, the output in order and as tokens lie, the ranking."""
-    in_order = ((2 * n_orders + 1) * sizes.both + 2 * sizes.pooled) * sizes.d * sizes.width + 24 * sizes.both
+    in_order = (2 * n_orders + 1) * sizes.both * sizes.d * sizes.width + _pyramid(sizes) + 24 * sizes.both
     wide = max(4, sizes.width)
     return in_order + 2 * sizes.k_tokens * sizes.d * wide + _RANKED_BYTES * pairs
 

@@ -7,10 +7,11 @@ from typing import NamedTuple
 
 import torch
 
-from ..ops.attention.quantised import pack_for, quantised_attention_triton
+from ..ops.attention.quantised import ExactHeads, pack_for, quantised_attention_triton
 from ..ops.block_list.build import BlockList, build_block_list
 from ..ops.block_positions import block_positions
 from ..ops.constant import constant
+from ..ops.grouped import for_key_heads
 from ..ops.packed.rows import Packed
 from ..ops.pyramid.rows import Pyramid, build_pyramid
 from ..ops.reorder.orders import Orders, as_they_lie, queries_of, take_queries
@@ -61,12 +62,17 @@ def attend_quantised(
     """
     if block_list is None:
         block_list = build_block_list(levels, max_level, block_n, k.shape[2], "triton")
-    pyramid = build_pyramid(k, v, max_level, "triton", orders, pooled)
-    packed = pack_for(k, v, precision, block_m, block_n, orders)
-    if exact_heads is None and measured:
+    packed = pack_for(k, v, precision, block_m, block_n, max_level, orders, pooled)
+    exact = None
+    if exact_heads is not None:
+        read = for_key_heads(exact_heads, k.shape[1])
+        exact = ExactHeads(exact_heads, build_pyramid(k, v, max_level, "triton", orders, read))
+    elif measured:
+        pyramid = build_pyramid(k, v, max_level, "triton", orders, pooled)
         exact_heads = _too_coarse(q, k, v, levels, block_m, block_n, pyramid, packed, orders, measured, hidden)
-    tensors = q, k, v, block_list, pyramid, packed
-    out = quantised_attention_triton(*tensors, block_m, block_n, orders, queries_of(orders), exact_heads, hidden)
+        exact = ExactHeads(exact_heads, pyramid)
+    tensors = q, k, v, block_list, packed
+    out = quantised_attention_triton(*tensors, block_m, block_n, orders, queries_of(orders), exact, hidden)
     return Quantised(out, block_list.level_shares, exact_heads)
 
 
@@ -93,9 +99,9 @@ def _too_coarse(
     in_order = None if orders is None else as_they_lie(batch, heads, rows.shape[2], q.device)
     found = []
     for value in (0, 1):
-        exact_heads = q.new_full((batch, heads), value, dtype=torch.uint8)
-        tensors = rows, k, v, block_list, pyramid, packed
-        out = quantised_attention_triton(*tensors, block_m, block_n, orders, in_order, exact_heads, hidden)
+        exact = ExactHeads(q.new_full((batch, heads), value, dtype=torch.uint8), pyramid)
+        tensors = rows, k, v, block_list, packed
+        out = quantised_attention_triton(*tensors, block_m, block_n, orders, in_order, exact, hidden)
         found.append(out.float())
     added = relative_error(squares(found[0] - found[1]), squares(found[1]))
     return (added > MOST_ADDED).to(torch.uint8)

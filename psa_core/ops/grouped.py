@@ -13,3 +13,8 @@ def group_of(q: torch.Tensor, k: torch.Tensor) -> int:
 def for_query_heads(x: torch.Tensor, heads: int) -> torch.Tensor:
     """What belongs to key heads, ``[B, Hk, ...]``, repeated for so many query heads; itself where they are as many."""
     return x if x.shape[1] == heads else x.repeat_interleave(heads // x.shape[1], 1)
+
+
+def for_key_heads(x: torch.Tensor, heads: int) -> torch.Tensor:
+    """The largest of what belongs to the query heads that share a key head, ``[B, H]``, for so many key heads."""
+    return x if x.shape[1] == heads else x.unflatten(1, (heads, -1)).amax(2)

@@ -63,23 +63,24 @@ class QuantisedLaunch(NamedTuple):
     """Tiles, warps and stages of one program of attention over a packed pyramid.
 
     Attributes:
-        tile_m, tile_n, num_stages: queries, packed rows of a tile, and pipeline stages of the loop over them.
+        tile_m, tile_n, num_stages: queries, packed tokens of a tile, and pipeline stages of the loop over them.
         num_warps: of a program.
-        wide_n, wide_stages: rows of a tile of 16-bit rows, and stages of the loop over those.
+        gathered_n, gathered_stages: rows of a tile of gathered rows, which are pooled or read by exact heads, and
+            stages of the loops over those.
     """
 
     tile_m: int
     tile_n: int
     num_stages: int
     num_warps: int
-    wide_n: int
-    wide_stages: int
+    gathered_n: int
+    gathered_stages: int
 
 
 # Timed on an H200 only. There 64 queries a program, of which three or more find room on a multiprocessor, beat 128,
-# whose registers spill; at head size 64 wide tiles rescale the output half as often. Two stages of 16-bit rows, because
-# three would take the shared memory of a program. Elsewhere as for 16-bit rows alone, by the same arithmetic; packed
-# rows take half the registers.
+# whose registers spill; at head size 64 wide tiles rescale the output half as often. Two stages of gathered rows,
+# because three of 16-bit ones would take the shared memory of a program. Elsewhere as for 16-bit rows alone, by the
+# same arithmetic; packed tokens take half the registers.
 _QUANTISED = {90: {64: QuantisedLaunch(64, 128, 3, 4, 64, 2), 128: QuantisedLaunch(64, 64, 3, 4, 64, 2)}}
 _QUANTISED_ELSEWHERE = {64: QuantisedLaunch(128, 64, 3, 8, 32, 3), 128: QuantisedLaunch(128, 64, 3, 8, 32, 3)}
 

@@ -9,7 +9,7 @@ from .kernel_table import QUANTISED
 from .launch import capability_of
 from .refusals import refusal
 
-# Coarsest last. Of level 1: queries and keys in INT8, values in float16 or in FP8.
+# Coarsest last: queries and keys in INT8, values in float16 or, those of level 1, in FP8.
 PRECISIONS = ("bf16", "int8", "int8+fp8")
 # Compute capability from which on NVIDIA's GPUs multiply FP8.
 _FP8 = (8, 9)
@@ -58,21 +58,21 @@ def _trial(device: torch.device, dtype: torch.dtype, head_dim: int) -> None:
     Raises:
         RuntimeError: it is something else.
     """
-    from .attention.quantised import pack_for, quantised_attention_triton
+    from .attention.quantised import ExactHeads, pack_for, quantised_attention_triton
     from .attention.triton import pyramid_attention_triton
     from .block_list.build import build_block_list
     from .pyramid.rows import build_pyramid
 
     # Numbers of a sine have no two keys alike, and leave torch's random numbers alone.
     x = torch.arange(256 * head_dim, device=device, dtype=torch.float32).mul(0.7).sin().view(1, 1, 256, head_dim)
-    x = x.to(dtype)
-    tensors = x, x, x, build_block_list(torch.ones(1, 1, 2, 2, dtype=torch.uint8, device=device), 1, 128, 256, "triton")
-    pyramid = build_pyramid(x, x, 1, "triton")
-    exact = pyramid_attention_triton(*tensors, pyramid, 128, 128).float()
-    packed = pack_for(x, x, PRECISIONS[2 if capability_of(device) >= _FP8 else 1], 128, 128)
-    out = quantised_attention_triton(
-        *tensors, pyramid, packed, 128, 128, exact_heads=torch.zeros(1, 1, dtype=torch.uint8, device=device)
-    )
-    error = (out.float() - exact).norm() / exact.norm()
+    x, max_level = x.to(dtype), 2
+    levels = torch.tensor([[1, 2], [2, 1]], dtype=torch.uint8, device=device)[None, None]
+    tensors = x, x, x, build_block_list(levels, max_level, 128, 256, "triton")
+    pyramid = build_pyramid(x, x, max_level, "triton")
+    expected = pyramid_attention_triton(*tensors, pyramid, 128, 128).float()
+    packed = pack_for(x, x, PRECISIONS[2 if capability_of(device) >= _FP8 else 1], 128, 128, max_level)
+    none = ExactHeads(torch.zeros(1, 1, dtype=torch.uint8, device=device), pyramid)
+    out = quantised_attention_triton(*tensors, packed, 128, 128, exact=none)
+    error = (out.float() - expected).norm() / expected.norm()
     if not error < _WRONG:
         raise RuntimeError(f"INT8 attention is {float(error):.2g} away from exact attention")

@@ -172,17 +172,18 @@ class TestAttention:
     def test_quantised_equals_its_definition(
         self, shape: Shape, kv_heads: int, precision: str, exact: bool | None
     ) -> None:
-        from psa_core.ops.attention.quantised import pack_for, quantised_attention_triton
+        from psa_core.ops.attention.quantised import ExactHeads, pack_for, quantised_attention_triton
 
         q, k, v = grouped(shape, kv_heads)
         sizes, causal = (shape.block_m, shape.block_n), mask_of(shape)
         levels, hidden = causal_levels(random_levels(shape, DEVICE), causal), hidden_keys(causal, DEVICE)
         block_list = build_block_list(levels, shape.block_n, shape.block_n, shape.k_tokens, "triton")
-        pyramid, packed = build_pyramid(k, v, shape.block_n, "triton"), pack_for(k, v, precision, *sizes)
-        heads = None if exact is None else torch.ones(shape.batch, shape.heads, dtype=torch.uint8, device=DEVICE)
-        tensors = q, k, v, block_list, pyramid, packed
-        out = quantised_attention_triton(*tensors, *sizes, exact_heads=heads, hidden=hidden)
+        pyramid = build_pyramid(k, v, shape.block_n, "triton")
+        packed = pack_for(k, v, precision, *sizes, shape.block_n)
+        heads = torch.ones(shape.batch, shape.heads, dtype=torch.uint8, device=DEVICE)
+        which = None if exact is None else ExactHeads(heads, pyramid)
+        out = quantised_attention_triton(q, k, v, block_list, packed, *sizes, exact=which, hidden=hidden)
         if exact is None:
-            q, (k, v) = quantised_queries(q), packed.dequantised(shape.k_tokens)
+            q, (k, v), pyramid = quantised_queries(q), packed.dequantised(shape.k_tokens), packed.dequantised_rows()
         expected = pyramid_attention_naive(q, k, v, levels, *sizes, pyramid, causal=True)
         assert relative_error(out, expected) < (BOUND[DTYPE] if exact else QUANTISED_BOUND[precision])

@@ -104,10 +104,10 @@ class Case(NamedTuple):
             for kernel in (pyramid_attention, pyramid_attention_triton)
         ]
         for precision in precisions(DEVICE, dtype, shape.d)[1:] if DEVICE.type == "cuda" else PRECISIONS[1:2]:
-            packed = pack_for(k, v, precision, *sizes)
-            out = quantised_attention_triton(*tensors, packed, *sizes, hidden=hidden)
-            rounded = quantised_queries(q), *packed.dequantised(shape.k_tokens)
-            expected = pyramid_attention_naive(*rounded, levels, *sizes, pyramid, causal=self.causal)
+            packed = pack_for(k, v, precision, *sizes, self.max_level)
+            out = quantised_attention_triton(q, k, v, block_list, packed, *sizes, hidden=hidden)
+            rounded, rows = (quantised_queries(q), *packed.dequantised(shape.k_tokens)), packed.dequantised_rows()
+            expected = pyramid_attention_naive(*rounded, levels, *sizes, rows, causal=self.causal)
             errors.append(shortfall(out, expected, FEW_ROWS * QUANTISED_BOUND[precision]))
         changed = torch.stack([(bits(x) != y).any() for (x, _), y in zip(placed, before, strict=True)]).any()
         return torch.stack([*errors, changed.double()])

@@ -35,24 +35,23 @@ SHAPES = [
 
 def attend(
     q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, levels: torch.Tensor, shape: Shape, precision: str,
-    orders: Orders | None = None, exact_heads: torch.Tensor | None = None,
+    orders: Orders | None = None, exact_heads: torch.Tensor | None = None, max_level: int = 0,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:  # fmt: skip
     """The output, what the oracle makes of the packed numbers, and exact attention, all in order."""
-    from psa_core.ops.attention.quantised import pack_for, quantised_attention_triton
+    from psa_core.ops.attention.quantised import ExactHeads, pack_for, quantised_attention_triton
 
-    block_list = build_block_list(levels, shape.block_n, shape.block_n, shape.k_tokens, "triton")
-    pyramid = build_pyramid(k, v, shape.block_n, "triton", orders)
-    packed = pack_for(k, v, precision, shape.block_m, shape.block_n, orders)
-    sizes = shape.block_m, shape.block_n
+    max_level, sizes = max_level or shape.block_n, (shape.block_m, shape.block_n)
+    block_list = build_block_list(levels, max_level, shape.block_n, shape.k_tokens, "triton")
+    pyramid = build_pyramid(k, v, max_level, "triton", orders)
+    packed = pack_for(k, v, precision, *sizes, max_level, orders)
     q_orders = None if orders is None or shape.q_tokens == shape.k_tokens else random_orders(2, *q.shape[:3])
-    out = quantised_attention_triton(
-        q, k, v, block_list, pyramid, packed, *sizes, orders, q_orders, exact_heads=exact_heads
-    )
+    exact = None if exact_heads is None else ExactHeads(exact_heads, pyramid)
+    out = quantised_attention_triton(q, k, v, block_list, packed, *sizes, orders, q_orders, exact)
     if orders is not None:
         q_orders = q_orders or orders
         q, k, v, out = q_orders.take(q), orders.take(k), orders.take(v), q_orders.take(out)
     meant = packed.dequantised(shape.k_tokens)
-    oracle = pyramid_attention_naive(quantised_queries(q), *meant, levels, *sizes, pyramid)
+    oracle = pyramid_attention_naive(quantised_queries(q), *meant, levels, *sizes, packed.dequantised_rows())
     return out, oracle, pyramid_attention_naive(q, k, v, levels, *sizes, pyramid)
 
 

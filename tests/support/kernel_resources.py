@@ -26,7 +26,7 @@ from triton.experimental.gluon._runtime import GluonASTSource, GluonJITFunction
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from loop_spills import loop_spills, parse_amdgcn, parse_sass
+from loop_spills import int8_loops, loop_spills, parse_amdgcn, parse_sass
 
 from psa_core.ops.attention import hopper
 from psa_core.ops.attention.hopper.kernel import pyramid_attention_kernel
@@ -37,8 +37,8 @@ from psa_core.ops.importance.sub_blocks import SUB_BLOCK
 from psa_core.ops.importance.triton import BY_HEAD, MAX, SUM, _sampled
 from psa_core.ops.launch import AMD, Launch, attention_launch, importance_launch, quantised_launch
 from psa_core.ops.levels.triton import _select_levels, launch_for
-from psa_core.ops.packed.rows import INT8_TOP, VALUE_TOP
-from psa_core.ops.packed.triton import CENTER_CHUNKS, CHUNK, SPAN, _measure_channels, _pack
+from psa_core.ops.packed.rows import VALUE_TOP
+from psa_core.ops.packed.triton import CENTER_CHUNKS, CHUNK, SPAN, _measure_channels, _pack, pack_warps
 from psa_core.ops.pyramid.triton import GROUP, GROUPS, _gather, _pool, warps
 from psa_core.ops.similarity.triton import _similarity_cap
 
@@ -94,7 +94,8 @@ class Case(NamedTuple):
 def measure(case: Case) -> dict[str, Any]:
     """Compile one case; shared memory and stack in bytes, registers a thread. Stack means that registers spilled.
 
-    ``loop_spills``: how many times each tile of a main loop loads or stores what spilled.
+    ``loop_spills``: how many times each tile of a main loop loads or stores what spilled. ``int8_loops``: how many main
+    loops multiply INT8.
     """
     if case.kernel == "attention":
         launch = attention_launch(case.capability, case.d, case.block_m)
@@ -110,8 +111,9 @@ def measure(case: Case) -> dict[str, Any]:
     elif case.kernel in QUANTISED:
         launch, kernel, constants = _quantised(case)
     elif case.kernel == "pack":
-        launch, kernel = Launch(1, 64, 4, 3), _pack
-        constants = {"TILE": 64, "REORDER": True, "INT8_TOP": INT8_TOP, "VALUE_TOP": 440.0, "TRANSPOSE": True}
+        launch, kernel = Launch(1, GROUP * GROUPS, pack_warps(case.d), 1), _pack
+        constants = {"TILE": 64, "GROUPS": GROUPS, "LAST": case.block_n.bit_length() - 1, "REORDER": True}
+        constants |= {"VALUE_TOP": 440.0, "TRANSPOSE": True}
     elif case.kernel == "measure channels":
         launch, kernel = Launch(1, CHUNK, 4, 3), _measure_channels
         constants = {"SPAN": SPAN, "CHUNK": CHUNK, "CENTER_CHUNKS": CENTER_CHUNKS}
@@ -159,11 +161,11 @@ def _quantised(case: Case) -> tuple[Launch, Any, dict[str, Any]]:
     values, _ = QUANTISED[case.kernel]
     chosen = quantised_launch(case.capability, case.d, case.block_m, case.block_n)
     constants = {"BLOCK_M": case.block_m, "LOG_BLOCK_N": case.block_n.bit_length() - 1, "N_LEVELS": 8}
-    constants |= {"REORDER": case.reorder, "ORDERED": True, "EXACT": True, "WIDE_N": chosen.wide_n}
+    constants |= {"REORDER": case.reorder, "ORDERED": True, "EXACT": True, "GATHERED_N": chosen.gathered_n}
     constants |= {"FP8": values == torch.float8_e4m3fn, "FP8_SHIFT": FP8_SHIFT, "TMA": case.architecture == 90}
     constants |= {"HALF_SUMS": case.capability in HALF_SUMS, "STAGES": chosen.num_stages}
-    constants |= {"INT8_TOP": INT8_TOP, "V_TOP": VALUE_TOP[values]}
-    launch = Launch(chosen.tile_m, chosen.tile_n, chosen.num_warps, chosen.wide_stages)
+    constants |= {"V_TOP": VALUE_TOP[values]}
+    launch = Launch(chosen.tile_m, chosen.tile_n, chosen.num_warps, chosen.gathered_stages)
     return launch, _quantised_attention, constants
 
 
@@ -186,8 +188,10 @@ def _source(kernel: Any, constants: dict[str, int], pointer: str) -> ASTSource:
     bounds = "*fp32" if constants.get("BY_MASS") else "*i32"
     others |= {"importance_ptr": "*fp32", "bounds_ptr": bounds, "choices_ptr": "*i32"}
     others |= {"k_scale_ptr": "*fp32", "center_ptr": "*fp32", "exact_ptr": "*u8", "read_ptr": "*u8"}
-    measured = "INT8_TOP" not in kernel.arg_names
-    others |= {"v_max_ptr": "*i32" if measured else "*fp32", "k_out_ptr": "*i8", "v_out_ptr": "*fp8e4nv"}
+    others |= {"k_out_ptr": "*i8", "v_out_ptr": "*fp8e4nv", "v_max_ptr": "*fp32"}
+    others |= {"k_rows_ptr": "*i8", "row_scale_ptr": "*fp32", "v_rows_ptr": "*fp16"}
+    if kernel is _measure_channels:
+        others["v_max_ptr"] = "*i32"
     others |= {"static_ptr": "*u8", "levels_ptr": "*u8", "sink_rows_ptr": "*u8", "sink_columns_ptr": "*u8"}
     others |= dict.fromkeys(("hidden_ptr", "seen_ptr", "own_ptr", "behind_ptr", "full_quota_ptr"), "*i32")
     others |= {"q_index_ptr": "*i64", "index_ptr": "*i64", "sample_ptr": "*i64", "cap_ptr": "*u8"}
@@ -215,8 +219,9 @@ def _cuda_usage(cubin: bytes) -> dict[str, Any]:
         command = [BINARIES / "cuobjdump", "--dump-resource-usage", "--dump-sass", file]
         said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     found = dict(re.findall(r"(REG|STACK):(\d+)", said))
-    spills = loop_spills(parse_sass(said))
-    return {"registers": int(found["REG"]), "stack": int(found["STACK"]), "loop_spills": spills}
+    program = parse_sass(said)
+    of_loops = {"loop_spills": loop_spills(program), "int8_loops": int8_loops(program)}
+    return {"registers": int(found["REG"]), "stack": int(found["STACK"])} | of_loops
 
 
 def _amd_usage(assembly: str) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Spilled registers in the main loops of a kernel, read off its assembly.
+"""Spilled registers and INT8 in the main loops of a kernel, read off its assembly.
 
 Main loops are the innermost ones with matrix instructions. What waits in memory for the end of a loop, or for a branch
 that the last tile of a level takes, costs next to nothing; what every tile loads or stores is counted here.
@@ -13,6 +13,7 @@ import networkx as nx
 
 _NVIDIA_LINE = re.compile(r"^\s*/\*([0-9a-f]{4,})\*/\s+(.*?)\s*;", re.MULTILINE)
 _MATRIX = re.compile(r"\b(?:[HIQO]MMA|HGMMA|QGMMA|IGMMA|UTC\w*MMA)\b|^v_\w*(?:mfma|wmma)")
+_INT8 = re.compile(r"\b(?:IMMA|IGMMA)\b")
 _SPILL = re.compile(r"\b(?:LDL|STL)\b|^scratch_(?:load|store)")
 
 
@@ -33,11 +34,12 @@ class Loop(NamedTuple):
 
 def loop_spills(program: list[Instruction]) -> list[int]:
     """Loads and stores of spilled registers that every iteration of a main loop makes, a number for each main loop."""
-    if not any(_MATRIX.search(instruction.text) for instruction in program):
-        return []
-    with_matrix = [loop for loop in _loops(program) if any(_MATRIX.search(program[i].text) for i in loop.body)]
-    main = [loop for loop in with_matrix if not any(other.body < loop.body for other in with_matrix)]
-    return [sum(bool(_SPILL.search(program[i].text)) for i in loop.always) for loop in main]
+    return [sum(bool(_SPILL.search(program[i].text)) for i in loop.always) for loop in _main_loops(program)]
+
+
+def int8_loops(program: list[Instruction]) -> int:
+    """How many main loops multiply INT8 on every iteration."""
+    return sum(any(_INT8.search(program[i].text) for i in loop.always) for loop in _main_loops(program))
 
 
 def parse_sass(listing: str) -> list[Instruction]:
@@ -83,6 +85,13 @@ def parse_amdgcn(assembly: str) -> list[Instruction]:
         )
         for text in texts
     ]
+
+
+def _main_loops(program: list[Instruction]) -> list[Loop]:
+    if not any(_MATRIX.search(instruction.text) for instruction in program):
+        return []
+    with_matrix = [loop for loop in _loops(program) if any(_MATRIX.search(program[i].text) for i in loop.body)]
+    return [loop for loop in with_matrix if not any(other.body < loop.body for other in with_matrix)]
 
 
 def _loops(program: list[Instruction]) -> list[Loop]:

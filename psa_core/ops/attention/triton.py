@@ -20,7 +20,7 @@ from ..reorder.triton import order_start
 
 
 @triton.jit
-def _look_up(start, slot, n_rows, blocks_ptr, log_rows, ONE_BLOCK: tl.constexpr):
+def look_up_blocks(start, slot, n_rows, blocks_ptr, log_rows, ONE_BLOCK: tl.constexpr):
     """Block of every slot of a tile; a single one for all of them with ONE_BLOCK."""
     place = tl.minimum(start if ONE_BLOCK else start + slot, tl.maximum(n_rows, 1) - 1)
     # The list of a level may be empty.
@@ -28,7 +28,7 @@ def _look_up(start, slot, n_rows, blocks_ptr, log_rows, ONE_BLOCK: tl.constexpr)
 
 
 @triton.jit
-def _rows(block, start, slot, n_rows, log_rows, k_tokens, ONE_BLOCK: tl.constexpr):
+def rows_of_blocks(block, start, slot, n_rows, log_rows, k_tokens, ONE_BLOCK: tl.constexpr):
     """Row of every slot of a tile, from its block. Slots past the last row repeat it."""
     if ONE_BLOCK:
         return tl.minimum((block << log_rows) + (start & ((1 << log_rows) - 1)) + slot, k_tokens - 1)
@@ -39,7 +39,8 @@ def _rows(block, start, slot, n_rows, log_rows, k_tokens, ONE_BLOCK: tl.constexp
 @triton.jit
 def _tokens(index_ptr, first_index, block, start, slot, n_rows, log_rows, k_tokens, ONE_BLOCK: tl.constexpr):
     """Token of every slot of a tile, where the head's order begins at ``first_index``."""
-    return tl.load(index_ptr + (first_index + _rows(block, start, slot, n_rows, log_rows, k_tokens, ONE_BLOCK)))
+    row = rows_of_blocks(block, start, slot, n_rows, log_rows, k_tokens, ONE_BLOCK)
+    return tl.load(index_ptr + (first_index + row))
 
 
 @triton.jit
@@ -65,19 +66,19 @@ def attend_level(
     d = tl.arange(0, D)[None, :]
     # Blocks are looked up a tile ahead, and then their tokens, so that no load waits for another. The pipeliner keeps
     # only the loads themselves ahead: what is computed from them it moves, load and all, to just before its use.
-    block = _look_up(begin, slot, n_rows, blocks_ptr, log_rows, ONE_BLOCK)
+    block = look_up_blocks(begin, slot, n_rows, blocks_ptr, log_rows, ONE_BLOCK)
     if REORDER:
         token = _tokens(index_ptr, first_index, block, begin, slot, n_rows, log_rows, k_tokens, ONE_BLOCK)
-        block = _look_up(begin + TILE_N, slot, n_rows, blocks_ptr, log_rows, ONE_BLOCK)
+        block = look_up_blocks(begin + TILE_N, slot, n_rows, blocks_ptr, log_rows, ONE_BLOCK)
     for start in range(begin, stop, TILE_N):
         if REORDER:
             row = token.to(tl.int32)
             after = start + TILE_N
             token = _tokens(index_ptr, first_index, block, after, slot, n_rows, log_rows, k_tokens, ONE_BLOCK)
-            block = _look_up(start + 2 * TILE_N, slot, n_rows, blocks_ptr, log_rows, ONE_BLOCK)
+            block = look_up_blocks(start + 2 * TILE_N, slot, n_rows, blocks_ptr, log_rows, ONE_BLOCK)
         else:
-            row = _rows(block, start, slot, n_rows, log_rows, k_tokens, ONE_BLOCK)
-            block = _look_up(start + TILE_N, slot, n_rows, blocks_ptr, log_rows, ONE_BLOCK)
+            row = rows_of_blocks(block, start, slot, n_rows, log_rows, k_tokens, ONE_BLOCK)
+            block = look_up_blocks(start + TILE_N, slot, n_rows, blocks_ptr, log_rows, ONE_BLOCK)
         row = row.to(tl.int64)[:, None]
         k = tl.load(k_ptr + row * k_stride + d)
         s = tl.dot(q, tl.trans(k))

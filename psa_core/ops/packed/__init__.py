@@ -1,1 +1,1 @@
-"""The packed pyramid: keys and values of level 1 in their order, quantised, in contiguous tiles that kernels read."""
+"""The packed pyramid: keys and values in their order, level 1 in tiles and pooled rows, quantised for kernels."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -23,6 +24,11 @@ class Pyramid(NamedTuple):
     k: torch.Tensor
     v: torch.Tensor
     max_level: int
+
+
+def rows_of_levels(tokens: int, max_level: int) -> int:
+    """How many rows the levels 2, 4 ... ``max_level`` have."""
+    return sum(math.ceil(tokens / (1 << i)) for i in range(1, max_level.bit_length()))
 
 
 def build_pyramid(

@@ -11,6 +11,7 @@ import triton.language as tl
 from ..compiling import launcher
 from ..current_device import on_device_of_first
 from ..device_cache import device_cache
+from ..int8.triton import rows_in_int8
 from ..reorder.orders import Orders, order_tensors
 from ..reorder.triton import order_start
 
@@ -28,33 +29,42 @@ def _token(x_at, index_ptr, position, n_tokens, stride, REORDER: tl.constexpr):
 
 
 @triton.jit
-def _store_mean(rows_at, row, sums, n_tokens, LOG_LEVEL: tl.constexpr):
+def _store_mean(rows_at, scales_at, row, sums, center, factor, n_tokens, LOG_LEVEL: tl.constexpr):
     """Write rows of one level from the sums of their tokens ``[rows, D]``."""
     count = tl.minimum(n_tokens - (row << LOG_LEVEL), 1 << LOG_LEVEL)
     share = 1.0 / tl.maximum(count, 1).to(tl.float32)
     D: tl.constexpr = sums.shape[1]
-    mean = (sums * share[:, None]).to(rows_at.dtype.element_ty)
+    mean = (sums * share[:, None] - center) * factor
+    if rows_at.dtype.element_ty == tl.int8:
+        mean, scale = rows_in_int8(mean)
+        tl.store(scales_at + row, scale, mask=count > 0)
+    mean = mean.to(rows_at.dtype.element_ty)
     tl.store(rows_at + row.to(tl.int64)[:, None] * D, mean, mask=(count > 0)[:, None])
 
 
 @triton.jit
-def _store_coarse_means(rows_at, span, sums, n_tokens, LOG_LEVEL: tl.constexpr):
+def _store_coarse_means(rows_at, scales_at, span, sums, center, factor, n_tokens, LOG_LEVEL: tl.constexpr):
     """Write rows of a level past 8 from the sums of groups of 8 tokens ``[groups, D]``."""
     GROUPS: tl.constexpr = sums.shape[0]
     D: tl.constexpr = sums.shape[1]
     ROWS: tl.constexpr = GROUPS * 8 >> LOG_LEVEL
     row = span * ROWS + tl.arange(0, ROWS)
-    _store_mean(rows_at, row, tl.sum(tl.reshape(sums, (ROWS, GROUPS // ROWS, D)), 1), n_tokens, LOG_LEVEL)
+    sums = tl.sum(tl.reshape(sums, (ROWS, GROUPS // ROWS, D)), 1)
+    _store_mean(rows_at, scales_at, row, sums, center, factor, n_tokens, LOG_LEVEL)
 
 
 @triton.jit
-def _pool_span(
-    x_ptr, index_ptr, rows_ptr, stride, stride_d, span, n_tokens,
+def pool_span(
+    x_ptr, index_ptr, rows_ptr, scales_at, stride, stride_d, span, n_tokens, center, factor,
     D: tl.constexpr, GROUPS: tl.constexpr, FIRST: tl.constexpr, LAST: tl.constexpr, REORDER: tl.constexpr,
 ):  # fmt: skip
     """Rows of the levels ``2 ** FIRST`` to ``2 ** LAST`` over one span of tokens of one head.
 
     A thread adds neighbouring tokens up on its own, so levels up to 8 need no exchange between threads.
+
+    Args:
+        scales_at: float32, where rows that go out as INT8 have a scale each; for others anything.
+        center, factor: what a mean is less of, and then multiplied by: numbers or ``[1, D]``.
     """
     d = tl.arange(0, D)[None, :]
     group = span * GROUPS + tl.arange(0, GROUPS)
@@ -70,24 +80,29 @@ def _pool_span(
     pair3 = _token(x_at, index_ptr, group * 8 + 6, n_tokens, stride, REORDER)
     pair3 += _token(x_at, index_ptr, group * 8 + 7, n_tokens, stride, REORDER)
     if FIRST <= 1:
-        _store_mean(rows_at, group * 4, pair0, n_tokens, 1)
-        _store_mean(rows_at, group * 4 + 1, pair1, n_tokens, 1)
-        _store_mean(rows_at, group * 4 + 2, pair2, n_tokens, 1)
-        _store_mean(rows_at, group * 4 + 3, pair3, n_tokens, 1)
+        _store_mean(rows_at, scales_at, group * 4, pair0, center, factor, n_tokens, 1)
+        _store_mean(rows_at, scales_at, group * 4 + 1, pair1, center, factor, n_tokens, 1)
+        _store_mean(rows_at, scales_at, group * 4 + 2, pair2, center, factor, n_tokens, 1)
+        _store_mean(rows_at, scales_at, group * 4 + 3, pair3, center, factor, n_tokens, 1)
         rows_at += ((n_tokens + 1) >> 1).to(tl.int64) * D
+        scales_at += (n_tokens + 1) >> 1
     if FIRST <= 2 and LAST >= 2:
-        _store_mean(rows_at, group * 2, pair0 + pair1, n_tokens, 2)
-        _store_mean(rows_at, group * 2 + 1, pair2 + pair3, n_tokens, 2)
+        _store_mean(rows_at, scales_at, group * 2, pair0 + pair1, center, factor, n_tokens, 2)
+        _store_mean(rows_at, scales_at, group * 2 + 1, pair2 + pair3, center, factor, n_tokens, 2)
         rows_at += ((n_tokens + 3) >> 2).to(tl.int64) * D
+        scales_at += (n_tokens + 3) >> 2
     if LAST >= 3:
         sums = (pair0 + pair1) + (pair2 + pair3)
         if FIRST <= 3:
-            _store_mean(rows_at, group, sums, n_tokens, 3)
+            _store_mean(rows_at, scales_at, group, sums, center, factor, n_tokens, 3)
             rows_at += ((n_tokens + 7) >> 3).to(tl.int64) * D
+            scales_at += (n_tokens + 7) >> 3
         for log_level in tl.static_range(4, LAST + 1):
             if log_level >= FIRST:
-                _store_coarse_means(rows_at, span, sums, n_tokens, log_level)
-                rows_at += ((n_tokens + (1 << log_level) - 1) >> log_level).to(tl.int64) * D
+                _store_coarse_means(rows_at, scales_at, span, sums, center, factor, n_tokens, log_level)
+                rows = (n_tokens + (1 << log_level) - 1) >> log_level
+                rows_at += rows.to(tl.int64) * D
+                scales_at += rows
 
 
 # Sizes change from video to video, and nothing is gained by compiling for each.
@@ -111,14 +126,14 @@ def _pool(
         index_ptr += order_start(of_head_ptr, b * heads + head, n_tokens)
     first_row = (b * heads + head) * rows_a_head * D
     if tl.program_id(1) == 0:
-        _pool_span(
+        pool_span(
             x_ptr + b * x_stride_b + head.to(tl.int64) * x_stride_h, index_ptr, x_rows_ptr + first_row,
-            x_stride, x_stride_d, span, n_tokens, D, GROUPS, FIRST, LAST, REORDER,
+            x_rows_ptr, x_stride, x_stride_d, span, n_tokens, 0.0, 1.0, D, GROUPS, FIRST, LAST, REORDER,
         )  # fmt: skip
     else:
-        _pool_span(
+        pool_span(
             y_ptr + b * y_stride_b + head.to(tl.int64) * y_stride_h, index_ptr, y_rows_ptr + first_row,
-            y_stride, y_stride_d, span, n_tokens, D, GROUPS, FIRST, LAST, REORDER,
+            y_rows_ptr, y_stride, y_stride_d, span, n_tokens, 0.0, 1.0, D, GROUPS, FIRST, LAST, REORDER,
         )  # fmt: skip
 
 
@@ -208,7 +223,7 @@ def _run(
     batch, heads, tokens, d = x.shape
     n_rows = sum(math.ceil(tokens / (1 << level)) for level in range(first, last + 1))
     index, of_head = order_tensors(orders, x)
-    read = _every_head(batch, heads, x.device) if read is None else read.contiguous()
+    read = every_head(batch, heads, x.device) if read is None else read.contiguous()
     rows = [torch.empty((batch, heads, n_rows, d), dtype=dtype, device=x.device) for _ in tensors]
     launcher(_pool, (math.ceil(tokens / (GROUP * GROUPS)) * batch * heads, len(tensors)))(
         x, y, index, of_head, read, rows[0], rows[-1], *x.stride(), *y.stride(), heads, tokens, n_rows,
@@ -218,7 +233,8 @@ def _run(
 
 
 @device_cache(maxsize=16)
-def _every_head(batch: int, heads: int, device: torch.device) -> torch.Tensor:
+def every_head(batch: int, heads: int, device: torch.device) -> torch.Tensor:
+    """What says that the rows of all heads are read, uint8 ``[B, H]``."""
     return torch.ones((batch, heads), dtype=torch.uint8, device=device)
 
 

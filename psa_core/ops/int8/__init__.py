@@ -1,0 +1,1 @@
+"""Numbers rounded to INT8, those that share a scale by their largest magnitude."""
