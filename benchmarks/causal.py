@@ -8,7 +8,7 @@ by FlashAttention and by cuDNN, and of PSA by estimator and precision. First it 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -19,6 +19,8 @@ from torch.nn.functional import scaled_dot_product_attention
 from psa_core import PSAConfig, pyramid_sparse_attention
 from psa_core.apps.bench.cases import mask_ratios
 from psa_core.apps.bench.checks import judge, relative_error
+
+from .gpu import need_gpu
 
 LENGTHS = (32768, 65536, 131072)
 DENSITY = 0.15
@@ -93,12 +95,13 @@ def milliseconds(call: Callable[[], Any]) -> float:
     return min(found)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.causal", description=__doc__)
     parser.add_argument("--lengths", type=int, nargs="+", default=LENGTHS)
     parser.add_argument("--density", type=float, default=DENSITY, help="of the block pairs that the mask leaves")
     parser.add_argument("--heads", type=int, nargs=3, default=Heads(), help="of queries, of keys, and their size")
-    parsed = parser.parse_args()
+    parsed = parser.parse_args(argv)
+    need_gpu(parser)
     heads = Heads(*parsed.heads)
     torch.manual_seed(0)
     print(f"error at level 1: {check(heads):.4f}", flush=True)

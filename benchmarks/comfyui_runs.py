@@ -24,10 +24,11 @@ import torch
 from tqdm import tqdm
 
 from psa_core import load_preset
-from psa_core.apps.bench.measure import gpu
 from psa_core.apps.bench.results import Machine, file_stem
 from psa_core.apps.bench.table import markdown
 from psa_core.settings.files import write_json
+
+from .gpu import need_gpu
 
 GIB = 1 << 30
 _SEED = 7
@@ -126,7 +127,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Measure, print a table, and keep it as JSON.
 
     Raises:
-        BackendError: no GPU that can.
         RuntimeError: a run gave something else than numbers, or the patch ran nothing sparse.
     """
     parser = argparse.ArgumentParser(prog="python -m benchmarks.comfyui_runs", description=__doc__)
@@ -136,7 +136,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--width", type=int, nargs="+", help="clips of these widths alone")
     parser.add_argument("--output", type=Path, default=Path("benchmarks/results"))
     parsed = parser.parse_args(argv)
-    gpu()
+    if not (parsed.comfyui / "comfy").is_dir():
+        parser.error(f"{parsed.comfyui} is not ComfyUI's folder")
+    need_gpu(parser)
     sys.path.insert(0, str(parsed.comfyui.resolve()))
     widths = parsed.width or [clip.size[0] for clip in CLIPS]
     clips = [clip for clip in CLIPS if clip.model in parsed.models and clip.size[0] in widths]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -21,6 +21,8 @@ from transformers.models.qwen2 import Qwen2Config
 from psa_core import PSAConfig, load_preset
 from psa_core.apps.bench.checks import WrongResultError
 from psa_core.hosts.transformers import Handle, patch
+
+from .gpu import need_gpu
 
 LENGTHS = (32768, 65536)
 # Of the logits of the last token, with bfloat16's rounding through all layers.
@@ -87,11 +89,12 @@ def measure(model: Any, tokens: int, config: PSAConfig) -> Iterator[tuple[str, f
         yield name, seconds, handle.report.density() if isinstance(handle, Handle) else None
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.prefill", description=__doc__)
     parser.add_argument("--preset", help="of Qwen2.5-VL; default: its default preset, of density 0.15")
     parser.add_argument("--lengths", type=int, nargs="+", default=LENGTHS)
-    parsed = parser.parse_args()
+    parsed = parser.parse_args(argv)
+    need_gpu(parser)
     config = load_preset("Qwen2.5-VL", parsed.preset)
     began = time.perf_counter()
     torch.manual_seed(0)

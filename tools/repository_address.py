@@ -5,8 +5,8 @@ It stands in pyproject.toml, the READMEs and the issue templates, as a placehold
 
 from __future__ import annotations
 
+import argparse
 import re
-import sys
 from pathlib import Path
 
 from psa_core.settings.files import write_text
@@ -40,4 +40,9 @@ def set_repository_address(address: str, root: Path = ROOT) -> None:
 
 
 if __name__ == "__main__":
-    set_repository_address(*sys.argv[1:])
+    parser = argparse.ArgumentParser(prog="python -m tools.repository_address", description=__doc__)
+    parser.add_argument("url", help="such as https://github.com/owner/name")
+    try:
+        set_repository_address(parser.parse_args().url)
+    except ValueError as error:
+        parser.error(str(error))

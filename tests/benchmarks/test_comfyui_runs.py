@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import pytest
 import torch
 
+from benchmarks import causal
 from benchmarks.comfyui_runs import CLIPS, DENSE, Run, _tokens, main, run_table
 from psa_core import load_preset
-from psa_core.ops.backends import BackendError
 
 
 def test_tokens_are_those_of_the_models() -> None:
@@ -39,6 +40,12 @@ def test_ratios_are_of_a_clip_s_own_runs() -> None:
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="with a GPU it measures")
-def test_no_gpu_is_said(tmp_path) -> None:
-    with pytest.raises(BackendError, match="CUDA GPU"):
+def test_what_a_user_can_set_right_is_one_line(capsys, tmp_path: Path) -> None:
+    with pytest.raises(SystemExit):
         main([str(tmp_path)])
+    assert capsys.readouterr().err.endswith(f"error: {tmp_path} is not ComfyUI's folder\n")
+    (tmp_path / "comfy").mkdir()
+    for command, words in ((main, [str(tmp_path)]), (causal.main, [])):
+        with pytest.raises(SystemExit):
+            command(words)
+        assert capsys.readouterr().err.endswith("needs a CUDA GPU, and torch sees none here\n")
