@@ -78,11 +78,18 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+class _Formatter(logging.Formatter):
+    """The command's name in front of each message, in place of that which ComfyUI's log has there."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return f"psa: {super().format(record).removeprefix('PSA: ')}"
+
+
 @contextmanager
 def _log_to_stderr() -> Iterator[None]:
     """Show the package's warnings, such as odd keys in preset files, the way the command speaks."""
     logger, handler = logging.getLogger(__name__.partition(".apps")[0]), logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("psa: %(message)s"))
+    handler.setFormatter(_Formatter())
     logger.addHandler(handler)
     try:
         yield

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import io
+import logging
 import re
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import pytest
 import torch
 
 from psa_core import RadialMask, Schedule, __version__, load_presets
+from psa_core.apps import cli
 from psa_core.apps.cli import main
 from psa_core.apps.compare.comparison_settings import Clip
 from psa_core.apps.packages import install_command
@@ -96,6 +98,13 @@ def test_presets_shows_what_is_odd_about_a_file(capsys, tmp_path: Path) -> None:
     out, err = capsys.readouterr()
     assert "MyModel" in out
     assert err == "psa: mine.yaml: MyModel: fast: unknown key 'warmup_step' is ignored; did you mean 'warmup_steps'?\n"
+
+
+def test_a_message_has_the_command_s_name_alone(capsys, monkeypatch: pytest.MonkeyPatch) -> None:
+    log = logging.getLogger("psa_core.hosts.run")
+    monkeypatch.setattr(cli, "preset_table", lambda *_: log.warning("PSA: %s", "calls stay dense"))
+    assert main(["presets"]) == 0
+    assert capsys.readouterr().err == "psa: calls stay dense\n"
 
 
 @pytest.mark.parametrize(
