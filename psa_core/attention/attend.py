@@ -1,4 +1,4 @@
-"""Attention over a level map: what comes after the map is known."""
+"""Attention over a level map, by the kernels or in plain torch: the pyramid, the block list, and the rows they keep."""
 
 from __future__ import annotations
 
@@ -30,14 +30,22 @@ def attend(
     pooled: torch.Tensor | None = None,
     hidden: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, Callable[[], torch.Tensor]]:
-    """The output, and what tells the shares of levels in the map, whose block list may be there already.
+    """Attention over a level map.
 
     Args:
+        q: ``[B, H, Lq, D]``; k, v: ``[B, Hk, Lk, D]``, where Hk divides H.
+        levels: uint8 ``[B | 1, H | 1, q_blocks, k_blocks]``.
+        block_m, block_n: tokens a query block and a key block.
         max_level: the coarsest level that there may be.
+        backend: ``"triton"`` or ``"torch"``.
         orders: as in the kernels; ``"torch"`` takes tokens in the order in which blocks are cut.
         q_orders: of q and the output, in place of those that come with ``orders``.
+        block_list: of the map, where it has been made; only ``"triton"`` reads it.
         pooled: as in :class:`.level_map.LevelMap`.
         hidden: as in :func:`psa_core.ops.attention.torch.pyramid_attention_torch`.
+
+    Returns:
+        The output, ``[B, H, Lq, D]`` in the dtype of q, and a function that counts the shares of levels in the map.
     """
     pyramid = build_pyramid(k, v, max_level, backend, orders, pooled)
     if backend == "torch":

@@ -38,7 +38,7 @@ def check_call(
     if causal:
         _check_past_first(config, grid)
     found = _check_sequence(q, k, grid, text_length, sinks, causal)
-    _check_static(config, q, k, grid, static)
+    _check_masks(config, q, k, grid, static)
     return found
 
 
@@ -51,7 +51,7 @@ def check_tensors(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, causal: boo
     for key, x in (("q", q), ("k", k), ("v", v)):
         check_kind(key, x, torch.Tensor, "floating point [B, H, L, D]")
         if x.ndim != 4 or 0 in x.shape or not x.is_floating_point():
-            raise ConfigError(key, f"{x.dtype} {list(x.shape)}", "must be floating point [B, H, L, D], none of them 0")
+            raise ConfigError(key, f"{x.dtype} {list(x.shape)}", "must be floating point [B, H, L, D] with no size 0")
     shapes = f"q {list(q.shape)}, k {list(k.shape)}, v {list(v.shape)}"
     if k.shape != v.shape or (q.shape[0], q.shape[3]) != (k.shape[0], k.shape[3]):
         raise ConfigError("q, k, v", shapes, "must agree in batch and head size, and k and v in heads and length too")
@@ -102,10 +102,10 @@ def _check_sequence(
     return found
 
 
-def _check_static(
+def _check_masks(
     config: PSAConfig, q: torch.Tensor, k: torch.Tensor, grid: Grid | None, static: torch.Tensor | None
 ) -> None:
-    """See that a call can follow the settings that go beyond queries and keys.
+    """See that a call can follow its mask mode, its radial mask and its static map.
 
     Raises:
         ConfigError: they cannot; the message names which.
