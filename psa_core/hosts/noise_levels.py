@@ -11,10 +11,12 @@ from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
-_CLOSE = 1e-4
+# The same level in another precision, relative.
+CLOSE = 1e-4
 # Distilled models publish their levels with four decimals.
 _CLOSE_TO_UNIFORM = 1e-3
-_MOST_STEPS = 100
+# Of a denoising that is found again from a part of it.
+MOST_STEPS = 100
 
 
 class Part(NamedTuple):
@@ -37,7 +39,7 @@ class Window(NamedTuple):
 
     def holds(self, sigma: float) -> bool:
         """Whether a level lies in it. Steps often begin at a bound itself, in another precision."""
-        return sigma < self.start * (1 + _CLOSE) and sigma > self.end * (1 + _CLOSE)
+        return sigma < self.start * (1 + CLOSE) and sigma > self.end * (1 + CLOSE)
 
 
 class StepCounter:
@@ -87,7 +89,7 @@ def part_of_schedules(sigmas: Sequence[float], schedules: Iterable[Sequence[floa
         schedules: of whole denoisings, each with the final level.
     """
     long_enough = [whole for whole in schedules if len(whole) >= len(sigmas)]
-    if any(len(whole) == len(sigmas) and _find(sigmas, whole, 0)[1] < _CLOSE for whole in long_enough):
+    if any(len(whole) == len(sigmas) and _find(sigmas, whole, 0)[1] < CLOSE for whole in long_enough):
         return Part(0, len(sigmas) - 1)
     # Some samplers drop the last sigma but one, so that their schedule is one longer than their steps.
     for dropped in (0, 1):
@@ -98,7 +100,7 @@ def part_of_schedules(sigmas: Sequence[float], schedules: Iterable[Sequence[floa
             # Schedules of several lengths can begin alike; people ask for round numbers of steps.
             found.append((apart, start, steps % 10 != 0, steps % 4 != 0, steps % 2 != 0, steps))
         apart, start, *_, steps = min(found, default=(math.inf, 0, 0))
-        if apart < _CLOSE:
+        if apart < CLOSE:
             return Part(start, steps)
     return None
 
@@ -112,7 +114,7 @@ def part_of_shifted_uniform(sigmas: Sequence[float]) -> Part | None:
     Returns:
         None for a list of fewer than three levels, of levels above 1, or that no shift makes equal steps.
     """
-    if len(sigmas) < 3 or sigmas[0] > 1 + _CLOSE:
+    if len(sigmas) < 3 or sigmas[0] > 1 + CLOSE:
         return None
     sigmas = [min(sigma, 1.0) for sigma in sigmas]
     shift = _shift(*sigmas[:3])
@@ -121,7 +123,7 @@ def part_of_shifted_uniform(sigmas: Sequence[float]) -> Part | None:
     times = [_time(sigma, shift) for sigma in sigmas]
     steps = round(1 / (times[0] - times[1]))
     before = round((1 - times[0]) * steps)
-    if not len(sigmas) - 1 <= steps <= _MOST_STEPS or before + len(sigmas) - 1 > steps:
+    if not len(sigmas) - 1 <= steps <= MOST_STEPS or before + len(sigmas) - 1 > steps:
         return None
     expected = [1 - (before + i) / steps for i in range(len(sigmas))]
     apart = max(abs(a - b) for a, b in zip(times, expected, strict=True))
@@ -159,4 +161,4 @@ def _find(part: Sequence[float], whole: Sequence[float], dropped: int) -> tuple[
 
 
 def _close(a: float, b: float) -> bool:
-    return abs(a - b) <= _CLOSE * max(abs(a), abs(b))
+    return abs(a - b) <= CLOSE * max(abs(a), abs(b))

@@ -11,12 +11,9 @@ import comfy.samplers
 
 from ...settings.errors import ConfigError
 from ...settings.schedule import Schedule
-from ..noise_levels import Part, Window, falls, part_of_schedules, part_of_shifted_uniform
+from ..noise_levels import CLOSE, MOST_STEPS, Part, Window, falls, part_of_schedules, part_of_shifted_uniform
 
 log = logging.getLogger(__name__)
-
-_CLOSE = 1e-4
-_MOST_STEPS = 100
 
 
 def stated_part(schedule: Schedule, own_steps: int) -> Part | None:
@@ -59,7 +56,7 @@ def part_of_denoising(sigmas: list[float], model_sampling: Any) -> Part:
     if own.steps < 1 or not falls(sigmas):
         return own
     try:
-        from_the_start = sigmas[0] >= float(model_sampling.sigma_max) * (1 - _CLOSE)
+        from_the_start = sigmas[0] >= float(model_sampling.sigma_max) * (1 - CLOSE)
         if from_the_start and sigmas[-1] == 0:
             return own
         found = part_of_schedules(sigmas, _core_schedules(model_sampling)) or part_of_shifted_uniform(sigmas)
@@ -80,7 +77,7 @@ def _core_schedules(model_sampling: Any) -> list[list[float]]:
     for name, handler in comfy.samplers.SCHEDULER_HANDLERS.items():
         if not _is_core(handler):
             continue
-        for steps in range(1, _MOST_STEPS + 1):
+        for steps in range(1, MOST_STEPS + 1):
             try:
                 sigmas = comfy.samplers.calculate_sigmas(model_sampling, name, steps).tolist()
             except Exception as error:
