@@ -44,6 +44,7 @@ class Run:
         map_memory: GiB that level maps may take which are kept from step to step (``PSAConfig.map_steps``).
         calibrations: recipes that calibrated attention takes instead of measuring which, by expert; one that has none
             measures.
+        end: the step in front of which it ends, where it is only a part of the denoising; None for all of it.
     """
 
     config: PSAConfig
@@ -53,6 +54,7 @@ class Run:
     on_compile: Callable[[], None] | None = None
     map_memory: float = MAP_MEMORY
     calibrations: Mapping[int, Calibration] = field(default_factory=dict)
+    end: int | None = None
     _kept: Kept = field(init=False, repr=False)
     _dense: DenseCalls | None = field(init=False, repr=False)
     _compiled: set[Hashable] = field(init=False, repr=False, default_factory=set)
@@ -100,7 +102,8 @@ class Run:
         Of causal calls nothing is kept: a prompt is read once.
         """
         config = self._config_at(place.step, place)
-        last = place.step + 1 >= dense_places(self.config, place.steps).stop
+        stop = dense_places(self.config, place.steps).stop
+        last = place.step + 1 >= (stop if self.end is None else min(stop, self.end))
         with self.report.time_sparse(q.device):
             if place.causal:
                 result = self._read(q, k, v, config, place)

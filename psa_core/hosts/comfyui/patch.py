@@ -194,6 +194,7 @@ def _begin(patch: Patch, sigmas: list[float], grid: Grid | None, guider: Any) ->
         schedule = patch.config.schedule or Schedule()
         part = stated_part(schedule, len(sigmas) - 1) or part_of_denoising(sigmas, model_sampling)
         window = window_of(schedule, model_sampling)
+    run.end = part.before + len(sigmas) - 1
     if patch.config.verbose:
         log.info("PSA: %s; %d steps from step %d of %d on", patch.config, len(sigmas) - 1, part.before, part.steps)
     announce, progress = patch.announce, None

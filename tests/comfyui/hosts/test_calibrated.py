@@ -212,6 +212,10 @@ def test_two_experts_choose_for_themselves(comfyui: ComfyUI) -> None:
     result, report = reported(comfyui, graph)
 
     assert [shown.sparse for shown in lines(result, graph)] == [2 * LAYERS] * 2
+    # Of each in the last step that it has.
+    assert all(shown.error is not None for shown in lines(result, graph))
+    measured = [{x["step"] for x in model["calibrated"]["measured_errors"]} for model in report["models"]]
+    assert measured == [{1}, {3}]
     assert [choosing(model) for model in report["models"]] == [{"0": HEADS, "1": HEADS}] * 2
     assert report["map_ages"] == {"0": 2 * LAYERS, "1": 2 * LAYERS}
 
