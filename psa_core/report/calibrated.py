@@ -17,7 +17,7 @@ from ..settings.errors import ConfigError
 from ..settings.recipe import Recipe
 from ..settings.sizes import Grid
 from ..settings.words import percent
-from .fetch import fetch
+from .fetch import fetch, for_json
 
 _TINY = torch.finfo(torch.float32).tiny
 
@@ -234,14 +234,14 @@ class Calibrated:
         )
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON: how many heads of each layer have which recipe, the errors asked for, and those measured later;
-        ``remarks`` where there are any."""
+        """For JSON: how many heads of each layer have which recipe, the errors asked for, and those measured later,
+        null where they are no numbers; ``remarks`` where there are any."""
         layers = {}
         for layer, conditions in self._by_layer().items():
             heads = chain.from_iterable(map(_by_head, conditions))
             counts = Counter(recipe.name for recipe, _ in chain.from_iterable(heads))
             layers[str(layer)] = dict(counts.most_common())
-        measured = [error._asdict() for error in self.errors()]
+        measured = [error._asdict() | {"error": for_json(error.error)} for error in self.errors()]
         document = {"recipes": layers, "asked_errors": self.asked_errors(), "measured_errors": measured}
         return document | ({"remarks": list(self.remarks)} if self.remarks else {})
 

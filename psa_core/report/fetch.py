@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import isfinite
 from typing import Any
 
 import torch
@@ -17,3 +18,8 @@ def fetch(tensors: list[torch.Tensor]) -> list[Any]:
         for i, number in zip(places, torch.stack([tensors[i] for i in places]).tolist(), strict=True):
             numbers[i] = number
     return numbers
+
+
+def for_json(number: float) -> float | None:
+    """A number as JSON has it: null for what is none."""
+    return number if isfinite(number) else None

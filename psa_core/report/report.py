@@ -13,7 +13,7 @@ import torch
 from .calibrated import Calibrated
 from .calls import AttentionError, RecordedCall, Seconds, SparseCall
 from .clock import Clock
-from .fetch import fetch
+from .fetch import fetch, for_json
 from .shares import by_name, density_of, mean_shares
 
 _MODELS_OWN = "bf16"
@@ -223,10 +223,10 @@ class Report:
         ``density``, and ``sparse_calls`` with the step, layer and density of each; ``level_shares`` by level
         (``"1"``, ``"2"`` ... ``"skipped"``) and the same by step; ``dense_calls``, counts by reason; ``seconds`` in
         the model's forward passes, in attention, in sparse calls and in dense calls by reason, null where they were
-        not measured; ``attention_errors`` where they were; ``map_ages``, counts of sparse calls by the age of their
-        level map, where maps were kept; ``precisions``, counts of them by precision, where it was not always the
-        model's; ``dense_backends``, ``dense_refusals`` and ``set_aside`` where there are any; ``calibrated``, its
-        ``seconds`` and :meth:`Calibrated.as_dict`, where heads were.
+        not measured; ``attention_errors`` where they were, null for what is no number; ``map_ages``, counts of sparse
+        calls by the age of their level map, where maps were kept; ``precisions``, counts of them by precision, where it
+        was not always the model's; ``dense_backends``, ``dense_refusals`` and ``set_aside`` where there are any;
+        ``calibrated``, its ``seconds`` and :meth:`Calibrated.as_dict`, where heads were.
         """
         seconds = self.seconds()
         steps = sorted({call.step for call in self._calls()})
@@ -240,7 +240,7 @@ class Report:
         }
         errors = self.attention_errors()
         if errors:
-            document["attention_errors"] = [error._asdict() for error in errors]
+            document["attention_errors"] = [error._asdict() | {"error": for_json(error.error)} for error in errors]
         ages = self.map_ages()
         if any(ages):
             document["map_ages"] = {str(age): count for age, count in ages.items()}

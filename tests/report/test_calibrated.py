@@ -128,6 +128,15 @@ class TestReport:
         report.calibrated.add_measured(4, 2, squares([[1.0]], [[16.0]]))
         return report
 
+    @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+    def test_what_is_no_number_is_null_in_json(self, bad: float) -> None:
+        report = self.report()
+        report.add_sparse(5, 2, torch.tensor([0.25]), torch.ones(1), torch.tensor(bad))
+        report.calibrated.add_measured(5, 2, squares([[bad]], [[16.0]]))
+        document = json.loads(json.dumps(report.as_dict(), allow_nan=False))
+        assert [x["error"] for x in document["calibrated"]["measured_errors"]] == [0.25, None]
+        assert [x["error"] for x in document["attention_errors"]] == [None]
+
     def test_line_has_the_error(self) -> None:
         assert self.report().line() == "PSA: error 25 %, density 0.250 | 1 sparse, 0 dense"
 
