@@ -150,9 +150,11 @@ def chosen(model: str, preset: str, widgets: dict[str, Any]) -> PSAConfig:
         raise ConfigError("preset", preset, f"{allowed}: give {' or '.join(TARGETS)}")
     if named is None:
         missing = [key for key in widgets_from_config(PSAConfig()) if key not in (*widgets, *TARGETS)]
-        family = families()[0].get(model)
+        known, errors = families()
+        family = known.get(model)
         if missing:
             there = f"{model} has {', '.join(family.presets)}" if family else f"there is no model {model}"
+            there = "; ".join([there, *(f"left out: {error}" for error in errors)])
             raise ConfigError("preset", preset, f"{there}; without such a preset {', '.join(missing)} must be given")
         named = family.presets[family.default] if family else PSAConfig()
     config = config_from_widgets(widgets_from_config(named) | widgets, f"{model}: {preset}")

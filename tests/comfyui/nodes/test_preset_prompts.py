@@ -78,11 +78,16 @@ def test_a_changed_file_is_read_anew(comfyui: ComfyUI, mine: dict[str, Any], pre
     assert ran(comfyui, by_name(MODEL, "few")).density > before
 
 
-def test_an_unknown_name_without_numbers_names_what_there_is(comfyui: ComfyUI, mine: dict[str, Any]) -> None:
+def test_an_unknown_name_without_numbers_names_what_there_is(
+    comfyui: ComfyUI, mine: dict[str, Any], presets_folder: Path
+) -> None:
     with pytest.raises(PromptFailedError, match=r"preset = 'fast': Mine has few, late, masked, .*attention, level_1, "):
         ran(comfyui, by_name(MODEL, "fast"))
     with pytest.raises(PromptFailedError, match=r"preset = 'fast': there is no model Nobody's; .* level_1"):
         ran(comfyui, by_name("Nobody's", "fast"))
+    (presets_folder / "broken.yaml").write_text("Mine: {attention_configs: {fast: {type: psa, warmup_steps: -1}}}")
+    with pytest.raises(PromptFailedError, match=r"Mine has few, .*; left out: broken\.yaml: .*warmup_steps = -1: must"):
+        ran(comfyui, by_name(MODEL, "fast"))
 
 
 def test_numbers_of_another_preset_hold_and_are_warned_of(comfyui: ComfyUI, mine: dict[str, Any]) -> None:
