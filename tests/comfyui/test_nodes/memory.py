@@ -24,7 +24,7 @@ def add_memory_routes() -> None:
         gc.collect()
         found = [x for x in gc.get_objects() if type(x).__name__ == "Kept"]
         return web.json_response(
-            {"maps": sum(len(x._maps) for x in found), "chosen": sum(len(x._chosen) for x in found)}
+            {"maps": sum(len(x._maps.maps) for x in found), "chosen": sum(len(x._choices) for x in found)}
         )
 
     @PromptServer.instance.routes.get("/psa_test/trim")
