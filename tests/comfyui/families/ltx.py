@@ -34,7 +34,7 @@ CASES = {
     # The video looks at both with a mask, and the guide at both with another.
     "LTX-Video, guide at half strength": Case(
         Family(LTX_VIDEO, ((2, 128, 6, 8, 12),), mask="ones", entries=GUIDE | HALF), (5, 8, 12), sparse=0,
-        dense={CROSS: 2, "attention with guides": 2 * 2},
+        dense={CROSS: 2, "weighted guides (those of strength 1 without a mask are not)": 2 * 2},
     ),
     "LTX-2": Case(
         Family(LTX_2, ((2, 128, 5, 7, 11), (2, 8, 10, 16)), text_dim=128), (5, 7, 11), dense={CROSS: 2, AUDIO: 2 * 4}

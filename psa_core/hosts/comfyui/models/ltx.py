@@ -54,12 +54,14 @@ class LTX(VideoModel):
         if request.head_dim != self.head_dim:
             return "audio"
         if _guide_tokens(inputs) and layout.grid is not None:
-            video = math.prod(layout.grid)
-            if request.q_tokens != request.k_tokens and request.k_tokens >= video:
-                return "attention with guides"
+            is_whole = request.k_tokens >= math.prod(layout.grid) and request.k_tokens not in self.prompts(inputs)
+            if request.q_tokens != request.k_tokens and is_whole:
+                return WEIGHTED_GUIDES
         return super().other(inputs, request, layout, options)
 
 
+# What to change is in it.
+WEIGHTED_GUIDES = "weighted guides (those of strength 1 without a mask are not)"
 _FAMILIES = {"ltxv": ("LTX-Video", 64), "ltxav": ("LTX-2", 128)}
 
 
