@@ -45,13 +45,15 @@ def calibration_of(key: str, model: comfy.model_patcher.ModelPatcher) -> Calibra
         key: name of the input that it comes from.
 
     Raises:
-        NothingSampledError: it is not patched, has not sampled, has its recipes from a calibration, or other GPUs have
-            some of its heads.
+        NothingSampledError: it is not patched, has not sampled, has its recipes from a calibration, is of a family that
+            is not known, or other GPUs have some of its heads.
         ConfigError: no layer was calibrated, or one cannot be.
     """
     patch = _sampled(key, model)
     if patch.calibration is not None:
         raise NothingSampledError(f"{key} has measured nothing: its recipes come from a Load Calibration")
+    if patch.model is not None and not patch.model.heads:
+        raise NothingSampledError(f"the layers of {key} are not known, and a calibration is for those of a known model")
     calibrated = Calibrated.of(report.calibrated for report in patch.last_prompt.reports)
     calibration = calibrated.calibration(patch.config, "" if patch.model is None else patch.model.family)
     heads = 0 if patch.model is None else patch.model.heads

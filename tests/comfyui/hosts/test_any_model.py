@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import pytest
 import torch
@@ -51,6 +52,16 @@ def test_the_dial_and_min_tokens_of_the_preset(comfyui: ComfyUI) -> None:
     graph = sampled(CROSS, psa_default(min_tokens=0, quality="fast", unknown_models="video"))
     shown = line(comfyui.client.run(graph), graph)
     assert set(shown.reasons) == {"cross-attention", "240 tokens are fewer than min_tokens = 8192"}
+
+
+def test_no_file_is_saved_that_no_run_could_load(comfyui: ComfyUI, presets_folder: Path) -> None:
+    graph = sampled(CROSS, psa_default(quality="fast", unknown_models="video"))
+    (patch,), (saved,) = graph.nodes_of("PSAAttentionPatch"), graph.nodes_of("SaveLatent")
+    samples = graph[saved]["inputs"]["samples"]
+    node, _ = graph.add("PSASaveCalibration", model=[patch, 0], samples=samples, name="mine", overwrite=False)
+    said = comfyui.client.run(graph).lines[node]
+    assert said == "Nothing saved: the layers of model are not known, and a calibration is for those of a known model"
+    assert not (presets_folder / "calibrations").exists()
 
 
 @pytest.mark.parametrize(("unknown_models", "sparse"), [("video", 0), ("all", 6)])
