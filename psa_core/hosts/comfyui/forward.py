@@ -20,7 +20,7 @@ from ..reasons import COMFYUI, EXPECTED, PART_OF_QUERIES, UNKNOWN_MODEL, UNREADA
 from ..run import Run
 from .attention_name import attention_name
 from .model_sparse_attention import LEFT_TO_IT, beneath, is_model_sparse_attention
-from .models import Inputs, VideoModel
+from .models import WITHIN_PROMPT, Inputs, VideoModel
 
 Override = Callable[..., torch.Tensor]
 
@@ -54,7 +54,7 @@ class Forward:
         options: ComfyUI's ``transformer_options`` of this forward.
         calls: the video's self-attention calls so far, which number the layers of models that do not.
         calls_by_layer: the same by layer, of which VACE's blocks and the model's own share one, and by their queries.
-        reached: whether there was an attention call at all.
+        reached: whether there was an attention call at all, beside those within the prompt.
     """
 
     run: Run
@@ -75,17 +75,20 @@ class Forward:
 
     def attend(self, func: Override, args: tuple[Any, ...], kwargs: dict[str, Any]) -> torch.Tensor:
         """Run one call, sparse or as it would have run without the pack; arguments as ComfyUI's overrides take them."""
-        self.reached = True
         if self.model is None:
+            self.reached = True
             return self._dense(UNKNOWN_MODEL, False, None, func, args, kwargs)
         call = _read_or_none(args, kwargs)
         if call is None:
+            self.reached = True
             return self._dense(UNREADABLE, False, None, func, args, kwargs)
         layout = self.model.layout(self.inputs, call.request, call.options)
         q_tokens, k_tokens = call.request.q_tokens, call.request.k_tokens
         other = self.model.other(self.inputs, call.request, layout, call.options)
         if not other and layout.has_part_of(q_tokens, k_tokens):
             other = PART_OF_QUERIES
+        # Of models that refine their prompt, other nodes replace the blocks behind that.
+        self.reached |= other != WITHIN_PROMPT
         is_self = q_tokens == k_tokens
         # Layers are numbered by the video's own calls alone, whatever else there is in a block.
         is_video = (is_self or layout.in_parts) and not other

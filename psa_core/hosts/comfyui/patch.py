@@ -31,7 +31,7 @@ from .announce import Announce, with_remarks
 from .forward import Forward, under_way
 from .last_prompt import LastPrompt
 from .model_sparse_attention import LEFT_TO_IT
-from .models import Inputs, VideoModel
+from .models import WITHIN_PROMPT, Inputs, VideoModel
 from .override import attention_override, previous_override
 from .reach import OVERRIDE_KEY, OptionsForBlocks, forget_graphs, is_compiled
 from .references import leading_references
@@ -224,7 +224,7 @@ def _announce(call: _SamplerCall) -> None:
 
 
 def _line(run: Run) -> str:
-    if run.report.sparse_count + run.report.dense_count:
+    if run.report.sparse_count or run.report.dense_reasons.keys() - {WITHIN_PROMPT}:
         line = run.report.line()
         log.info("%s", line)
         if any(reason.endswith(LEFT_TO_IT) for reason in run.report.dense_reasons):

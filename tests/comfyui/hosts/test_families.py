@@ -86,6 +86,29 @@ def test_guidance_with_prompts_of_other_lengths(comfyui: ComfyUI, name: str) -> 
     assert relative_error(comfyui.client.latent(result), dense) < 1e-4
 
 
+@pytest.mark.parametrize("name", ["HunyuanVideo", "Kandinsky 5", "Wan, subjects", "Wan, SCAIL"])
+def test_blocks_that_are_called_without_options(comfyui: ComfyUI, tmp_path: Path, name: str) -> None:
+    """The first forward shows that no block is reached, whatever the prompt's own calls are; then all are, and without
+    the model's word on where its tokens lie."""
+    case, bare = CASES[name], node("PSATestBareBlocks")
+    dense = comfyui.client.sample(sampled(case.family, bare))
+    graph = sampled(case.family, chain(psa(**LEVEL_1_ONLY, unknown_models="video"), bare))
+    result = comfyui.client.run(graph)
+    assert line(result, graph).sparse == case.sparse
+    assert relative_error(comfyui.client.latent(result), dense) < 1e-4
+
+    _, calls = probed(comfyui, case, tmp_path, bare)
+    assert [(call["grid"], tuple(call["sinks"])) for call in calls] == [(case.grid, case.sinks)] * case.sparse
+
+
+def test_blocks_that_nobody_reaches(comfyui: ComfyUI) -> None:
+    """Where nothing but the prompt's own calls was seen, the line says so."""
+    bare = node("PSATestBareBlocks")
+    graph = sampled(CASES["HunyuanVideo"].family, chain(psa(unknown_models="video"), bare), steps=1)
+    (text,) = [text for text in comfyui.client.run(graph).lines.values() if text.startswith("PSA")]
+    assert text == "PSA: no attention call reached the pack; another node has replaced this model's attention"
+
+
 @pytest.mark.parametrize("name", ["LTX-2", "MiniMax H3", "HunyuanVideo", "Kandinsky 5"])
 def test_layers_are_those_of_the_video(comfyui: ComfyUI, name: str) -> None:
     case = CASES[name]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import itertools
 import pickle
 import time
@@ -70,6 +71,23 @@ class TestOwnForward(io.ComfyNode):
         patched = model.clone()
         network = patched.get_model_object("diffusion_model")
         patched.add_object_patch("diffusion_model.forward_orig", _own_forward.__get__(network))
+        return io.NodeOutput(patched)
+
+
+class TestBareBlocks(io.ComfyNode):
+    """Has a model's forward call its blocks without their options, as TeaCache's packs do, but not what is before."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """One MODEL in, the same with another forward out."""
+        return _model_node("PSATestBareBlocks")
+
+    @classmethod
+    def execute(cls, model: Any) -> io.NodeOutput:
+        """Patch a clone."""
+        patched = model.clone()
+        own = functools.partial(_with_bare_blocks, patched.get_model_object("diffusion_model"))
+        patched.add_object_patch("diffusion_model.forward_orig", own)
         return io.NodeOutput(patched)
 
 
@@ -282,6 +300,7 @@ def _break_off(kind: str) -> None:
 
 
 NEIGHBOURS = [
+    TestBareBlocks,
     TestBreakOff,
     TestClear,
     TestCopy,
@@ -310,6 +329,7 @@ def _pickled(options: dict[str, Any]) -> dict[str, Any]:
     return pickle.loads(pickle.dumps(options))
 
 
+_BLOCKS = ("blocks", "double_blocks", "single_blocks", "visual_transformer_blocks")
 _COPIES = {"deepcopy": copy.deepcopy, "pickle": _pickled}
 _COPYING = {"deepcopy": _deep_copying, "pickle": _pickling}
 
@@ -342,6 +362,23 @@ def _own_forward(
     for block in network.blocks:
         x = block(x, e=e0, freqs=freqs, context=context, context_img_len=None)
     return network.unpatchify(network.head(x, e), grid)
+
+
+def _with_bare_blocks(network: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
+    """The model's own ``forward_orig``, with functions in the place of its blocks."""
+    own = {name: network._modules.pop(name) for name in _BLOCKS if name in network._modules}
+    for name, blocks in own.items():
+        object.__setattr__(network, name, [functools.partial(_bare, block) for block in blocks])
+    try:
+        return type(network).forward_orig(network, *args, **kwargs)
+    finally:
+        for name in own:
+            object.__delattr__(network, name)
+        network._modules.update(own)
+
+
+def _bare(block: torch.nn.Module, *args: Any, transformer_options: Any = None, **kwargs: Any) -> Any:
+    return block(*args, **kwargs)
 
 
 def _zeros(attention: Any, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:

@@ -12,10 +12,11 @@ from ....settings.presets import bundled_dir
 from . import any_model
 from .any_model import AnyModel
 from .cogvideox import CogVideoX
-from .video_model import Inputs, VideoModel
+from .video_model import WITHIN_PROMPT, Inputs, VideoModel
 
 __all__ = [
-    "OFF", "UNKNOWN_MODELS", "AnyModel", "CogVideoX", "Inputs", "VideoModel", "model_of", "presets_of", "recognise",
+    "OFF", "UNKNOWN_MODELS", "WITHIN_PROMPT", "AnyModel", "CogVideoX", "Inputs", "VideoModel", "model_of", "presets_of",
+    "recognise",
 ]  # fmt: skip
 
 

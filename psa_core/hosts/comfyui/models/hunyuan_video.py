@@ -19,7 +19,7 @@ from typing import Any, ClassVar
 
 from ...layout import Layout, video_last
 from ...reasons import Request
-from .video_model import WITHIN_PROMPT, Inputs, VideoModel
+from .video_model import Inputs, VideoModel
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,7 @@ class HunyuanVideo(VideoModel):
 
     double_blocks: int = 0
 
+    says_block_type: ClassVar[bool] = True
     mask_rule: ClassVar[str] = "cogvideox"
 
     @classmethod
@@ -49,8 +50,3 @@ class HunyuanVideo(VideoModel):
     def layer(self, calls: int, options: Mapping[str, Any]) -> int:
         before = self.double_blocks if options.get("block_type") == "single" else 0
         return before + super().layer(calls, options)
-
-    def other(self, inputs: Inputs, request: Request, layout: Layout, options: Mapping[str, Any]) -> str:
-        if "block_type" not in options:
-            return WITHIN_PROMPT
-        return super().other(inputs, request, layout, options)

@@ -5,18 +5,17 @@ The text's blocks come first and say no ``block_type``. Image to video replaces 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
-from ...layout import Layout
-from ...reasons import Request
-from .video_model import WITHIN_PROMPT, Inputs, VideoModel
+from .video_model import VideoModel
 
 
 @dataclass(frozen=True)
 class Kandinsky5(VideoModel):
     """Kandinsky 5: Lite has heads of 64, Pro of 128."""
+
+    says_block_type: ClassVar[bool] = True
 
     @classmethod
     def recognise(cls, unet: dict[str, Any]) -> Kandinsky5 | None:
@@ -25,8 +24,3 @@ class Kandinsky5(VideoModel):
         head_dim = sum(unet.get("axes_dims", (16, 24, 24)))
         patch_size = tuple(unet.get("patch_size", (1, 2, 2)))
         return cls("Kandinsky5", patch_size, unet["model_dim"] // head_dim, head_dim, unet.get("num_visual_blocks"))
-
-    def other(self, inputs: Inputs, request: Request, layout: Layout, options: Mapping[str, Any]) -> str:
-        if "block_type" not in options:
-            return WITHIN_PROMPT
-        return super().other(inputs, request, layout, options)

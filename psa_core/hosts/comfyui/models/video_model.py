@@ -61,6 +61,8 @@ class VideoModel:
     frames_per_latent: ClassVar[int] = 4
     # Whether calls run sparse in raster order where the grid is unknown, rather than stay dense.
     grid_optional: ClassVar[bool] = False
+    # Whether calls of its blocks say a ``block_type``, and those within the prompt none.
+    says_block_type: ClassVar[bool] = False
     # Of the radial masks' rules (``RadialMask.model_type``) the one for such models.
     mask_rule: ClassVar[str] = "wan"
 
@@ -106,8 +108,10 @@ class VideoModel:
 
     def other(self, inputs: Inputs, request: Request, layout: Layout, options: Mapping[str, Any]) -> str:
         """What a call is that is not the video's self-attention, in a few words; "" where nothing speaks for that."""
-        if not self.images and (len(inputs.latent) != 5 or inputs.latent[2] == 1):
-            return AN_IMAGE
+        is_self = request.q_tokens == request.k_tokens
         is_whole = layout.grid is not None and request.q_tokens >= math.prod(layout.grid)
-        within = request.q_tokens == request.k_tokens and request.q_tokens in (inputs.text_tokens, inputs.image_tokens)
-        return WITHIN_PROMPT if within and not is_whole else ""
+        could_be_whole = is_whole and not (self.says_block_type and "block_type" not in options)
+        if is_self and request.q_tokens in (inputs.text_tokens, inputs.image_tokens) and not could_be_whole:
+            return WITHIN_PROMPT
+        is_image = len(inputs.latent) != 5 or inputs.latent[2] == 1
+        return AN_IMAGE if is_self and is_image and not self.images else ""

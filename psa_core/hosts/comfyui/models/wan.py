@@ -66,15 +66,15 @@ class Wan(VideoModel):
         frames, height, width = grid
         if self.variant == "animate2" and _is_pose(request, grid):
             return _with_pose(request, grid)
-        front = 0
-        reference = inputs.conditions.get("reference_latent")
+        reference, front, in_grid = inputs.conditions.get("reference_latent"), 0, subjects
         if reference is not None and self.variant in ("scail", "scail2"):
-            references = int(reference.shape[2])
-            front = references * height * width
-            frames -= references
+            front = int(reference.shape[2]) * height * width
+            in_grid += int(reference.shape[2])
         elif reference is not None and self.takes_reference:
             front = height * width
-        return video_first((frames - subjects, height, width), request.q_tokens, text_in_front(front))
+        # Compiled, and in other nodes' forwards, the model says nothing, and the latent has the video alone.
+        video = frames if sizes is None else frames - in_grid
+        return video_first((video, height, width), request.q_tokens, text_in_front(front))
 
     def other(self, inputs: Inputs, request: Request, layout: Layout, options: Mapping[str, Any]) -> str:
         is_pose = self.variant == "animate2" and layout.grid is not None and _is_pose(request, layout.grid)
