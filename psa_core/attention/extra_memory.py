@@ -84,13 +84,10 @@ def extra_memory(
     copies = sum(x.numel() // heads * sizes.width for x in (q, k, v) if x.stride(3) != 1)
     precision = precision_that_runs(config.precision, q.device, q.dtype, d)
     attending = copies + _attending(sizes, blocks, max_level.bit_length())
-    if precision != PRECISIONS[0]:
-        attending += _packed(sizes, precision)
-    if precision == PRECISIONS[0] or config.precision == "auto":
-        attending += _pyramid(sizes)
+    attending += _pyramid(sizes) if precision == PRECISIONS[0] else _packed(sizes, precision)
     if precision != PRECISIONS[0] and config.precision == "auto":
-        # A few query blocks both ways, and how far apart they are.
-        attending += _MEASURED * config.block_m * d * (3 * sizes.width + 16)
+        # Pooled keys of exact heads; and a few query blocks both ways, and how far apart they are.
+        attending += _pyramid(sizes) // 2 + _MEASURED * config.block_m * d * (3 * sizes.width + 16)
     samples = math.ceil(sizes.both / SAMPLE_STRIDE) * d * sizes.width
     return ExtraMemory(always, max(_MAP_BYTES * pairs + samples, choosing, attending))
 

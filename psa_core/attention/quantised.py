@@ -13,7 +13,7 @@ from ..ops.block_positions import block_positions
 from ..ops.constant import constant
 from ..ops.grouped import for_key_heads
 from ..ops.packed.rows import Packed
-from ..ops.pyramid.rows import Pyramid, build_pyramid
+from ..ops.pyramid.triton import pool_keys_triton
 from ..ops.reorder.orders import Orders, as_they_lie, queries_of, take_queries
 from .errors import relative_error, squares
 
@@ -66,11 +66,11 @@ def attend_quantised(
     exact = None
     if exact_heads is not None:
         read = for_key_heads(exact_heads, k.shape[1])
-        exact = ExactHeads(exact_heads, build_pyramid(k, v, max_level, "triton", orders, read))
+        exact = ExactHeads(exact_heads, pool_keys_triton(k, max_level, orders, read))
     elif measured:
-        pyramid = build_pyramid(k, v, max_level, "triton", orders, pooled)
-        exact_heads = _too_coarse(q, k, v, levels, block_m, block_n, pyramid, packed, orders, measured, hidden)
-        exact = ExactHeads(exact_heads, pyramid)
+        k_rows = pool_keys_triton(k, max_level, orders, pooled)
+        exact_heads = _too_coarse(q, k, v, levels, block_m, block_n, k_rows, packed, orders, measured, hidden)
+        exact = ExactHeads(exact_heads, k_rows)
     tensors = q, k, v, block_list, packed
     out = quantised_attention_triton(*tensors, block_m, block_n, orders, queries_of(orders), exact, hidden)
     return Quantised(out, block_list.level_shares, exact_heads)
@@ -83,7 +83,7 @@ def _too_coarse(
     levels: torch.Tensor,
     block_m: int,
     block_n: int,
-    pyramid: Pyramid,
+    k_rows: torch.Tensor,
     packed: Packed,
     orders: Orders | None,
     blocks: tuple[int, ...],
@@ -95,11 +95,11 @@ def _too_coarse(
     rows = take_queries(q, positions, orders)
     hidden = None if hidden is None else hidden.index_select(0, positions)
     of_rows = levels.index_select(2, constant(blocks, torch.int64, q.device))
-    block_list = build_block_list(of_rows, pyramid.max_level, block_n, k.shape[2], "triton")
+    block_list = build_block_list(of_rows, packed.pooled.max_level, block_n, k.shape[2], "triton")
     in_order = None if orders is None else as_they_lie(batch, heads, rows.shape[2], q.device)
     found = []
     for value in (0, 1):
-        exact = ExactHeads(q.new_full((batch, heads), value, dtype=torch.uint8), pyramid)
+        exact = ExactHeads(q.new_full((batch, heads), value, dtype=torch.uint8), k_rows)
         tensors = rows, k, v, block_list, packed
         out = quantised_attention_triton(*tensors, block_m, block_n, orders, in_order, exact, hidden)
         found.append(out.float())

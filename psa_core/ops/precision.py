@@ -71,7 +71,7 @@ def _trial(device: torch.device, dtype: torch.dtype, head_dim: int) -> None:
     pyramid = build_pyramid(x, x, max_level, "triton")
     expected = pyramid_attention_triton(*tensors, pyramid, 128, 128).float()
     packed = pack_for(x, x, PRECISIONS[2 if capability_of(device) >= _FP8 else 1], 128, 128, max_level)
-    none = ExactHeads(torch.zeros(1, 1, dtype=torch.uint8, device=device), pyramid)
+    none = ExactHeads(torch.zeros(1, 1, dtype=torch.uint8, device=device), pyramid.k)
     out = quantised_attention_triton(*tensors, packed, 128, 128, exact=none)
     error = (out.float() - expected).norm() / expected.norm()
     if not error < _WRONG:

@@ -91,8 +91,8 @@ class PSAConfig:
         radial: a static mask, a :class:`~psa_core.settings.radial.RadialMask` or a mapping of its fields; its dense
             steps and layers are the hosts' business.
         map_steps: steps that a layer's level map is kept for; 1 makes it anew in every step. Hosts apply it.
-        precision: what attention at level 1 is computed in: ``"bf16"``, as the model's tensors are; ``"int8"``, queries
-            and keys in INT8; ``"int8+fp8"``, values in FP8, too; ``"auto"``, the coarsest that the GPU has matrix
+        precision: what attention is computed in: ``"bf16"``, as the model's tensors are; ``"int8"``, queries and keys
+            in INT8; ``"int8+fp8"``, values at level 1 in FP8, too; ``"auto"``, the coarsest that the GPU has matrix
             instructions for, with heads left out to whose output it adds more than 2 % of error. What a GPU has not
             gives way to what it has.
         dense_backend: what runs calls that these settings leave dense, as in warm-up and dense layers: ``"model"``, the

@@ -6,13 +6,14 @@ import pytest
 import torch
 
 from psa_core import PSAConfig, RadialMask, pyramid_sparse_attention
+from psa_core.attention.attend import attend
 from psa_core.attention.steps import sparse_attention
 from psa_core.hosts.kept import Kept
 from psa_core.hosts.place import Place
 from psa_core.ops.backends import triton_installed
 from psa_core.ops.precision import PRECISIONS, precision_that_runs
 
-from ..support.tensors import DEVICE, Shape, random_qkv, relative_error
+from ..support.tensors import DEVICE, Shape, random_levels, random_qkv, relative_error
 
 needs_triton = pytest.mark.skipif(not triton_installed(), reason="Triton is not installed")
 DTYPE = torch.bfloat16 if DEVICE.type == "cuda" else torch.float16
@@ -61,6 +62,21 @@ def test_auto_leaves_out_the_heads_that_it_is_too_coarse_for(
     assert relative_error(attended.out[:, 1], exact[:, 1]) > 0.001
     none = torch.zeros_like(attended.exact_heads)
     assert relative_error(sparse_attention(*call, exact_heads=none).out[:, 0], exact[:, 0]) > 0.02
+
+
+@needs_triton
+@pytest.mark.usefixtures("poisoned_memory")
+def test_an_exact_head_reads_pooled_keys_that_it_shares() -> None:
+    from psa_core.attention.quantised import attend_quantised
+
+    shape = Shape(1, 4, 130, 130, 64, 64, 64)
+    q, k, v = random_qkv(shape, DTYPE)
+    call = q, k[:, :2], v[:, :2], random_levels(shape), 64, 64, 64
+    exact, _ = attend(*call, "triton")
+    exact_heads = torch.tensor([[0, 0, 0, 1]], dtype=torch.uint8, device=DEVICE)
+    out = attend_quantised(*call, "int8", exact_heads=exact_heads).out
+    assert relative_error(out[:, 3], exact[:, 3]) < (0.01 if DEVICE.type == "cuda" else 1e-3)
+    assert 1e-3 < relative_error(out[:, :3], exact[:, :3]) < 0.03
 
 
 @needs_triton

@@ -181,7 +181,7 @@ class TestAttention:
         pyramid = build_pyramid(k, v, shape.block_n, "triton")
         packed = pack_for(k, v, precision, *sizes, shape.block_n)
         heads = torch.ones(shape.batch, shape.heads, dtype=torch.uint8, device=DEVICE)
-        which = None if exact is None else ExactHeads(heads, pyramid)
+        which = None if exact is None else ExactHeads(heads, pyramid.k)
         out = quantised_attention_triton(q, k, v, block_list, packed, *sizes, exact=which, hidden=hidden)
         if exact is None:
             q, (k, v), pyramid = quantised_queries(q), packed.dequantised(shape.k_tokens), packed.dequantised_rows()

@@ -44,9 +44,9 @@ def index_of(n: int) -> torch.Tensor:
 
 
 def every_head(n: int) -> torch.Tensor:
-    from psa_core.ops.pyramid.triton import _every_head
+    from psa_core.ops.pyramid.triton import every_head
 
-    return _every_head(2, n, CPU)
+    return every_head(2, n, CPU)
 
 
 CASES: dict[str, Callable[[int], Any]] = {
@@ -56,7 +56,7 @@ CASES: dict[str, Callable[[int], Any]] = {
     "block_positions": lambda n: block_positions((0, 2), 64, n, CPU),
     "constant": lambda n: constant((n, 2.5), torch.float32, CPU),
     "_cached_index": index_of,
-    "_every_head": every_head,
+    "every_head": every_head,
     "own_blocks": lambda n: own_blocks(Causal(n, n + 9, 64, 32), None, CPU),
     "hidden_keys": lambda n: hidden_keys(Causal(n, n + 9, 64, 32), CPU),
     "seen_runs": lambda n: seen_runs(Causal(n, n + 9, 64, 32), 8, 8, None, CPU),
@@ -69,7 +69,7 @@ CASES: dict[str, Callable[[int], Any]] = {
     "_mask_level_shares": lambda n: plan.mask_level_shares(MASKED, (2, 1, n), (), 2 * n, CPU),
     "_mask_block_list": lambda n: plan.mask_block_list(MASKED, (2, 1, n), (), 2 * n, 8, CPU),
 }
-KERNELS = ("_mask_block_list", "_every_head")
+KERNELS = ("_mask_block_list", "every_head")
 each_function = pytest.mark.parametrize(
     "make", [pytest.param(make, id=name, marks=needs_triton if name in KERNELS else ()) for name, make in CASES.items()]
 )

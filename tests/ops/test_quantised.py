@@ -35,17 +35,17 @@ SHAPES = [
 
 def attend(
     q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, levels: torch.Tensor, shape: Shape, precision: str,
-    orders: Orders | None = None, exact_heads: torch.Tensor | None = None, max_level: int = 0,
+    orders: Orders | None = None, exact_heads: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:  # fmt: skip
     """The output, what the oracle makes of the packed numbers, and exact attention, all in order."""
     from psa_core.ops.attention.quantised import ExactHeads, pack_for, quantised_attention_triton
 
-    max_level, sizes = max_level or shape.block_n, (shape.block_m, shape.block_n)
+    max_level, sizes = shape.block_n, (shape.block_m, shape.block_n)
     block_list = build_block_list(levels, max_level, shape.block_n, shape.k_tokens, "triton")
     pyramid = build_pyramid(k, v, max_level, "triton", orders)
     packed = pack_for(k, v, precision, *sizes, max_level, orders)
     q_orders = None if orders is None or shape.q_tokens == shape.k_tokens else random_orders(2, *q.shape[:3])
-    exact = None if exact_heads is None else ExactHeads(exact_heads, pyramid)
+    exact = None if exact_heads is None else ExactHeads(exact_heads, pyramid.k)
     out = quantised_attention_triton(q, k, v, block_list, packed, *sizes, orders, q_orders, exact)
     if orders is not None:
         q_orders = q_orders or orders
@@ -116,20 +116,19 @@ def scale_channel(x: torch.Tensor, by: float) -> torch.Tensor:
 def test_extremes(change: Any, bound: float, precision: str) -> None:
     shape = Shape(1, 1, 130, 200, 64, 64, 64)
     q, k, v = change(*random_qkv(shape, DTYPE, DEVICE))
-    # Level 1 alone: the oracle takes quantised queries to pooled rows, too.
-    levels = torch.ones(1, 1, *shape.blocks, dtype=torch.uint8, device=DEVICE)
-    out, oracle, exact = attend(q, k, v, levels, shape, precision)
+    out, oracle, exact = attend(q, k, v, random_levels(shape, DEVICE), shape, precision)
     assert relative_error(out, oracle) < 2 * BOUND[precision]
     assert relative_error(out, exact) < bound
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("where", [0, 1, 2])
-def test_nan_in_gives_nan_out(where: int, precision: str) -> None:
+@pytest.mark.parametrize("level", [1, 4])
+def test_nan_in_gives_nan_out(level: int, where: int, precision: str) -> None:
     shape = Shape(1, 2, 128, 130, 64, 64, 64)
     tensors = random_qkv(shape, DTYPE, DEVICE)
     tensors[where][0, 0, 3, 2] = torch.nan
-    levels = torch.ones(1, 2, *shape.blocks, dtype=torch.uint8, device=DEVICE)
+    levels = torch.full((1, 2, *shape.blocks), level, dtype=torch.uint8, device=DEVICE)
     out = attend(*tensors, levels, shape, precision)[0]
     assert out[0, 0, 3].isnan().any()
     assert not out[0, 1].isnan().any()

@@ -18,7 +18,6 @@ from ..int8.triton import rows_in_int8
 from ..launch import QuantisedLaunch, capability_of, quantised_launch
 from ..packed.rows import VALUE_DTYPES, Packed
 from ..packed.triton import pack_triton
-from ..pyramid.rows import Pyramid
 from ..reorder.orders import Orders, order_tensors
 from ..reorder.triton import order_start
 from .packed_loops import attend_packed_keys, attend_packed_rows
@@ -42,7 +41,7 @@ FP8_SHIFT = 8
 )  # fmt: skip
 def _quantised_attention(
     q_ptr, k_ptr, v_ptr, packed_k_ptr, k_scale_ptr, packed_v_ptr, v_max_ptr, k_rows_ptr, row_scale_ptr,
-    v_rows_ptr, pooled_k_ptr, pooled_v_ptr,
+    v_rows_ptr, exact_k_rows_ptr,
     out_ptr, q_index_ptr, q_of_head_ptr, index_ptr, of_head_ptr, blocks_ptr, spans_ptr, order_ptr, exact_ptr,
     hidden_ptr,
     q_stride_b, q_stride_h, q_stride, k_stride_b, k_stride_h, k_stride, v_stride_b, v_stride_h, v_stride,
@@ -55,7 +54,7 @@ def _quantised_attention(
     STAGES: tl.constexpr,
     GROUP: tl.constexpr, CAUSAL: tl.constexpr,
 ):  # fmt: skip
-    """One tile of queries of one head. With EXACT some heads read the keys and values themselves, and pooled ones.
+    """One tile of queries of one head. With EXACT some heads read the keys and values themselves, and pooled keys.
 
     GROUP heads share a head of keys and values.
     """
@@ -71,15 +70,18 @@ def _quantised_attention(
     row_max = tl.full([TILE_M], float("-inf"), tl.float32)
     row_sum = tl.zeros([TILE_M], tl.float32)
     span = tl.load(spans_ptr)
+    v_max_ptr += k_head * D + tl.arange(0, D)
 
     exact = False
     if EXACT:
         exact = tl.load(exact_ptr + head) != 0
         if exact:
             acc, row_max, row_sum = attend_pooled(
-                acc, row_max, row_sum, q, pooled_k_ptr + first_row * D, pooled_v_ptr + first_row * D, blocks_ptr,
+                acc, row_max, row_sum, q, exact_k_rows_ptr + first_row * D, v_rows_ptr + first_row * D, blocks_ptr,
                 spans_ptr, span, k_tokens, scale, D, LOG_BLOCK_N, N_LEVELS, GATHERED_N,
             )  # fmt: skip
+            # Values of the rows are shares of the largest, in float16, which rounds no more than the output does.
+            acc *= tl.load(v_max_ptr)[None, :]
             first_index = order_start(of_head_ptr, head, k_tokens) if REORDER else 0
             acc, row_max, row_sum = attend_keys(
                 acc, row_max, row_sum, q,
@@ -96,7 +98,7 @@ def _quantised_attention(
             v_rows_ptr + first_row * D, blocks_ptr, spans_ptr, span, k_tokens,
             D, LOG_BLOCK_N, N_LEVELS, GATHERED_N, HALF_SUMS,
         )  # fmt: skip
-        # Values of the rows are shares of the largest. Those of the tiles are so many times as large, as are weights.
+        # Those of the tiles are so many times as large, as are weights.
         SHIFT: tl.constexpr = FP8_SHIFT if FP8 else 0
         acc *= V_TOP * (1 << SHIFT)
         row_sum *= 1 << SHIFT
@@ -105,7 +107,7 @@ def _quantised_attention(
             packed_v_ptr, k_head.to(tl.int32) * n_tiles, blocks_ptr, span >> TOKEN_BITS, hidden_ptr, first, q_tokens,
             D, LOG_BLOCK_N, TILE_N, FP8, SHIFT, HALF_SUMS, TMA, STAGES, CAUSAL,
         )  # fmt: skip
-        acc *= (tl.load(v_max_ptr + k_head * D + tl.arange(0, D)) / V_TOP)[None, :]
+        acc *= (tl.load(v_max_ptr) / V_TOP)[None, :]
 
     out_ptr += b * out_stride_b + h * out_stride_h
     store_output(out_ptr, out_stride, q_index_ptr, q_of_head_ptr, head, first, q_tokens, acc, row_sum, REORDER)
@@ -116,11 +118,12 @@ class ExactHeads(NamedTuple):
 
     Attributes:
         which: bool or uint8 ``[B, H]``.
-        pyramid: what they read beside the keys and values; rows of other heads may hold anything.
+        k_rows: ``[B, Hk, rows, D]``, contiguous, in the dtype of the keys: their pooled keys, numbered as packed ones
+            are. Those of other heads may hold anything. Pooled values they take from what is packed.
     """
 
     which: torch.Tensor
-    pyramid: Pyramid
+    k_rows: torch.Tensor
 
 
 @on_device_of_first
@@ -161,7 +164,7 @@ def quantised_attention_triton(
     q, k, v = (x if x.stride(3) == 1 else x.contiguous() for x in (q, k, v))
     group = group_of(q, k)
     assert orders is None or group == 1, "heads that share keys have no order of their own"
-    assert exact is None or exact.pyramid.max_level == packed.pooled.max_level, "exact heads have other levels"
+    assert exact is None or exact.k_rows.shape == packed.pooled.k.shape, "exact heads have other levels"
     index, q_index = order_tensors(orders, q), order_tensors(q_orders or orders, q)
     blocks, spans, order = block_list.expand(batch, heads)
     # In memory [B, L, H, D], which models reshape to [B, L, H * D] without a copy.
@@ -170,7 +173,7 @@ def quantised_attention_triton(
     packed_k, packed_v = (_descriptor(x) if tma else x for x in (packed.k, packed.v))
     launcher(_quantised_attention, (batch * heads * math.ceil(q_tokens / block_m) * (block_m // launch.tile_m),))(
         q, k, v, packed_k, packed.k_scale, packed_v, packed.v_max, *packed.pooled[:3],
-        *((spans, spans) if exact is None else exact.pyramid[:2]), out,
+        spans if exact is None else exact.k_rows, out,
         *q_index, *index, blocks, spans, spans if order is None else order,
         spans if exact is None else exact.which.view(torch.uint8), spans if hidden is None else hidden,
         *q.stride()[:3], *k.stride()[:3], *v.stride()[:3], *out.stride()[:3],

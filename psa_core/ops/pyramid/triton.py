@@ -193,6 +193,16 @@ def pool_triton(
 
 
 @on_device_of_first
+def pool_keys_triton(
+    k: torch.Tensor, max_level: int, orders: Orders | None = None, read: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Pooled rows of keys alone; arguments as of :func:`pool_triton`, but ``max_level`` may be 1, which has none."""
+    if max_level == 1:
+        return k.new_empty((*k.shape[:2], 0, k.shape[3]))
+    return _run((k,), orders, 1, max_level.bit_length() - 1, k.dtype, read)[0]
+
+
+@on_device_of_first
 def block_means_triton(
     x: torch.Tensor, block: int, orders: Orders | None = None, dtype: torch.dtype = torch.float32
 ) -> torch.Tensor:
