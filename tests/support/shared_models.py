@@ -88,14 +88,21 @@ def share(name: str, seed: int) -> tuple[Made, Made, Made]:
     torch.manual_seed(seed)
     model, timesteps = _model(name)
     config = CONFIGS.get(name, TOPK)
-    given = _run(model, timesteps, config).calibration
-    alone = _run(model, timesteps, config, given)
+    given = make(model, timesteps, config).calibration
+    alone = make(model, timesteps, config, given)
     share_heads(model.transformer, 2)
-    return alone, _run(model, timesteps, config, given), _run(model, timesteps, config)
+    return alone, make(model, timesteps, config, given), make(model, timesteps, config)
 
 
-def _run(model: Model, timesteps: list[float], config: PSAConfig, calibration: Calibration | None = None) -> Made:
-    with patch(model.transformer, config, backend="torch", steps=STEPS, calibration=calibration) as handle:
+def make(
+    model: Model,
+    timesteps: list[float],
+    config: PSAConfig,
+    calibration: Calibration | None = None,
+    backend: str = "torch",
+) -> Made:
+    """What a model makes in these steps."""
+    with patch(model.transformer, config, backend=backend, steps=STEPS, calibration=calibration) as handle:
         outputs = [model(timestep) for timestep in timesteps]
     found = handle.calibration() if config is CALIBRATED else None
     return Made(outputs, handle.merged_report(), found)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -79,6 +80,20 @@ def test_two_make_what_one_makes(name: str, made: dict[str, list[Made]]) -> None
     assert not two["dense_calls"]
     if name != "kandinsky5":
         assert two["map_ages"] == {age: 2 * count for age, count in one["map_ages"].items()}
+
+
+@has_context_parallelism
+@pytest.mark.gpu
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
+def test_two_gpus_make_what_one_makes(request: pytest.FixtureRequest) -> None:
+    program = "-m", "tests.support.two_gpus", str(request.config.option.seed)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", *program]
+    found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert found.returncode == 0, found.stderr
+    error, alone, of_both = json.loads(found.stdout)
+    # Rounding in bfloat16 decides between blocks that are as good.
+    assert error < 0.03
+    assert of_both == 2 * alone > 0
 
 
 @has_context_parallelism
