@@ -95,7 +95,7 @@ def measure(case: Case) -> dict[str, Any]:
     """Compile one case; shared memory and stack in bytes, registers a thread. Stack means that registers spilled.
 
     ``loop_spills``: how many times each tile of a main loop loads or stores what spilled. ``int8_loops``: how many main
-    loops multiply INT8.
+    loops multiply INT8. Neither knows of loops in a kernel that can have none of both: without a stack and INT8.
     """
     if case.kernel == "attention":
         launch = attention_launch(case.capability, case.d, case.block_m)
@@ -151,7 +151,10 @@ def measure(case: Case) -> dict[str, Any]:
     if case.kernel in QUANTISED:
         _describe_packed(source, case, launch)
     compiled = triton.compile(source, target=case.target, options=options)
-    usage = _cuda_usage(compiled.asm["cubin"]) if "cubin" in compiled.asm else _amd_usage(compiled.asm["amdgcn"])
+    if "cubin" in compiled.asm:
+        usage = _cuda_usage(compiled.asm["cubin"], case.kernel in QUANTISED)
+    else:
+        usage = _amd_usage(compiled.asm["amdgcn"])
     name = f"causal {case.kernel}" if case.causal else case.kernel
     return case._asdict() | {"kernel": name, "launch": list(launch), "shared": compiled.metadata.shared} | usage
 
@@ -212,22 +215,26 @@ def _source(kernel: Any, constants: dict[str, int], pointer: str) -> ASTSource:
     return kind(kernel, signature, constants, attributes)
 
 
-def _cuda_usage(cubin: bytes) -> dict[str, Any]:
+def _cuda_usage(cubin: bytes, quantised: bool) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "kernel.cubin"
         file.write_bytes(cubin)
-        command = [BINARIES / "cuobjdump", "--dump-resource-usage", "--dump-sass", file]
-        said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    found = dict(re.findall(r"(REG|STACK):(\d+)", said))
-    program = parse_sass(said)
+        found = dict(re.findall(r"(REG|STACK):(\d+)", _dump(file, "--dump-resource-usage")))
+        stack = int(found["STACK"])
+        program = parse_sass(_dump(file, "--dump-sass")) if stack or quantised else []
     of_loops = {"loop_spills": loop_spills(program), "int8_loops": int8_loops(program)}
-    return {"registers": int(found["REG"]), "stack": int(found["STACK"])} | of_loops
+    return {"registers": int(found["REG"]), "stack": stack} | of_loops
+
+
+def _dump(cubin: Path, what: str) -> str:
+    return subprocess.run([BINARIES / "cuobjdump", what, cubin], capture_output=True, text=True, check=True).stdout
 
 
 def _amd_usage(assembly: str) -> dict[str, Any]:
     found = dict(re.findall(r"\.(vgpr_count|private_segment_fixed_size):\s+(\d+)", assembly))
     stack = int(found["private_segment_fixed_size"])
-    return {"registers": int(found["vgpr_count"]), "stack": stack, "loop_spills": loop_spills(parse_amdgcn(assembly))}
+    spills = loop_spills(parse_amdgcn(assembly)) if stack else []
+    return {"registers": int(found["vgpr_count"]), "stack": stack, "loop_spills": spills}
 
 
 def _cases(architectures: list[int | str]) -> Iterator[Case]:

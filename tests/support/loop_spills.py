@@ -100,10 +100,13 @@ def _loops(program: list[Instruction]) -> list[Loop]:
     for i, instruction in enumerate(program):
         following = [i + 1] if instruction.falls_through and i + 1 < len(program) else []
         graph.add_edges_from((i, j) for j in instruction.targets + following)
-    graph = graph.subgraph(nx.descendants(graph, 0) | {0})
+    graph = graph.subgraph(nx.descendants(graph, 0) | {0}).copy()
     dominator = nx.immediate_dominators(graph, 0)
     loops: dict[int, Loop] = {}
     for end, head in graph.edges:
+        # The next instruction, most times: what every way to it passes is not behind it.
+        if end != head and dominator.get(head) == end:
+            continue
         passed = _dominators(end, dominator)
         if head not in passed:
             continue
