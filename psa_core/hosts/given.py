@@ -19,7 +19,7 @@ def given_to(calibrations: Mapping[int, Calibration], place: Place, heads: int) 
     given = calibrations.get(place.expert)
     if given is not None and place.first_head is not None:
         return given.layer(place.layer).part(place.first_head, heads)
-    return given if given is not None and given.heads == heads else None
+    return given if given is not None and given.heads == heads and place.layer in given.recipes else None
 
 
 def check_given(calibration: Calibration, config: PSAConfig, heads: int, layers: int | None) -> None:

@@ -119,20 +119,23 @@ class Run:
             given = Given(recipes, of_head, errors, config.target_error, place.grid, video_start(place.sinks))
             call = place.replica, place.condition, len(q), *q.shape[2:]
             self.report.calibrated.give(place.expert, place.layer, call, given)
-            self._remark_on_heads(place, q.shape[1])
+            self._remark_on_given(place, q.shape[1])
         if result.measured is not None:
             self.report.calibrated.add_measured(place.step, place.layer, result.measured)
         return out
 
-    def _remark_on_heads(self, place: Place, heads: int) -> None:
+    def _remark_on_given(self, place: Place, heads: int) -> None:
         """Say of heads that have chosen where there is a calibration why they had to."""
         calibration = self.calibrations.get(place.expert)
         if calibration is None or given_to(self.calibrations, place, heads) is not None:
             return
-        remark = (
-            f"measured anew: attention calls have {heads} heads and the calibration {calibration.heads}; where GPUs "
-            "share the heads of a model, nothing says which of them a call has"
-        )
+        why = f"the calibration has no recipes of layer {place.layer}"
+        if heads != calibration.heads:
+            why = (
+                f"attention calls have {heads} heads and the calibration {calibration.heads}; where GPUs share the "
+                "heads of a model, nothing says which of them a call has"
+            )
+        remark = f"measured anew: {why}"
         if self.report.calibrated.add_remark(remark):
             log.warning("PSA: %s", remark)
 

@@ -248,6 +248,15 @@ class TestGiven:
         assert said.startswith(f"measured anew: attention calls have {SHAPE.heads - 1} heads and the calibration")
         assert report.as_dict()["calibrated"]["remarks"] == [said]
 
+    def test_a_layer_that_it_has_not_chooses_for_itself_and_it_is_said(self, noise: QKV) -> None:
+        """A run does not break off for it when it is under way."""
+        tensors = in_common(noise, 1.0)
+        run = Run(CONFIG, "torch", calibrations={0: calibrate(*tensors, CONFIG, **VIDEO, layer=0)})
+        for layer in range(2):
+            run.attend(*tensors, Place(0, layer, GRID, text_in_front(TEXT)))
+        assert sorted(run.report.calibrated.heads()) == [0, 1]
+        assert run.report.calibrated.remarks == ["measured anew: the calibration has no recipes of layer 1"]
+
 
 def _nothing_is_chosen(trial: Any) -> None:
     raise AssertionError("heads chose in spite of a calibration")
