@@ -21,7 +21,7 @@ class Layout(NamedTuple):
         others: tokens behind the video that are neither its own nor a sink's.
         trailing: frames at the end of the grid that are pictures beside the clip.
         leading: the same at its start; None where the call has those of the run.
-        in_parts: whether the queries are a part of the video's, and the layer's next calls have the others.
+        parts: in how many calls of a layer the video's queries come.
     """
 
     grid: Grid | None
@@ -29,7 +29,12 @@ class Layout(NamedTuple):
     others: int = 0
     trailing: int = 0
     leading: int | None = None
-    in_parts: bool = False
+    parts: int = 1
+
+    @property
+    def in_parts(self) -> bool:
+        """Whether the queries are a part of the video's, and the layer's next calls have the others."""
+        return self.parts > 1
 
     def has_part_of(self, q_tokens: int, k_tokens: int) -> bool:
         """Whether queries are too few for the video, and keys are not."""

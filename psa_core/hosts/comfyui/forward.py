@@ -52,7 +52,7 @@ class Forward:
         previous: the override that would have run without the pack, or None for the model's own attention.
         replica: as in :class:`~psa_core.hosts.place.Place`.
         options: ComfyUI's ``transformer_options`` of this forward.
-        calls: the video's self-attention calls so far, which number the layers of models that do not.
+        calls: the video's self-attention calls so far by their queries, which number the layers of models that do not.
         calls_by_layer: the same by layer, of which VACE's blocks and the model's own share one, and by their queries.
         reached: whether there was an attention call at all, beside those within the prompt.
     """
@@ -69,7 +69,7 @@ class Forward:
     previous: Override | None
     replica: Hashable = None
     options: dict[str, Any] = field(default_factory=dict)
-    calls: int = 0
+    calls: Counter[int] = field(default_factory=Counter)
     calls_by_layer: Counter[tuple[int, int]] = field(default_factory=Counter)
     reached: bool = False
 
@@ -129,11 +129,12 @@ class Forward:
             return func(*args, **kwargs) if previous is None else previous(func, *args, **kwargs)
 
     def _place(self, call: _Call, layout: Layout, model: VideoModel, is_video: bool) -> Place:
-        layer = model.layer(self.calls, call.options)
-        kind = layer, call.request.q_tokens
+        queries = call.request.q_tokens
+        layer = model.layer(self.calls[queries] // layout.parts, call.options, self.inputs)
+        kind = layer, queries
         nth = self.calls_by_layer[kind]
         if is_video:
-            self.calls += 1
+            self.calls[queries] += 1
             self.calls_by_layer[kind] += 1
         leading = self.leading if layout.leading is None else layout.leading
         references = None if leading is None else (leading, layout.trailing)

@@ -44,6 +44,10 @@ def _presets(presets_folder: Path) -> None:
     (presets_folder / "calibrated.yaml").write_text(FILE)
 
 
+def bare_blocks(graph: Graph, model: Link) -> Link:
+    return graph.add("PSATestBareBlocks", model=model)
+
+
 def preset(name: str) -> Patch:
     return by_name(MODEL, name)
 
@@ -140,6 +144,8 @@ def test_the_same_seed_gives_the_same_bits_whatever_was_between(comfyui: ComfyUI
         ("wan_t2v", WINDOWED, context_windows, {"0": 2, "1": 2}),
         # Its own block and the model's first have one number.
         ("wan_vace", TWO_STEPS, None, {"0": 2, "1": 1}),
+        # Where neither says which it is.
+        ("wan_vace", TWO_STEPS, bare_blocks, {"0": 2, "1": 1}),
         ("cogvideox", TWO_STEPS, None, {"0": 1, "1": 1, "2": 1}),
     ],
 )

@@ -329,7 +329,7 @@ def _pickled(options: dict[str, Any]) -> dict[str, Any]:
     return pickle.loads(pickle.dumps(options))
 
 
-_BLOCKS = ("blocks", "double_blocks", "single_blocks", "visual_transformer_blocks")
+_BLOCKS = ("blocks", "vace_blocks", "double_blocks", "single_blocks", "visual_transformer_blocks")
 _COPIES = {"deepcopy": copy.deepcopy, "pickle": _pickled}
 _COPYING = {"deepcopy": _deep_copying, "pickle": _pickling}
 

@@ -47,6 +47,6 @@ class HunyuanVideo(VideoModel):
     def layout(self, inputs: Inputs, request: Request, options: Mapping[str, Any]) -> Layout:
         return video_last(self.grid(inputs.latent), request.q_tokens)
 
-    def layer(self, calls: int, options: Mapping[str, Any]) -> int:
+    def layer(self, calls: int, options: Mapping[str, Any], inputs: Inputs) -> int:
         before = self.double_blocks if options.get("block_type") == "single" else 0
-        return before + super().layer(calls, options)
+        return before + super().layer(calls, options, inputs)

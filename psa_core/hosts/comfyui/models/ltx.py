@@ -44,11 +44,11 @@ class LTX(VideoModel):
         frames, height, width = grid
         return video_first((frames - math.ceil(guides / (height * width)), height, width), request.q_tokens)
 
-    def layer(self, calls: int, options: Mapping[str, Any]) -> int:
+    def layer(self, calls: int, options: Mapping[str, Any], inputs: Inputs) -> int:
         # Spatio-temporal guidance runs the model once more without these blocks' self-attention.
         for left_out in sorted(options.get("stg_self_attn_blocks", ())):
             calls += left_out <= calls
-        return super().layer(calls, options)
+        return super().layer(calls, options, inputs)
 
     def other(self, inputs: Inputs, request: Request, layout: Layout, options: Mapping[str, Any]) -> str:
         if request.head_dim != self.head_dim:

@@ -97,8 +97,14 @@ class VideoModel:
         """
         return Layout(self.grid(inputs.latent))
 
-    def layer(self, calls: int, options: Mapping[str, Any]) -> int:
-        """The number of a call's transformer block; ``calls``: self-attention calls before it in the forward."""
+    def layer(self, calls: int, options: Mapping[str, Any], inputs: Inputs) -> int:
+        """The number of a call's transformer block.
+
+        Args:
+            calls: self-attention calls before it in the forward, of as many queries; those of a layer's parts are one.
+            options: of the call.
+            inputs: of the forward.
+        """
         index = options.get("block_index")
         return index if isinstance(index, int) else calls
 

@@ -21,6 +21,7 @@ import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, ClassVar
 
 from ....settings.sinks import Sink, text_in_front
@@ -36,9 +37,11 @@ class Wan(VideoModel):
 
     Attributes:
         takes_reference: whether a reference picture goes in front of the video, as Fun's does.
+        vace_layers: blocks of VACE's control branch.
     """
 
     takes_reference: bool = False
+    vace_layers: int = 0
 
     of_first_release: ClassVar[bool] = True
 
@@ -49,7 +52,8 @@ class Wan(VideoModel):
         heads, dim = unet["num_heads"], unet["dim"]
         variant = unet.get("model_type") or ""
         sizes = tuple(unet["patch_size"]), heads, dim // heads, unet.get("num_layers")
-        return cls(_family(unet), *sizes, variant, takes_reference=bool(unet.get("in_dim_ref_conv")))
+        reference, vace = bool(unet.get("in_dim_ref_conv")), unet.get("vace_layers") or 0
+        return cls(_family(unet), *sizes, variant, takes_reference=reference, vace_layers=vace)
 
     def before(self) -> Wan:
         family = _SMALL if self.family == _TINY else self.family
@@ -76,9 +80,24 @@ class Wan(VideoModel):
         video = frames if sizes is None else frames - in_grid
         return video_first((video, height, width), request.q_tokens, text_in_front(front))
 
+    def layer(self, calls: int, options: Mapping[str, Any], inputs: Inputs) -> int:
+        contexts = inputs.conditions.get("vace_context")
+        if self.vace_layers and self.layers and contexts is not None and "block_index" not in options:
+            order = _with_vace(self.layers, self.vace_layers, int(contexts.shape[1]))
+            return order[min(calls, len(order) - 1)]
+        return super().layer(calls, options, inputs)
+
     def other(self, inputs: Inputs, request: Request, layout: Layout, options: Mapping[str, Any]) -> str:
         is_pose = self.variant == "animate2" and layout.grid is not None and _is_pose(request, layout.grid)
         return "attention with the pose video" if self.as_before and is_pose else ""
+
+
+# Asked on every attention call of a compiled model.
+@lru_cache(maxsize=8)
+def _with_vace(layers: int, vace_layers: int, contexts: int) -> tuple[int, ...]:
+    """The numbers of a forward's blocks in their order: each of VACE's, once a context, has that of the one before."""
+    every = max(layers // vace_layers, 1)
+    return tuple(layer for layer in range(layers) for _ in range(1 + contexts * (layer % every == 0)))
 
 
 _SMALL = "Wan2.1_1.3b"
@@ -116,4 +135,4 @@ def _with_pose(request: Request, grid: Grid) -> Layout:
         return Layout((frames - 1, height, width), leading=0)
     clip = math.prod(grid)
     pose = (Sink(clip, request.k_tokens, dense_rows=False),) if request.k_tokens > clip else ()
-    return Layout(None, pose, in_parts=True)
+    return Layout(None, pose, parts=frames)
