@@ -70,7 +70,7 @@ def _quantised_attention(
     row_max = tl.full([TILE_M], float("-inf"), tl.float32)
     row_sum = tl.zeros([TILE_M], tl.float32)
     span = tl.load(spans_ptr)
-    v_max_ptr += k_head * D + tl.arange(0, D)
+    v_max_ptr += k_head * D
 
     exact = False
     if EXACT:
@@ -81,7 +81,7 @@ def _quantised_attention(
                 spans_ptr, span, k_tokens, scale, D, LOG_BLOCK_N, N_LEVELS, GATHERED_N,
             )  # fmt: skip
             # Values of the rows are shares of the largest, in float16, which rounds no more than the output does.
-            acc *= tl.load(v_max_ptr)[None, :]
+            acc *= tl.load(v_max_ptr + tl.arange(0, D))[None, :]
             first_index = order_start(of_head_ptr, head, k_tokens) if REORDER else 0
             acc, row_max, row_sum = attend_keys(
                 acc, row_max, row_sum, q,
@@ -107,7 +107,7 @@ def _quantised_attention(
             packed_v_ptr, k_head.to(tl.int32) * n_tiles, blocks_ptr, span >> TOKEN_BITS, hidden_ptr, first, q_tokens,
             D, LOG_BLOCK_N, TILE_N, FP8, SHIFT, HALF_SUMS, TMA, STAGES, CAUSAL,
         )  # fmt: skip
-        acc *= (tl.load(v_max_ptr) / V_TOP)[None, :]
+        acc *= (tl.load(v_max_ptr + tl.arange(0, D)) / V_TOP)[None, :]
 
     out_ptr += b * out_stride_b + h * out_stride_h
     store_output(out_ptr, out_stride, q_index_ptr, q_of_head_ptr, head, first, q_tokens, acc, row_sum, REORDER)
