@@ -129,13 +129,13 @@ class Run:
         calibration = self.calibrations.get(place.expert)
         if calibration is None or given_to(self.calibrations, place, heads) is not None:
             return
-        why = f"the calibration has no recipes of layer {place.layer}"
+        # One for all layers.
+        remark = "measured anew: the calibration has no recipes of some layers"
         if heads != calibration.heads:
-            why = (
-                f"attention calls have {heads} heads and the calibration {calibration.heads}; where GPUs share the "
-                "heads of a model, nothing says which of them a call has"
+            remark = (
+                f"measured anew: attention calls have {heads} heads and the calibration {calibration.heads}; where "
+                "GPUs share the heads of a model, nothing says which of them a call has"
             )
-        remark = f"measured anew: {why}"
         if self.report.calibrated.add_remark(remark):
             log.warning("PSA: %s", remark)
 
