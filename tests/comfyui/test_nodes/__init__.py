@@ -13,6 +13,7 @@ from .neighbours import NEIGHBOURS
 from .network import TestForward, TestWeights
 from .newer_core import TestH3Layout
 from .override import TestOverride
+from .own_forwards import OWN_FORWARDS
 from .probe import TestProbe
 from .schedulers import add_odd_schedulers
 from .several_gpus import SEVERAL_GPUS
@@ -35,6 +36,7 @@ class TestExtension(ComfyExtension):
             *(TestText, TestImage, TestVace, TestReference),
             *(TestLatent, TestModel, TestOverride, TestWeights, TestForward),
             *NEIGHBOURS,
+            *OWN_FORWARDS,
             *FAMILY_NODES,
             *SEVERAL_GPUS,
             *(TestOddValues, TestProbe, TestH3Layout),

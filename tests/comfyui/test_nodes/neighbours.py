@@ -1,9 +1,8 @@
-"""What other packs do to a model: copy its options, replace its forward, compile it, put overrides on top again."""
+"""What other packs do to a model: copy its options, compile it, run it twice, put overrides on top again, break off."""
 
 from __future__ import annotations
 
 import copy
-import functools
 import itertools
 import pickle
 import time
@@ -17,6 +16,7 @@ from comfy_api.latest import io
 from comfy_api.torch_helpers import set_torch_compile_wrapper
 
 from .override import OVERRIDE_KEY
+from .own_forwards import model_node
 
 
 class TestCopy(io.ComfyNode):
@@ -47,7 +47,7 @@ class TestClear(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         """One MODEL in, its clone out."""
-        return _model_node("PSATestClear")
+        return model_node("PSATestClear")
 
     @classmethod
     def execute(cls, model: Any) -> io.NodeOutput:
@@ -55,59 +55,6 @@ class TestClear(io.ComfyNode):
         cleared = model.clone()
         cleared.model_options["transformer_options"] = {}
         return io.NodeOutput(cleared)
-
-
-class TestOwnForward(io.ComfyNode):
-    """Replaces Wan's forward by one that calls the blocks without their options, as NAG's and TeaCache's packs do."""
-
-    @classmethod
-    def define_schema(cls) -> io.Schema:
-        """One MODEL in, the same with another forward out."""
-        return _model_node("PSATestOwnForward")
-
-    @classmethod
-    def execute(cls, model: Any) -> io.NodeOutput:
-        """Patch a clone."""
-        patched = model.clone()
-        network = patched.get_model_object("diffusion_model")
-        patched.add_object_patch("diffusion_model.forward_orig", _own_forward.__get__(network))
-        return io.NodeOutput(patched)
-
-
-class TestBareBlocks(io.ComfyNode):
-    """Has a model's forward call its blocks without their options, as TeaCache's packs do, but not what is before."""
-
-    @classmethod
-    def define_schema(cls) -> io.Schema:
-        """One MODEL in, the same with another forward out."""
-        return _model_node("PSATestBareBlocks")
-
-    @classmethod
-    def execute(cls, model: Any) -> io.NodeOutput:
-        """Patch a clone."""
-        patched = model.clone()
-        own = functools.partial(_with_bare_blocks, patched.get_model_object("diffusion_model"))
-        patched.add_object_patch("diffusion_model.forward_orig", own)
-        return io.NodeOutput(patched)
-
-
-class TestOwnAttention(io.ComfyNode):
-    """Replaces every self-attention's forward by one that asks nobody, as KJNodes' Sage node for less memory does."""
-
-    @classmethod
-    def define_schema(cls) -> io.Schema:
-        """One MODEL in, the same with other attention out."""
-        return _model_node("PSATestOwnAttention")
-
-    @classmethod
-    def execute(cls, model: Any) -> io.NodeOutput:
-        """Patch a clone."""
-        patched = model.clone()
-        for i, block in enumerate(patched.get_model_object("diffusion_model").blocks):
-            for name in ("self_attn", "cross_attn"):
-                own = _zeros.__get__(getattr(block, name))
-                patched.add_object_patch(f"diffusion_model.blocks.{i}.{name}.forward", own)
-        return io.NodeOutput(patched)
 
 
 class TestCompile(io.ComfyNode):
@@ -140,7 +87,7 @@ class TestTwice(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         """One MODEL in, the same with a forward within each forward out."""
-        return _model_node("PSATestTwice")
+        return model_node("PSATestTwice")
 
     @classmethod
     def execute(cls, model: Any) -> io.NodeOutput:
@@ -164,7 +111,7 @@ class TestSparseAttention(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         """One MODEL in, the same with an override whose attention gives zeros out."""
-        return _model_node("PSATestSparseAttention")
+        return model_node("PSATestSparseAttention")
 
     @classmethod
     def execute(cls, model: Any) -> io.NodeOutput:
@@ -245,7 +192,7 @@ class TestOneByOne(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         """MODEL in, MODEL out."""
-        return _model_node("PSATestOneByOne")
+        return model_node("PSATestOneByOne")
 
     @classmethod
     def execute(cls, model: Any) -> io.NodeOutput:
@@ -269,7 +216,7 @@ class TestUnreadable(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         """MODEL in, MODEL out."""
-        return _model_node("PSATestUnreadable")
+        return model_node("PSATestUnreadable")
 
     @classmethod
     def execute(cls, model: Any) -> io.NodeOutput:
@@ -300,12 +247,9 @@ def _break_off(kind: str) -> None:
 
 
 NEIGHBOURS = [
-    TestBareBlocks,
     TestBreakOff,
     TestClear,
     TestCopy,
-    TestOwnForward,
-    TestOwnAttention,
     TestCompile,
     TestOneByOne,
     TestSlow,
@@ -329,60 +273,8 @@ def _pickled(options: dict[str, Any]) -> dict[str, Any]:
     return pickle.loads(pickle.dumps(options))
 
 
-_BLOCKS = ("blocks", "vace_blocks", "double_blocks", "single_blocks", "visual_transformer_blocks")
 _COPIES = {"deepcopy": copy.deepcopy, "pickle": _pickled}
 _COPYING = {"deepcopy": _deep_copying, "pickle": _pickling}
-
-
-def _model_node(node_id: str) -> io.Schema:
-    return io.Schema(
-        node_id=node_id, category="psa/test", inputs=[io.Model.Input("model")], outputs=[io.Model.Output()]
-    )
-
-
-def _own_forward(
-    network: Any,
-    x: torch.Tensor,
-    t: torch.Tensor,
-    context: torch.Tensor,
-    clip_fea: Any = None,
-    freqs: Any = None,
-    **_: Any,
-) -> torch.Tensor:
-    """Text-to-video of Wan's ``forward_orig``."""
-    from comfy.ldm.wan.model import sinusoidal_embedding_1d
-
-    x = network.patch_embedding(x.float()).to(x.dtype)
-    grid = x.shape[2:]
-    x = x.flatten(2).transpose(1, 2)
-    e = network.time_embedding(sinusoidal_embedding_1d(network.freq_dim, t.flatten()).to(dtype=x[0].dtype))
-    e = e.reshape(t.shape[0], -1, e.shape[-1])
-    e0 = network.time_projection(e).unflatten(2, (6, network.dim))
-    context = network.text_embedding(context)
-    for block in network.blocks:
-        x = block(x, e=e0, freqs=freqs, context=context, context_img_len=None)
-    return network.unpatchify(network.head(x, e), grid)
-
-
-def _with_bare_blocks(network: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
-    """The model's own ``forward_orig``, with functions in the place of its blocks."""
-    own = {name: network._modules.pop(name) for name in _BLOCKS if name in network._modules}
-    for name, blocks in own.items():
-        object.__setattr__(network, name, [functools.partial(_bare, block) for block in blocks])
-    try:
-        return type(network).forward_orig(network, *args, **kwargs)
-    finally:
-        for name in own:
-            object.__delattr__(network, name)
-        network._modules.update(own)
-
-
-def _bare(block: torch.nn.Module, *args: Any, transformer_options: Any = None, **kwargs: Any) -> Any:
-    return block(*args, **kwargs)
-
-
-def _zeros(attention: Any, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
-    return torch.zeros_like(x)
 
 
 def _without_options(guards: Any) -> list[bool]:
