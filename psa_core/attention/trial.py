@@ -185,13 +185,19 @@ class Trial:
 
     def importance(self, trials: Sequence[TrialInOrder], estimator: str) -> list[torch.Tensor]:
         """Importance in each of several orders, by one estimator: as each of the trials has it."""
-        if self.backend != "triton" or len(self.q) > 1 or len(trials) == 1:
+        if self.backend != "triton" or len(trials) == 1:
             return [here.importance(estimator) for here in trials]
-        # Orders side by side, as if they were batch entries: a few query blocks at a time leave most of a GPU idle.
-        q, k = (x.expand(len(trials), -1, -1, -1) for x in (self.q, self.k))
-        orders = Orders.cat([here.of_heads for here in trials if here.of_heads is not None])
-        sizes = self.config.block_m, self.config.block_n
-        return list(ESTIMATORS[estimator](q, k, *sizes, self.backend, orders, self.blocks).split(1))
+        # Orders side by side, as if they were batch entries: a few query blocks at a time leave most of a GPU idle. One
+        # entry's at a time, which are views of its tokens: of several entries, q and k would have to be copied.
+        batch, sizes = len(self.q), (self.config.block_m, self.config.block_n)
+        orders = Orders.cat([here.of_heads for here in trials if here.of_heads is not None]).widened()
+
+        def of_entry(b: int) -> torch.Tensor:
+            q, k = (x[b : b + 1].expand(len(trials), -1, -1, -1) for x in (self.q, self.k))
+            its_orders = orders.of_heads(lambda of_head: of_head[b::batch].contiguous())
+            return ESTIMATORS[estimator](q, k, *sizes, self.backend, its_orders, self.blocks)
+
+        return list(torch.stack([of_entry(b) for b in range(batch)], 1))
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from psa_core import PSAConfig
-from psa_core.attention.steps import sparse_attention
+from psa_core.attention.steps import sparse_attention, trial_of
 from psa_core.ops import compiling
 from psa_core.settings.sinks import text_in_front
 
@@ -55,8 +55,11 @@ def counted() -> Iterator[Launches]:
     launches += [name for name in operators if name not in QUIET]
 
 
+counts = pytest.mark.skipif(DEVICE.type != "cpu", reason="counted without a GPU")
+
+
 @needs_triton
-@pytest.mark.skipif(DEVICE.type != "cpu", reason="counted without a GPU")
+@counts
 @pytest.mark.parametrize(
     ("precision", "expected"),
     [
@@ -80,3 +83,17 @@ def test_a_kept_map_leaves_six_launches_at_the_most(
         later = sparse_attention(*call, **kept)
         later.info()
     assert sorted(launches) == sorted(expected)
+
+
+@needs_triton
+@counts
+@pytest.mark.parametrize("batch", [1, 2])
+def test_orders_of_a_batch_entry_have_one_launch_together(batch: int) -> None:
+    q, k, v = random_qkv(Shape(batch, 2, 131, 131, 64), torch.float16)
+    config = CONFIG.replace(mask_mode="calibrated")
+    trial = trial_of(q, k, v, config, GRID, text_in_front(TEXT), None, "triton")
+    trials = trial.in_orders([trial.one_order(name) for name in trial.orders])
+    assert len(trials) == 4
+    with kernels_off() as launches:
+        trial.importance(trials, "sampled_max")
+    assert launches.count("_sampled") == batch
