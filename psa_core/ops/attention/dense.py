@@ -21,7 +21,7 @@ def dense_attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.
 
 
 def few_queries_attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-    """Attention of all queries over all keys, for so few queries that a program for each tile of them leaves most of a GPU idle.
+    """Attention over all keys, for so few queries that a program for each tile of them leaves most of a GPU idle.
 
     FlashAttention then shares the keys out among programs, and cuDNN, which torch prefers on Hopper, does not: on an
     H200, 64 queries a head over 64,800 keys take a quarter of cuDNN's time, 256 a little less than it, 1,024 nearly
