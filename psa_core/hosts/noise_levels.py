@@ -11,6 +11,8 @@ from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
+from ..settings.at_step import Steps
+
 # The same level in another precision, relative.
 CLOSE = 1e-4
 # Distilled models publish their levels with four decimals.
@@ -40,6 +42,21 @@ class Window(NamedTuple):
     def holds(self, sigma: float) -> bool:
         """Whether a level lies in it. Steps often begin at a bound itself, in another precision."""
         return sigma < self.start * (1 + CLOSE) and sigma > self.end * (1 + CLOSE)
+
+    def steps(self, sigmas: Sequence[float], before: int) -> Steps:
+        """The steps that begin in it, from the first to the last of them.
+
+        Args:
+            sigmas: levels of a sampler call's steps, with the final one. Where it begins (ends) within the window,
+                the window is taken to hold the steps before (after) it, too.
+            before: steps of the whole denoising that come before the call's.
+        """
+        inside = [step for step, sigma in enumerate(sigmas[:-1]) if self.holds(sigma)]
+        if not inside:
+            return Steps()
+        first, last = inside[0], inside[-1]
+        start = before + first if first else 0
+        return Steps(start, before + last + 1 if last + 2 < len(sigmas) else math.inf)
 
 
 class StepCounter:

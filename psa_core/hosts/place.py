@@ -6,6 +6,7 @@ import math
 from collections.abc import Hashable
 from dataclasses import dataclass
 
+from ..settings.at_step import ALL_STEPS, Steps
 from ..settings.sinks import Sinks, sink_tokens
 from ..settings.sizes import Grid
 
@@ -22,6 +23,7 @@ class Place:
         steps: of the whole denoising; None when unknown.
         frames_per_token: video frames behind a frame of tokens (``RadialMask.frames_per_token``).
         in_window: whether the schedule's window of the denoising has it.
+        window_steps: the steps that this window has, as far as they are known.
         reference_frames: frames of the grid before and after the clip (``RadialMask.reference_frames``); None when
             unknown.
         expert: which of the models that share a run, such as Wan 2.2's two experts, counted from 0.
@@ -55,6 +57,7 @@ class Place:
     in_parts: bool = False
     causal: bool = False
     replica: Hashable = None
+    window_steps: Steps = ALL_STEPS
     first_head: int | None = None
 
     @property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -15,7 +16,7 @@ from ..ops.dense_backends import DenseCalls, RefusalError
 from ..ops.grouped import group_of
 from ..report.calibrated import Given
 from ..report.report import Report
-from ..settings.at_step import config_at, dense_places
+from ..settings.at_step import Steps, config_at, dense_places
 from ..settings.calibration import Calibration
 from ..settings.config import PSAConfig
 from ..settings.sinks import video_start
@@ -102,8 +103,8 @@ class Run:
         Of causal calls nothing is kept: a prompt is read once.
         """
         config = self._config_at(place.step, place)
-        stop = dense_places(self.config, place.steps).stop
-        last = place.step + 1 >= (stop if self.end is None else min(stop, self.end))
+        stops = dense_places(self.config, place.steps).stop, place.window_steps.stop
+        last = place.step + 1 >= min(*stops, math.inf if self.end is None else self.end)
         with self.report.time_sparse(q.device):
             if place.causal:
                 result = self._read(q, k, v, config, place)
@@ -172,7 +173,7 @@ class Run:
 
     def _config_at(self, step: int, place: Place) -> PSAConfig:
         references = place.reference_frames or (0, 0)
-        return _config_of_call(self.config, step, place.steps, place.frames_per_token, references)
+        return _config_of_call(self.config, step, place.steps, place.window_steps, place.frames_per_token, references)
 
     def _compile_once(self, q: torch.Tensor, k: torch.Tensor, place: Place) -> None:
         """Have the kernels of such calls compiled the first time in this process, before it is asked if they run here.
@@ -222,9 +223,14 @@ def _relative_error(out: torch.Tensor, q: torch.Tensor, k: torch.Tensor, v: torc
 # Asked on every attention call.
 @lru_cache(maxsize=512)
 def _config_of_call(
-    config: PSAConfig, step: int, steps: int | None, frames_per_token: int, reference_frames: tuple[int, int]
+    config: PSAConfig,
+    step: int,
+    steps: int | None,
+    window: Steps,
+    frames_per_token: int,
+    reference_frames: tuple[int, int],
 ) -> PSAConfig:
-    config = config_at(config, step, steps)
+    config = config_at(config, step, steps, window)
     if config.radial is None:
         return config
     radial = config.radial.replace(frames_per_token=frames_per_token, reference_frames=reference_frames)

@@ -12,8 +12,22 @@ from .config import PSAConfig
 from .mask_ratios import blend_mask_ratios, level_at, quota_density
 from .schedule import Schedule
 
-# Guards a bound of the window against the last bit of a quotient.
+# Guards a bound of the window against the last bit of a product.
 _FUZZ = 1e-9
+
+
+class Steps(NamedTuple):
+    """Steps of a denoising from ``start`` up to ``stop``, which is no longer among them."""
+
+    start: int = 0
+    stop: float = math.inf
+
+    def has(self, step: int) -> bool:
+        """Whether a step is one of them."""
+        return self.start <= step < self.stop
+
+
+ALL_STEPS = Steps()
 
 
 class DensePlaces(NamedTuple):
@@ -88,32 +102,36 @@ def is_full_resolution(config: PSAConfig, step: int, steps: int | None) -> bool:
     return config.radial is None and _level_of_step(config, step, steps) == 1
 
 
-def in_window(config: PSAConfig, step: int, steps: int | None) -> bool:
-    """Whether a step lies in the schedule's window, with its percents as shares of the steps done.
+# Asked on every attention call.
+@lru_cache(maxsize=64)
+def window_steps(config: PSAConfig, steps: int | None) -> Steps:
+    """The steps in the schedule's window, with its percents as shares of the steps done.
 
     Args:
-        step, steps: as in :func:`is_full_resolution`.
+        steps: as in :func:`dense_places`.
     """
     schedule = config.schedule
     if schedule is None or not schedule.has_window:
-        return True
+        return ALL_STEPS
     assert steps is not None
-    done = step / steps + _FUZZ
-    return schedule.start_percent <= done and (done < schedule.end_percent or schedule.end_percent == 1)
+    start, stop = (math.ceil((bound - _FUZZ) * steps) for bound in (schedule.start_percent, schedule.end_percent))
+    return Steps(start, math.inf if schedule.end_percent == 1 else stop)
 
 
-def config_at(config: PSAConfig, step: int, steps: int | None) -> PSAConfig:
+def config_at(config: PSAConfig, step: int, steps: int | None, window: Steps = ALL_STEPS) -> PSAConfig:
     """The settings of one step: ``mask_ratios`` where its schedule has them by then, or the target density that they
     say, and no schedule. A level map that the step alone decides is made anew in each.
 
     Args:
         step, steps: as in :func:`is_full_resolution`.
+        window: the steps that the schedule's window lets run sparse, of which ``early_density`` is spread; curves go
+            over all steps.
     """
     level = _level_of_step(config, step, steps)
     if level is not None:
         changes: dict[str, Any] = {"mask_mode": "topk", "mask_ratios": {level: (0.0, 1.0)}, "map_steps": 1}
     elif config.mask_mode == "calibrated":
-        changes = {"target_density": _density_at(config, step, steps), "early_density": 1.0}
+        changes = {"target_density": _density_at(config, step, steps, window), "early_density": 1.0}
     else:
         changes = {"mask_ratios": _ratios_at(config, step, steps)}
     return config.replace(**changes, schedule=None)
@@ -127,12 +145,12 @@ def _ratios_at(config: PSAConfig, step: int, steps: int | None) -> Mapping[int, 
     return blend_mask_ratios(start, schedule.end or config.mask_ratios, _progress(config, step, steps))
 
 
-def _density_at(config: PSAConfig, step: int, steps: int | None) -> float | None:
+def _density_at(config: PSAConfig, step: int, steps: int | None, window: Steps) -> float | None:
     """The target density, or that of the ``mask_ratios`` that a schedule has in its place; None with a target error."""
     if config.target_density is None:
         return None
     if config.schedule is None or not config.schedule.densities:
-        return _falling_density(config, config.target_density, step, steps)
+        return _falling_density(config, config.target_density, step, steps, window)
     said = config.schedule.densities
     start, end = said.get("start", config.target_density), said.get("end", config.target_density)
     if config.schedule.curve == "constant" or start == end:
@@ -141,15 +159,15 @@ def _density_at(config: PSAConfig, step: int, steps: int | None) -> float | None
     return (1 - progress) * start + progress * end
 
 
-def _falling_density(config: PSAConfig, mean: float, step: int, steps: int | None) -> float:
+def _falling_density(config: PSAConfig, mean: float, step: int, steps: int | None, window: Steps) -> float:
     """The density of a step where it falls from ``early_density`` times the mean. A map that is kept has that of the
     middle of the steps that it serves, so that the mean stays what it is."""
     places = dense_places(config, steps)
-    last = places.stop - 1
-    if config.early_density == 1.0 or last <= places.start:
+    first, last = max(places.start, window.start), min(places.stop, window.stop) - 1
+    if config.early_density == 1.0 or last <= first:
         return mean
     middle = (step + min(step + config.map_steps - 1, last)) / 2
-    linear = _share_done(middle, places.start, last)
+    linear = _share_done(middle, first, last)
     # Above 1 there is nothing to gain: what the beginning cannot take is not taken from the end.
     early = min(config.early_density, 1 / mean)
     return mean * (early + linear * (2 - 2 * early))

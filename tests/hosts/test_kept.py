@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from psa_core.hosts.kept_maps import SPARE
 from psa_core.hosts.place import Place
 from psa_core.hosts.run import Run
 from psa_core.ops.backends import triton_installed
+from psa_core.settings.at_step import Steps
 from psa_core.settings.sinks import text_in_front
 
 from ..support.tensors import Shape, random_qkv
@@ -171,11 +173,14 @@ def test_after_the_last_step_there_is_nothing() -> None:
     assert run.report.map_ages() == {0: 4, 1: 2, 2: 2}
 
 
-def test_the_last_sparse_step_is_the_last() -> None:
-    run = Run(FIXED.replace(schedule={"last_dense": 2}), "torch")
+@pytest.mark.parametrize(("schedule", "stop"), [({"last_dense": 2}, math.inf), (None, 2)])
+def test_the_last_sparse_step_is_the_last(schedule: dict[str, int] | None, stop: float) -> None:
+    """Which dense steps follow, or those outside of a window."""
+    run = Run(CALIBRATED.replace(schedule=schedule, map_steps=4), "torch")
     for step in range(2):
-        run.attend(*qkv(), at(step, steps=4))
+        run.attend(*qkv(), at(step, steps=4, window_steps=Steps(0, stop)))
     assert maps(run._kept) == 0
+    assert [measured.step for measured in run.report.calibrated.errors()] == [1]
 
 
 def test_a_run_lets_go() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from itertools import pairwise
 
 import hypothesis
@@ -114,3 +115,17 @@ def test_a_window_has_its_start_and_not_its_end_in_any_precision() -> None:
     assert not window.holds(0.97)
     assert not window.holds(0.7)
     assert all(Window().holds(sigma) for sigma in (0.0, 1.0, 999.0))
+
+
+@pytest.mark.parametrize(
+    ("bounds", "before", "start", "stop"),
+    [
+        ((math.inf, -math.inf), 0, 0, math.inf),
+        ((0.8, -math.inf), 0, 1, math.inf),
+        ((math.inf, 0.4), 0, 0, 3),
+        ((0.8, 0.4), 10, 11, 13),
+        ((0.3, 0.1), 10, 0, math.inf),
+    ],
+)
+def test_a_windows_steps(bounds: tuple[float, float], before: int, start: int, stop: float) -> None:
+    assert Window(*bounds).steps([1.0, 0.8, 0.5, 0.4, 0.0], before) == (start, stop)

@@ -13,7 +13,7 @@ import torch
 from psa_core import ConfigError, PSAConfig, RadialMask, Schedule
 from psa_core.hosts.place import Place
 from psa_core.hosts.reasons import PLACES, Call, first_reason
-from psa_core.settings.at_step import config_at, in_window, needs_steps, step_densities, warmups
+from psa_core.settings.at_step import ALL_STEPS, config_at, needs_steps, step_densities, warmups, window_steps
 from psa_core.settings.mask_ratios import blend_mask_ratios, quota_density
 
 from ..support.strategies import configs, ratio_tilings
@@ -28,7 +28,7 @@ step_counts = st.integers(1, 60)
 
 def dense_reason(config: PSAConfig, step: int, steps: int | None, layer: int) -> str | None:
     """Why a call stays dense by its place alone."""
-    place = Place(step, layer, None, steps=steps, in_window=in_window(config, step, steps))
+    place = Place(step, layer, None, steps=steps, in_window=window_steps(config, steps).has(step))
     return first_reason(PLACES, Call(config, "auto", place, 1, 1, 64, torch.float16, torch.device("cpu")))
 
 
@@ -55,11 +55,12 @@ class TestDense:
 
     @pytest.mark.parametrize(
         ("window", "inside"),
-        [((0, 1), range(10)), ((0.3, 1), range(3, 10)), ((0, 0.7), range(7)), ((0.25, 0.71), range(3, 8))],
-    )
-    def test_window_by_share_of_the_steps_done(self, window: tuple[float, float], inside: range) -> None:
+        [((0, 1), range(10)), ((0.3, 1), range(3, 10)), ((0, 0.7), range(7)), ((0.25, 0.71), range(3, 8)),
+         ((0.51, 0.55), [])],
+    )  # fmt: skip
+    def test_window_by_share_of_the_steps_done(self, window: tuple[float, float], inside: Any) -> None:
         config = PSAConfig(schedule=Schedule(start_percent=window[0], end_percent=window[1]))
-        assert [step for step in range(10) if in_window(config, step, 10)] == list(inside)
+        assert [step for step in range(10) if window_steps(config, 10).has(step)] == list(inside)
         assert needs_steps(config) == (window != (0, 1))
 
     def test_sparse_only_where_steps_and_window_both_allow_it(self) -> None:
@@ -251,14 +252,20 @@ class TestCalibrated:
 
     @pytest.mark.parametrize("steps", [7, 20, 50])
     @pytest.mark.parametrize("map_steps", [1, 4, 60])
-    def test_a_density_that_falls_has_the_mean_that_was_asked_for(self, steps: int, map_steps: int) -> None:
+    @pytest.mark.parametrize("bounds", [(0, 1), (0.5, 1), (0.1, 0.8)], ids=str)
+    def test_a_density_that_falls_has_the_mean_that_was_asked_for(
+        self, bounds: tuple[float, float], steps: int, map_steps: int
+    ) -> None:
         config = PSAConfig(
-            mask_mode="calibrated", target_density=0.2, early_density=1.5, warmup_steps="25%", map_steps=map_steps
-        )
+            mask_mode="calibrated", target_density=0.2, early_density=1.5, warmup_steps="25%", map_steps=map_steps,
+            schedule=Schedule(start_percent=bounds[0], end_percent=bounds[1]),
+        )  # fmt: skip
         assert needs_steps(config)
-        sparse = range(-(-steps // 4), steps)
-        made_in = [step - (step - sparse.start) % map_steps for step in sparse]
-        densities = [config_at(config, step, steps).target_density for step in made_in]
+        window = window_steps(config, steps)
+        assert (window == ALL_STEPS) == (bounds == (0, 1))
+        sparse = [step for step in range(-(-steps // 4), steps) if window.has(step)]
+        made_in = [step - (step - sparse[0]) % map_steps for step in sparse]
+        densities = [config_at(config, step, steps, window).target_density for step in made_in]
         assert sum(densities) / len(densities) == pytest.approx(0.2)
         assert densities == sorted(densities, reverse=True)
         if map_steps == 1:

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import torch
 
 from ...ops.modes import wants_gradients
+from ...settings.at_step import Steps
 from ..layout import Layout
 from ..place import Place
 from ..prompts import Prompts
@@ -45,6 +46,7 @@ class Forward:
         model: the video model; None leaves every call dense.
         step, steps: step of the whole denoising, and how many it has.
         in_window: whether the schedule's window has the noise level.
+        window_steps: as in :class:`~psa_core.hosts.place.Place`.
         inputs: what it is given.
         leading: reference frames of the grid before the clip; None when unknown.
         device: that the model runs on.
@@ -62,6 +64,7 @@ class Forward:
     step: int
     steps: int
     in_window: bool
+    window_steps: Steps
     inputs: Inputs
     leading: int | None
     device: torch.device
@@ -144,7 +147,7 @@ class Forward:
             self.step, layer, layout.grid, layout.sinks, self.steps, model.frames_per_token, self.in_window,
             references, condition=(self.prompts.condition, condition), conditions=self.prompts.conditions,
             window=window, others=layout.others, grid_optional=model.grid_optional or layout.in_parts,
-            in_parts=layout.in_parts, replica=self.replica,
+            in_parts=layout.in_parts, replica=self.replica, window_steps=self.window_steps,
         )  # fmt: skip
 
     @cached_property

@@ -18,6 +18,7 @@ from comfy.patcher_extension import CallbacksMP, WrappersMP
 
 from ...ops.backends import check_backend
 from ...ops.device_cache import clear_device_caches
+from ...settings.at_step import Steps
 from ...settings.calibration import Calibration
 from ...settings.config import PSAConfig
 from ...settings.remarks import remarks
@@ -94,7 +95,7 @@ class _SamplerCall:
 
     Attributes:
         patch: that it runs with.
-        window: noise levels at which calls may run sparse.
+        window: noise levels at which calls may run sparse, and the steps that have them.
         leading: reference frames before the clip; None when unknown.
         announce: the patch's, with remarks on its settings in this call; None where nobody listens.
         progress: says how far it is, likewise.
@@ -106,6 +107,7 @@ class _SamplerCall:
     steps: StepCounter
     part: Part
     window: Window
+    window_steps: Steps
     leading: int | None
     announce: Announce | None = None
     progress: Progress | None = None
@@ -207,7 +209,8 @@ def _begin(patch: Patch, sigmas: list[float], grid: Grid | None, guider: Any) ->
             announce("")
             progress = Progress(announce, run.report)
             run.on_compile = progress.compiling
-    return _SamplerCall(patch, run, StepCounter(sigmas), part, window, leading, announce, progress)
+    in_window = window.steps(sigmas, part.before)
+    return _SamplerCall(patch, run, StepCounter(sigmas), part, window, in_window, leading, announce, progress)
 
 
 def _announce(call: _SamplerCall) -> None:
@@ -260,7 +263,8 @@ def _apply_model(
         image_tokens = kwargs["clip_fea"].shape[-2] if kwargs.get("clip_fea") is not None else 0
         previous = previous_override(options.get(OVERRIDE_KEY))
         inputs = Inputs(_latent(x, kwargs), text_length, image_tokens, kwargs)
-        facts = (step, call.part.steps, call.window.holds(sigma), inputs, call.leading, x.device)
+        when = (step, call.part.steps, call.window.holds(sigma), call.window_steps)
+        facts = (*when, inputs, call.leading, x.device)
         # ComfyUI's MultiGPU CFG Split has a copy on each device, its Dual Model CFG Guider another model altogether.
         model: torch.nn.Module = executor.class_obj
         replica = call.replicas.setdefault(id(model), _Replica())

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 import torch
 
 from ...report.report import Report
-from ...settings.at_step import in_window
+from ...settings.at_step import window_steps
 from ...settings.remarks import remarks
 from ..mask import masks_something
 from ..place import Place
@@ -94,11 +94,11 @@ class Denoising:
         step, steps, _, repeats = self.position
         known = self.tokens or Tokens()
         layout = known.layout(tokens)
-        nth = self._calls[expert, layer]
+        nth, window = self._calls[expert, layer], window_steps(self.run.config, steps)
         self._calls[expert, layer] += 1
         return Place(
             step, layer, layout.grid, layout.sinks, steps, known.frames_per_token,
-            in_window=in_window(self.run.config, step, steps), reference_frames=(self.leading, 0), expert=expert,
+            in_window=window.has(step), window_steps=window, reference_frames=(self.leading, 0), expert=expert,
             # Pipelines that call a model for each prompt call it twice for each window, too. Models that call
             # attention for each video of a batch have all videos with one prompt before those with the next.
             condition=(repeats // 2, nth % self.clips), conditions=self.conditions,

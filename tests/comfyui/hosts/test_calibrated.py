@@ -28,6 +28,7 @@ FILE = f"""
     density: {{{CALIBRATED}, target_density: 0.3}}
     density_kept: {{{CALIBRATED}, target_density: 0.3, map_steps: 4}}
     error: {{{CALIBRATED}, target_error: 0.1, map_steps: 4}}
+    window: {{{CALIBRATED}, target_density: 0.3, early_density: 1.5, schedule: {{end_percent: 0.5}}}}
     late: {{{CALIBRATED}, target_density: 0.3, map_steps: 4, warmup_steps: 1}}
     full: {{{CALIBRATED}, target_density: 1.0, map_steps: 4}}
     fixed_kept: {{{USUAL}, mask_mode: topk, map_steps: 4}}
@@ -116,6 +117,13 @@ def test_few_steps(comfyui: ComfyUI, name: str, steps: int, cfg: float) -> None:
     assert [x["step"] for x in measured if x["layer"] == 0] == list(last)
     assert shown.error == pytest.approx(sum(x["error"] for x in measured) / len(measured), rel=0.06, abs=1e-4)
     assert shown.asked == (0.1 if name == "error" else None)
+
+
+def test_what_a_window_leaves_sparse_has_the_density_and_its_error(comfyui: ComfyUI) -> None:
+    _, report = reported(comfyui, single_pass("wan_t2v", Settings(steps=4, cfg=1.0), preset("window")))
+
+    assert report["density"] == pytest.approx(0.3, abs=0.05)
+    assert {x["step"] for x in report["calibrated"]["measured_errors"]} == {1}
 
 
 @pytest.mark.parametrize(("host", "name"), [("wan_t2v", "error"), ("cogvideox", "density_kept")])

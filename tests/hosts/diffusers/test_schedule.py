@@ -134,9 +134,12 @@ def test_a_bare_transformer_is_told_the_number_of_steps() -> None:
 
 
 def test_a_window_is_a_share_of_the_steps_done() -> None:
-    handle = sampled(wan_model(), SPARSE.replace(schedule=Schedule(start_percent=0.25, end_percent=0.75)))
+    window = Schedule(start_percent=0.25, end_percent=0.75)
+    handle = sampled(wan_model(), SPARSE.replace(mask_mode="calibrated", schedule=window))
     assert handle.report.dense_reasons == {"outside the schedule's window": 2 * LAYERS}
     assert sparse_steps(handle) == [1, 2]
+    # The last that runs sparse, wherever it is.
+    assert {measured.step for measured in handle.report.calibrated.errors()} == {2}
 
 
 def test_a_schedule_says_which_steps_a_bare_transformer_runs() -> None:
