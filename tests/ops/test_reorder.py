@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from unittest.mock import Mock
 
 import hypothesis
 import hypothesis.strategies as st
@@ -77,6 +78,13 @@ class TestGilbert:
     @pytest.mark.parametrize("grid", [(13, 30, 45), (21, 30, 52), (21, 45, 80), (31, 44, 80), (1, 1, 5000)])
     def test_grids_of_videos(self, grid: Grid) -> None:
         check_curve(grid)
+
+    def test_boxes_that_are_alike_are_computed_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A long clip has 475,200 tokens, and whoever runs it waits for its curve in the first sparse step."""
+        cut = Mock(wraps=gilbert._cut)
+        monkeypatch.setattr(gilbert, "_cut", cut)
+        gilbert_order((33, 90, 160))
+        assert cut.call_count < 1000
 
 
 class TestTile:
