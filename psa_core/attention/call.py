@@ -117,8 +117,8 @@ def pyramid_sparse_attention(
         from .operator import compiled_attention
 
         rest = grid, every_sink, static_levels, backend, calibration, causal
-        out, levels, shares, chosen = compiled_attention(q, k, v, config, *rest)
-        return (out, AttentionInfo(levels, shares, chosen)) if return_info else out
+        out, levels, shares, chosen, precision = compiled_attention(q, k, v, config, *rest)
+        return (out, AttentionInfo(levels, shares, chosen, None, precision)) if return_info else out
     choice = None if calibration is None else given_choice(calibration, q, config)
     attended = sparse_attention(q, k, v, config, grid, every_sink, static_levels, backend, choice, causal=causal)
     return (attended.out, attended.info()) if return_info else attended.out

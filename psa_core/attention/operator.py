@@ -12,6 +12,7 @@ import torch
 
 from ..ops.backends import BackendError, choose_backend_for
 from ..ops.modes import wants_gradients
+from ..ops.precision import PRECISIONS, precision_that_runs
 from ..settings.calibration import Calibration
 from ..settings.config import PSAConfig
 from ..settings.errors import ConfigError
@@ -77,6 +78,11 @@ def _choose_backend(backend: str, device: torch.device, dtype: torch.dtype, head
         return backend
 
 
+@torch.compiler.assume_constant_result
+def _choose_precision(wanted: str, backend: str, device: torch.device, dtype: torch.dtype, head_dim: int) -> str:
+    return precision_that_runs(wanted, device, dtype, head_dim) if backend == "triton" else PRECISIONS[0]
+
+
 def compiled_attention(
     q: torch.Tensor,
     k: torch.Tensor,
@@ -88,8 +94,8 @@ def compiled_attention(
     backend: str,
     calibration: Calibration | None,
     causal: bool,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, str]:
-    """Output, level map, shares of levels and backend of one call, for a graph that is being compiled."""
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, str, str]:
+    """Output, level map, shares of levels, backend and precision of one call, for a graph that is being compiled."""
     recipes = None if calibration is None else calibration.as_text
     flat = [number for start, stop, dense in sinks for number in (start, stop, 1 if dense else 0)]
     rest = grid, flat, static_levels, backend, recipes, causal
@@ -97,11 +103,13 @@ def compiled_attention(
         # An operator has none; plain torch has, and they are worth a break in the graph. Torch 2.5 does not go on
         # behind one in the middle of a tuple.
         out, levels, shares = _outside_the_graph(q, k, v, config.as_text, *rest)
-        return out, levels, shares, "torch"
+        return out, levels, shares, "torch", PRECISIONS[0]
     # A head size that the graph leaves open is settled here.
-    chosen = _choose_backend(backend, q.device, q.dtype, index(q.shape[-1]))
+    facts = q.device, q.dtype, index(q.shape[-1])
+    chosen = _choose_backend(backend, *facts)
+    precision = _choose_precision(config.precision, chosen, *facts)
     q, k, v = (x.detach() for x in (q, k, v))
-    return *attention_operator(q, k, v, config.as_text, *rest), chosen
+    return *attention_operator(q, k, v, config.as_text, *rest), chosen, precision
 
 
 @attention_operator.register_fake

@@ -68,7 +68,7 @@ def check_equal(compiled: Any, eager: Any) -> None:
     assert out.stride() == expected.stride()
     assert torch.equal(info.levels, expected_info.levels)
     assert torch.equal(info.density, expected_info.density)
-    assert info.backend == expected_info.backend
+    assert (info.backend, info.precision) == (expected_info.backend, expected_info.precision)
     assert type(info) is type(expected_info)
 
 
@@ -109,10 +109,15 @@ class TestCompiled:
         check_equal(torch.compile(call, fullgraph=True, backend=compile_backend)(*qkv), call(*qkv))
 
     @needs_triton
-    @pytest.mark.parametrize("extra", [{}, {"grid": GRID, "text_length": TEXT, "static_levels": random_levels(SHAPE)}])
-    def test_equals_the_call_in_triton(self, extra: dict[str, Any]) -> None:
+    @pytest.mark.parametrize(
+        ("precision", "extra"),
+        [("int8", {}), ("bf16", {"grid": GRID, "text_length": TEXT, "static_levels": random_levels(SHAPE)})],
+    )
+    def test_equals_the_call_in_triton(self, precision: str, extra: dict[str, Any]) -> None:
+        config = CONFIG.replace(precision=precision)
+
         def call(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> Any:
-            return pyramid_sparse_attention(q, k, v, CONFIG, **extra, backend="triton", return_info=True)
+            return pyramid_sparse_attention(q, k, v, config, **extra, backend="triton", return_info=True)
 
         qkv = random_qkv(SHAPE, torch.float16)
         check_equal(torch.compile(call, fullgraph=True, backend="aot_eager")(*qkv), call(*qkv))
