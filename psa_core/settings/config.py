@@ -220,8 +220,12 @@ class PSAConfig:
     def replace(self, **changes: Any) -> PSAConfig:
         """A copy with some settings changed, validated again.
 
-        A target goes where the other one, or a ``mask_mode`` that has none, takes its place.
+        A target goes where the other one, or a ``mask_mode`` that has none, takes its place; and the radial mask's
+        ``use_sage_attention``, the other name of a precision, where one is given.
         """
+        radial = changes.get("radial", self.radial)
+        if "precision" in changes and isinstance(radial, RadialMask):
+            changes["radial"] = radial.replace(use_sage_attention=False)
         leaves = changes.get("mask_mode", "calibrated") != "calibrated"
         for key, other in (("target_density", "target_error"), ("target_error", "target_density")):
             if leaves or changes.get(other) is not None:

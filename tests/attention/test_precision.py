@@ -138,3 +138,13 @@ def test_sage_attention_is_its_other_name() -> None:
     assert PSAConfig(radial={"use_sage_attention": True}).precision == "auto"
     assert PSAConfig(radial={"use_sage_attention": True}, precision="int8").precision == "int8"
     assert PSAConfig(radial={}).precision == "bf16"
+
+
+@pytest.mark.parametrize("precision", ["bf16", "int8"])
+def test_a_precision_that_is_asked_for_takes_the_place_of_sage_attention(precision: str) -> None:
+    """As on the patch node and by ``psa generate --precision``."""
+    config = PSAConfig(radial={"use_sage_attention": True})
+    assert config.replace(map_steps=2).precision == "auto"
+    asked = config.replace(precision=precision)
+    assert asked.precision == asked.replace(map_steps=2).precision == precision
+    assert config.replace(precision=precision, radial=RadialMask(use_sage_attention=True)).precision == precision
