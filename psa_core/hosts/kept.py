@@ -21,9 +21,10 @@ import torch
 from ..attention.calibrate import given_choice
 from ..attention.level_map import LevelMap
 from ..attention.recipes import Choice
-from ..attention.steps import Attended, make_level_map, sparse_attention, trial_of
+from ..attention.steps import Attended, AttentionInfo, make_level_map, sparse_attention, trial_of
 from ..attention.trial import Trial
 from ..ops.backends import choose_backend
+from ..ops.precision import PRECISIONS, precision_that_runs
 from ..settings.calibration import Calibration
 from ..settings.config import PSAConfig
 from ..settings.orders import ORDERS_BY_CONTENT
@@ -65,7 +66,7 @@ class Kept:
     time_calibration: Timed = nullcontext
     _maps: KeptMaps = field(init=False)
     _choices: dict[Hashable, KeptChoice] = field(default_factory=dict)
-    # Of each layer, those that ``precision: auto`` leaves unquantised.
+    # Of each layer, those that ``precision: auto`` leaves unquantised; measured again with the recipes.
     _exact_heads: dict[Hashable, torch.Tensor] = field(default_factory=dict)
     # With several GPUs, ComfyUI runs forwards in threads that share one run.
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -108,7 +109,9 @@ class Kept:
         choice = kept.choice
         served = self._maps.find(own_key, config.map_steps, place.step, choice, conditions)
         made = served or KeptMap(make_level_map(trial, choice), 0, place.step, choice, config.target_density)
-        attended = self._attend(q, k, v, config, place, backend, made.level_map.repeated(conditions))
+        if chosen is not None:
+            self._exact_heads.pop(key, None)
+        attended = self._attend(q, k, v, config, place, backend, made.level_map, conditions)
         if served is None:
             self._maps.keep(own_key, made, config.map_steps > 1 or conditions == 1)
         if last or config.map_steps == 1:
@@ -128,12 +131,31 @@ class Kept:
         place: Place,
         backend: str,
         level_map: LevelMap | None = None,
+        conditions: int = 1,
     ) -> Attended:
-        """Run a call, in which heads stay unquantised that did in the first of its kind."""
-        key = _key(q, k, place)
-        call = q, k, v, config, place.grid, place.sinks, None, backend
+        """Run a call, in which heads stay unquantised that did in the first of its kind.
+
+        Args:
+            level_map: of the first of the prompts that stand side by side; None for one of all, made here.
+            conditions: how many these are.
+        """
+        clips = q.shape[0] // conditions
+        key = _key(q[:clips], k[:clips], place)
         exact_heads = self._exact_heads.get(key)
-        attended = sparse_attention(*call, level_map=level_map, exact_heads=exact_heads)
+
+        def run(batch: slice, prompts: int) -> Attended:
+            call = q[batch], k[batch], v[batch], config, place.grid, place.sinks, None, backend
+            maps = None if level_map is None else level_map.repeated(prompts)
+            exact = None if exact_heads is None else exact_heads.repeat(prompts, 1)
+            return sparse_attention(*call, level_map=maps, exact_heads=exact)
+
+        if exact_heads is None and conditions > 1 and _measures_precision(q, k, v, config, backend):
+            # What the first prompt says holds for all.
+            first = run(slice(clips), 1)
+            assert first.exact_heads is not None
+            exact_heads = self._exact_heads[key] = first.exact_heads
+            return _side_by_side(first, run(slice(clips, None), conditions - 1), conditions)
+        attended = run(slice(None), conditions)
         if exact_heads is None and attended.exact_heads is not None:
             self._exact_heads[key] = attended.exact_heads
         return attended
@@ -152,3 +174,21 @@ def _key(q: torch.Tensor, k: torch.Tensor, place: Place) -> Hashable:
     model = place.expert, place.replica
     where = model, place.layer, place.condition, place.grid, place.sinks, place.reference_frames
     return (*where, q.shape, k.shape, q.dtype, q.device)
+
+
+def _measures_precision(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, config: PSAConfig, backend: str) -> bool:
+    """Whether a call measures which heads stay unquantised."""
+    if config.precision != "auto" or choose_backend(backend, q, k, v) != "triton":
+        return False
+    return precision_that_runs(config.precision, q.device, q.dtype, q.shape[-1]) != PRECISIONS[0]
+
+
+def _side_by_side(first: Attended, others: Attended, conditions: int) -> Attended:
+    """One call of the first prompt's and that of the others, which all have the same map."""
+    out = torch.cat([x.out.transpose(1, 2) for x in (first, others)]).transpose(1, 2)
+
+    def info() -> AttentionInfo:
+        told = first.info()
+        return told._replace(levels=told.levels.repeat(conditions, 1, 1, 1))
+
+    return Attended(out, info, first.level_map, first.exact_heads)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
-from psa_core import PSAConfig, RadialMask, pyramid_sparse_attention
+from psa_core import PSAConfig, RadialMask, Recipe, pyramid_sparse_attention
 from psa_core.attention.attend import attend
+from psa_core.attention.recipes import Choice
 from psa_core.attention.steps import sparse_attention
+from psa_core.hosts import kept_choice
 from psa_core.hosts.kept import Kept
 from psa_core.hosts.place import Place
 from psa_core.ops.backends import triton_installed
@@ -93,6 +95,36 @@ def test_a_run_measures_once(monkeypatch: pytest.MonkeyPatch) -> None:
     assert torch.equal(later.out, first.out)
     with pytest.raises(NameError):
         kept.attend(q, k, v, config, Place(4, 1, GRID), "triton")
+
+
+@needs_triton
+def test_the_first_of_two_prompts_decides_together_and_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PSA_BACKEND", "portable")
+    sides = coarse_for_one_head(), random_qkv(Shape(1, 2, 160, 160), DTYPE)
+    both = [torch.cat(x) for x in zip(*sides, strict=True)]
+    in_turn, together, config = Kept(), Kept(), CONFIG.replace(precision="auto", map_steps=2)
+    outs = [in_turn.attend(*side, config, Place(0, 0, GRID), "triton").attended.out for side in sides]
+    attended = together.attend(*both, config, Place(0, 0, GRID, conditions=2), "triton").attended
+    assert torch.equal(attended.out, torch.cat(outs))
+    assert attended.info().levels.shape[0] == 2
+    (exact_heads,) = together._exact_heads.values()
+    assert exact_heads.tolist() == [[1, 0]]
+
+
+@needs_triton
+def test_heads_that_choose_anew_have_their_precision_measured_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = Recipe(order="Raster", estimator="mean", mix="level 1", density=0.8)
+    zeros = torch.zeros(1, 2, device=DEVICE)
+    choice = Choice((recipe,), zeros.long(), zeros, zeros.expand(2, 1, 2))
+    monkeypatch.setattr(kept_choice, "choose_recipes", lambda trial: choice)
+    monkeypatch.setenv("PSA_BACKEND", "portable")
+    kept, config = Kept(), CONFIG.replace(precision="auto", mask_mode="calibrated")
+    kept.attend(*coarse_for_one_head(), config, Place(0, 0, GRID), "triton")
+    (kept_for_layer,) = kept._choices.values()
+    kept_for_layer.choice = None
+    kept.attend(*random_qkv(Shape(1, 2, 160, 160), DTYPE), config, Place(1, 0, GRID), "triton")
+    (exact_heads,) = kept._exact_heads.values()
+    assert exact_heads.tolist() == [[0, 0]]
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
