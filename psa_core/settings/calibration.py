@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-import yaml
-
 from .calibration_file import check_size, document_of, fields_of
 from .config import DEFAULT_TILE_SIZE, PSAConfig
 from .errors import ConfigError, errors_at
@@ -21,8 +19,8 @@ from .orders import ORDERS_WITH_TILES, RASTER
 from .recipe import Recipe
 from .sizes import BLOCK_M, BLOCK_N, MOST_LAYERS, Grid
 from .targets import read_targets
-from .validation import FrozenMap, check_choice, check_kind, check_names, check_text, check_whole, extents
-from .yaml_files import read_yaml
+from .validation import FrozenMap, check_choice, check_kind, check_names, check_text, check_whole, extents, text_hint
+from .yaml_files import read_yaml, yaml_text
 
 log = logging.getLogger(__name__)
 
@@ -181,7 +179,7 @@ class Calibration:
         file = Path(path)
         document = self._document()
         check_size(document)
-        write_text(file, yaml.safe_dump(document, sort_keys=False, allow_unicode=True, default_flow_style=None))
+        write_text(file, yaml_text(document, flow=None))
         return file
 
     @classmethod
@@ -242,5 +240,6 @@ def _head_errors(key: str, values: Any, heads: int) -> tuple[float, ...]:
         raise ConfigError(key, values, f"must be a number for each of {heads} heads")
     for value in values:
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= sys.float_info.max:
-            raise ConfigError(key, value, "must be a relative error, a number from 0 on")
+            allowed = f"must be a relative error, a number from 0 on{text_hint(value)}"
+            raise ConfigError(key, value, allowed)
     return tuple(map(float, values))

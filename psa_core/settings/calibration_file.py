@@ -69,8 +69,9 @@ def fields_of(document: Any) -> dict[str, Any]:
     _check_version(fields.pop(VERSION_KEY))
     recipes = [_recipe(number, value) for number, value in enumerate(_list("recipes", fields.get("recipes")))]
     heads = fields.pop("heads", None)
-    if not isinstance(heads, Mapping):
+    if not isinstance(heads, Mapping) or not heads:
         raise ConfigError("heads", heads, "must map layers to the numbers of their heads' recipes")
+    _check_layers(heads, fields.get("errors"))
     fields["recipes"] = {
         layer: [_pick(recipes, number, f"heads.{layer}") for number in _list(f"heads.{layer}", numbers)]
         for layer, numbers in heads.items()
@@ -84,6 +85,24 @@ def _check_version(version: Any) -> None:
         raise ConfigError(VERSION_KEY, version, allowed)
     if type(version) is not int or version != _VERSION:
         raise ConfigError(VERSION_KEY, version, f"must be {_VERSION}")
+
+
+def _check_layers(heads: Mapping[Any, Any], errors: Any) -> None:
+    """See that both name the same layers, as their mapping would not say in which of them one has to change."""
+    by_key = {"heads": heads, "errors": errors if isinstance(errors, Mapping) else heads}
+    for key, by_layer in by_key.items():
+        for layer in by_layer:
+            if type(layer) is not int:
+                raise ConfigError(key, layer, "is no layer: must be a whole number, without quotation marks")
+    for key, other in (("heads", "errors"), ("errors", "heads")):
+        for layer in by_key[other]:
+            if layer not in by_key[key]:
+                raise ConfigError(f"{key}.{layer}", None, f"is missing: {other} has this layer; give both, or neither")
+    first = next(iter(heads), None)
+    for layer, numbers in heads.items():
+        if len(_list(f"heads.{layer}", numbers)) != len(_list(f"heads.{first}", heads[first])):
+            allowed = f"must have as many numbers as heads.{first}, which has {len(heads[first])}"
+            raise ConfigError(f"heads.{layer}", numbers, allowed)
 
 
 def _recipe(number: int, value: Any) -> Recipe:

@@ -6,14 +6,12 @@ import re
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from .config import PSAConfig
 from .errors import ConfigError
 from .files import file_name, locked, write_text
 from .preset_schema import ModelFamily, config_to_schema, read_preset_file
 from .presets import PRESETS_DIR_VARIABLE, bundled_dir, load_families, same_settings, user_dir
-from .yaml_files import read_yaml
+from .yaml_files import read_yaml, yaml_text
 
 _NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._ @+-]{0,98}[A-Za-z0-9_@+-])?")
 
@@ -48,7 +46,7 @@ def save_preset(
     file = target / f"{model}.yaml"
     with locked(target):
         document = _with_preset(file, model, preset, config, bundled, overwrite)
-        write_text(file, yaml.safe_dump(document, sort_keys=False, allow_unicode=True))
+        write_text(file, yaml_text(document))
     return file
 
 

@@ -74,8 +74,15 @@ def number_between(key: str, value: Any, least: float, most: float) -> float:
     """``value``, which must be a number from ``least`` to ``most``, as a float."""
     # Tuples of types where a graph may pass: torch 2.5 compiles no union of them.
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not least <= value <= most:
-        raise ConfigError(key, value, f"must be a number from {least:g} to {most:g}")
+        raise ConfigError(key, value, f"must be a number from {least:g} to {most:g}{text_hint(value)}")
     return float(value)
+
+
+def text_hint(value: Any) -> str:
+    """What to do about a number that stands in a file as a text; empty for all else."""
+    if not isinstance(value, str) or not re.fullmatch(r"[+-]?(\d+\.?|\d*\.\d+)([eE][+-]?\d+)?", value):
+        return ""
+    return "; YAML reads this as a text: leave out quotation marks, and write 1e-2 as 1.0e-2 or 0.01"
 
 
 def share(key: str, value: Any) -> float:
@@ -86,7 +93,7 @@ def share(key: str, value: Any) -> float:
 def above_zero(key: str, value: Any) -> float:
     """``value``, which must be a number above 0 and at most 1, as a float."""
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0.0 < value <= 1.0:
-        raise ConfigError(key, value, "must be a number above 0, and at most 1")
+        raise ConfigError(key, value, f"must be a number above 0, and at most 1{text_hint(value)}")
     return float(value)
 
 

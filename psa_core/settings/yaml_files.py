@@ -1,4 +1,5 @@
-"""YAML files that strangers wrote: whatever stands in one costs little, and what is wrong with it is one error."""
+"""YAML files, which strangers may have written: whatever stands in one costs little, and what is wrong with it is one
+error."""
 
 from __future__ import annotations
 
@@ -85,6 +86,27 @@ def read_yaml(file: Path) -> tuple[Any, list[str]]:
     except UnicodeDecodeError as error:
         raise ConfigError("file", file.name, f"is not valid YAML: no UTF-8 ({error.reason})", file.name) from error
     return _parse(text, file.name)
+
+
+def yaml_text(document: Any, *, flow: bool | None = False) -> str:
+    """The YAML text of plain data, keys in their order, which reads as what it was.
+
+    Args:
+        flow: whether lists and mappings stand in one line; None for those alone that hold no others.
+    """
+    text: str = yaml.dump(document, Dumper=_Dumper, sort_keys=False, allow_unicode=True, default_flow_style=flow)
+    return text
+
+
+class _Dumper(yaml.SafeDumper):
+    """PyYAML's, but for texts with U+0085, a line break that it writes as it is and reads as a blank."""
+
+
+def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.Node:
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style='"' if "\x85" in text else None)
+
+
+_Dumper.add_representer(str, _represent_text)
 
 
 class _Loader(yaml.SafeLoader):

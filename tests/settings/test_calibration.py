@@ -75,6 +75,11 @@ def test_a_file_says_each_recipe_once(file: Path) -> None:
     assert "target_error" not in document
 
 
+def test_texts_with_line_breaks_of_every_kind_come_back(file: Path) -> None:
+    odd = dataclasses.replace(TWO_LAYERS, model="a\x85b\u2028c\n\x85", description="\r\n \u2029")
+    assert Calibration.load(odd.save(file)) == odd
+
+
 def test_is_frozen_in_depth() -> None:
     heads = [GILBERT]
     calibration = Calibration(block_m=128, block_n=128, recipes={0: heads}, errors={0: [0.1]})
@@ -199,6 +204,18 @@ class TestFiles:
             (["heads", 7, 2], -1, r"heads\.7 = -1: must be the number of one of 2 recipes"),
             (["heads", 7, 2], True, r"heads\.7 = True: must be the number"),
             (["errors", 7, 2], float("nan"), r"errors\.7 = nan: must be a relative error"),
+            (
+                ["errors", 7, 2],
+                "1e-05",
+                r"errors\.7 = '1e-05': .* as a text: leave out quotation marks, and write 1e-2",
+            ),
+            (["target_density"], "0.15", r"target_density = '0\.15': .* as a text: leave out quotation marks"),
+            (["heads"], {}, r"heads = \{\}: must map layers"),
+            (["heads", "7"], [1, 1, 1], r"heads = '7': is no layer: must be a whole number, without quotation marks"),
+            (["errors", "7"], [1, 1, 1], r"errors = '7': is no layer: must be a whole number"),
+            (["heads", 8], [1, 1, 1], r"errors\.8 = None: is missing: heads has this layer"),
+            (["errors", 8], [1, 1, 1], r"heads\.8 = None: is missing: errors has this layer"),
+            (["heads", 7], [1, 1], r"heads\.7 = \[1, 1\]: must have as many numbers as heads\.0, which has 3"),
             (["block_n"], 7, r"block_n = 7: must be one of 32"),
             (["blocks"], 7, r"blocks = 7: is unknown; there are block_m"),
         ],

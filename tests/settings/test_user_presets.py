@@ -103,7 +103,7 @@ class TestSave:
 
     def test_goes_to_the_users_folder_and_is_found_there(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(PRESETS_DIR_VARIABLE, str(tmp_path / "made" / "for it"))
-        config = PSAConfig(warmup_steps=4, description="für mich")
+        config = PSAConfig(warmup_steps=4, description="für\x85mich")
         save_preset("Wan2.1_14b", "mine", config)
         assert load_preset("Wan2.1_14b", "mine") == config
         assert load_families()["Wan2.1_14b"].default == "psa_balanced"
