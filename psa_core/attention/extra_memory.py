@@ -85,6 +85,9 @@ def extra_memory(
     precision = precision_that_runs(config.precision, q.device, q.dtype, d)
     attending = copies + _attending(sizes, blocks, max_level.bit_length())
     attending += _pyramid(sizes) if precision == PRECISIONS[0] else _packed(sizes, precision)
+    if precision == "int8" and _on_hopper(q, config):
+        # Whose pooled rows are those of 16 bits, on top of a row's scale.
+        attending += sizes.pooled * d
     if precision != PRECISIONS[0] and config.precision == "auto":
         # Pooled keys of exact heads; and a few query blocks both ways, and how far apart they are.
         attending += _pyramid(sizes) // 2 + _MEASURED * config.block_m * d * (3 * sizes.width + 16)
@@ -108,6 +111,14 @@ def _packed(sizes: _Sizes, precision: str) -> int:
     a_number = 2 if precision == PRECISIONS[-1] else 3
     pooled = sizes.pooled * (3 * sizes.d + 4)
     return (sizes.k_tokens + 128) * (sizes.d * a_number + 1) + pooled + 8 * sizes.d
+
+
+def _on_hopper(q: torch.Tensor, config: PSAConfig) -> bool:
+    """Whether the kernel for Hopper computes level 1 in INT8."""
+    # It needs Triton, which need not be installed.
+    from ..ops.attention.dispatch import runs_int8_on_hopper
+
+    return runs_int8_on_hopper(q.device, q.dtype, q.shape[3], config.block_m, config.block_n)
 
 
 def _choosing(sizes: _Sizes, k_blocks: int, n_orders: int) -> int:

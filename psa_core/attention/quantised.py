@@ -7,12 +7,15 @@ from typing import NamedTuple
 
 import torch
 
+from ..ops.attention.dispatch import PACKED_TILE, runs_int8_on_hopper
 from ..ops.attention.quantised import ExactHeads, pack_for, quantised_attention_triton
 from ..ops.block_list.build import BlockList, build_block_list
 from ..ops.block_positions import block_positions
 from ..ops.constant import constant
 from ..ops.grouped import for_key_heads
-from ..ops.packed.rows import Packed
+from ..ops.packed.rows import VALUE_DTYPES, Packed
+from ..ops.packed.triton import pack_triton
+from ..ops.pyramid.rows import build_pyramid
 from ..ops.pyramid.triton import pool_keys_triton
 from ..ops.reorder.orders import Orders, as_they_lie, queries_of, take_queries
 from .errors import relative_error, squares
@@ -62,6 +65,10 @@ def attend_quantised(
     """
     if block_list is None:
         block_list = build_block_list(levels, max_level, block_n, k.shape[2], "triton")
+    every_head = hidden is None and exact_heads is None and not measured
+    if every_head and precision == "int8" and runs_int8_on_hopper(q.device, q.dtype, q.shape[3], block_m, block_n):
+        out = _attend_on_hopper(q, k, v, block_list, max_level, block_n, orders, pooled)
+        return Quantised(out, block_list.level_shares, None)
     packed = pack_for(k, v, precision, block_m, block_n, max_level, orders, pooled)
     exact = None
     if exact_heads is not None:
@@ -74,6 +81,24 @@ def attend_quantised(
     tensors = q, k, v, block_list, packed
     out = quantised_attention_triton(*tensors, block_m, block_n, orders, queries_of(orders), exact, hidden)
     return Quantised(out, block_list.level_shares, exact_heads)
+
+
+def _attend_on_hopper(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    block_list: BlockList,
+    max_level: int,
+    block_n: int,
+    orders: Orders | None,
+    pooled: torch.Tensor | None,
+) -> torch.Tensor:
+    """Level 1 in INT8, and pooled rows, which are gathered, in 16 bits."""
+    from ..ops.attention.hopper import pyramid_attention_hopper
+
+    packed = pack_triton(k, v, block_n, PACKED_TILE, VALUE_DTYPES["int8"], orders=orders)
+    pyramid = build_pyramid(k, v, max_level, "triton", orders, pooled)
+    return pyramid_attention_hopper(q, k, v, block_list, pyramid, block_n, orders, queries_of(orders), packed=packed)
 
 
 def _too_coarse(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -62,6 +62,13 @@ HOPPER = Kernels(
     # Gluon is experimental: another Triton may have moved what the kernel uses.
     fails="Triton cannot run it here",
     warning="The attention kernel for Hopper does not run here; the portable one does",
+)
+# Level 1 of a packed pyramid; it takes what the one in 16 bits takes.
+HOPPER_INT8 = replace(
+    HOPPER,
+    name="int8 on hopper",
+    what="the INT8 kernel for Hopper",
+    warning="The INT8 attention kernel for Hopper does not run here; the portable one does",
 )
 PORTABLE = Kernels(
     name="portable",

@@ -39,6 +39,11 @@ def run_all(device: str = "cuda") -> None:
                 some = q[:, :, :100], k[:, :heads], v[:, :heads]
                 out = pyramid_sparse_attention(*some, config, causal=causal, backend="triton")
                 assert out.isfinite().all()
+            # Packed tiles of a whole block are what Hopper's own kernel reads in INT8.
+            out = pyramid_sparse_attention(
+                q, k, v, config.replace(block_n=128, precision="int8"), grid=grid, text_length=text, backend="triton"
+            )
+            assert out.isfinite().all()
             print(f"head size {d}, {importance}, {mode}: done", flush=True)
 
 

@@ -19,7 +19,7 @@ if not triton_installed():
     pytest.skip("Triton is not installed", allow_module_level=True)
 
 from psa_core.ops.attention import dispatch
-from psa_core.ops.attention.dispatch import hopper_refusal, pyramid_attention
+from psa_core.ops.attention.dispatch import hopper_refusal, pyramid_attention, runs_int8_on_hopper
 from psa_core.ops.block_list.build import build_block_list
 from psa_core.ops.pyramid.rows import build_pyramid
 
@@ -148,6 +148,79 @@ class TestChoice:
         pyramid_attention(OnHopper(), *self.ARGUMENTS, 128, 128)
         assert [run.kernel for run in runs] == ["portable"]
         assert "the log has the details" in str(hopper_refusal(CUDA, torch.float16, 128))
+
+
+class TestInt8:
+    @pytest.fixture(autouse=True)
+    def _trial_passes(self, gpu: pytest.MonkeyPatch) -> None:
+        gpu.setattr(dispatch, "_int8_trial", lambda device, dtype, head_dim: None)
+
+    @pytest.mark.parametrize("head_dim", [64, 128])
+    @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+    def test_on_hopper(self, head_dim: int, dtype: torch.dtype) -> None:
+        assert runs_int8_on_hopper(CUDA, dtype, head_dim, 128, 128)
+
+    @pytest.mark.parametrize(("block_m", "block_n"), [(64, 128), (128, 64), (128, 32)])
+    def test_not_in_smaller_blocks(self, block_m: int, block_n: int) -> None:
+        assert not runs_int8_on_hopper(CUDA, torch.float16, 128, block_m, block_n)
+
+    def test_not_elsewhere(self, gpu: pytest.MonkeyPatch) -> None:
+        assert not runs_int8_on_hopper(CPU, torch.float16, 128, 128, 128)
+        gpu.setattr(torch.cuda, "get_device_capability", lambda device: (12, 0))
+        assert not runs_int8_on_hopper(CUDA, torch.float16, 128, 128, 128)
+
+    def test_not_where_the_portable_kernels_are_asked_for(self, gpu: pytest.MonkeyPatch) -> None:
+        gpu.setenv("PSA_BACKEND", "portable")
+        assert not runs_int8_on_hopper(CUDA, torch.float16, 128, 128, 128)
+
+    def test_a_trial_that_fails_takes_it_out_alone(
+        self, gpu: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        def trial(*what: Any) -> None:
+            raise RuntimeError("INT8 attention is 0.7 away from exact attention")
+
+        gpu.setattr(dispatch, "_int8_trial", trial)
+        assert not runs_int8_on_hopper(CUDA, torch.float16, 128, 128, 128)
+        assert "The INT8 attention kernel for Hopper does not run here" in caplog.text
+        assert hopper_refusal(CUDA, torch.float16, 128) is None
+
+
+@pytest.mark.parametrize(
+    ("precision", "more", "kernel"),
+    [("int8", {}, "hopper"), ("int8+fp8", {}, "portable"), ("int8", {"hidden": "keys"}, "portable"),
+     ("int8", {"exact_heads": "some"}, "portable"), ("int8", {"measured": (0,)}, "portable")],
+)  # fmt: skip
+def test_int8_is_hoppers_where_every_head_is_quantised_and_sees_all_keys(
+    precision: str, more: dict[str, Any], kernel: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("tests/ops/test_hopper_int8.py has the GPU's")
+    from psa_core.attention import quantised
+    from psa_core.ops.attention import hopper
+
+    class PacksError(Exception):
+        pass
+
+    def packs(*_: Any) -> None:
+        raise PacksError
+
+    def attends(q: Any, k: Any, v: Any, lists: Any, pyramid: Any, block_n: int, *orders: Any, packed: Any) -> Any:
+        assert packed.k.shape[3:] == (128, 64)
+        assert packed.v.dtype == torch.float16
+        assert pyramid.max_level == 4
+        return q
+
+    monkeypatch.setattr(quantised, "runs_int8_on_hopper", lambda *_: True)
+    monkeypatch.setattr(hopper, "pyramid_attention_hopper", attends)
+    monkeypatch.setattr(quantised, "pack_for", packs)
+    q, k, v = random_qkv(Shape(1, 1, 130, 130), torch.float16)
+    levels = torch.tensor([[1, 4], [4, 1]], dtype=torch.uint8)[None, None]
+    call = q, k, v, levels, 128, 128, 4, precision
+    if kernel == "hopper":
+        assert quantised.attend_quantised(*call, **more).out is q
+    else:
+        with pytest.raises(PacksError):
+            quantised.attend_quantised(*call, **more)
 
 
 def test_the_trial_is_a_call_like_any_other(monkeypatch: pytest.MonkeyPatch) -> None:

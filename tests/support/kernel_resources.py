@@ -63,6 +63,7 @@ IMPORTANCE = {
 }
 # By name: what packed values are, as torch, kernels and descriptors call it.
 QUANTISED = {"int8 attention": (torch.float16, "fp16"), "int8+fp8 attention": (torch.float8_e4m3fn, "fp8e4nv")}
+HOPPER = ("hopper attention", "hopper int8 attention")
 # What ``precision: auto`` takes, by architecture.
 COARSEST = {80: "int8", 86: "int8", 89: "int8+fp8", 90: "int8+fp8", 120: "int8+fp8"}
 
@@ -102,11 +103,14 @@ def measure(case: Case) -> dict[str, Any]:
         constants = {"BLOCK_M": case.block_m, "LOG_BLOCK_N": case.block_n.bit_length() - 1, "N_LEVELS": 4}
         constants |= {"REORDER": case.reorder, "ORDERED": True}
         kernel = _pyramid_attention
-    elif case.kernel == "hopper attention":
-        rows, stages, producer_registers, consumer_registers = hopper.LAUNCHES[case.d]
+    elif case.kernel in HOPPER:
+        packed = case.kernel == "hopper int8 attention"
+        launches = hopper.INT8_LAUNCHES if packed else hopper.LAUNCHES
+        rows, stages, producer_registers, consumer_registers = launches[case.d]
         launch, kernel = Launch(case.block_m, rows, 4, stages), pyramid_attention_kernel
         constants = {"LOG_BLOCK_N": case.block_n.bit_length() - 1, "N_LEVELS": 4, "STAGES": stages}
         constants |= {"REORDER": case.reorder, "ORDERED": True}
+        constants |= {"PACKED": packed}
         constants |= {"PRODUCER_REGISTERS": producer_registers, "CONSUMER_REGISTERS": consumer_registers}
     elif case.kernel in QUANTISED:
         launch, kernel, constants = _quantised(case)
@@ -150,9 +154,11 @@ def measure(case: Case) -> dict[str, Any]:
     source = _source(kernel, constants, DTYPES[case.dtype])
     if case.kernel in QUANTISED:
         _describe_packed(source, case, launch)
+    if case.kernel == HOPPER[1]:
+        source.signature |= {"packed_k_ptr": "*i8", "packed_v_ptr": "*fp16"}
     compiled = triton.compile(source, target=case.target, options=options)
     if "cubin" in compiled.asm:
-        usage = _cuda_usage(compiled.asm["cubin"], case.kernel in QUANTISED)
+        usage = _cuda_usage(compiled.asm["cubin"], "int8" in case.kernel)
     else:
         usage = _amd_usage(compiled.asm["amdgcn"])
     name = f"causal {case.kernel}" if case.causal else case.kernel
@@ -254,6 +260,7 @@ def _cases(architectures: list[int | str]) -> Iterator[Case]:
             yield from (Case(f"{COARSEST[architecture]} attention", architecture, d, *VARIANTS[0]) for d in (64, 128))
     yield from (Case(kernel, 89, 128, *VARIANTS[0]) for kernel in ("pack", "measure channels"))
     yield from (Case("hopper attention", 90, d, *VARIANTS[0]) for d in (64, 128))
+    yield Case("hopper int8 attention", 90, 128, *VARIANTS[0])
     yield Case("hopper attention", 90, 128, *VARIANTS[0], reorder=False, causal=True)
 
 
@@ -271,6 +278,7 @@ def _other_cases() -> Iterator[Case]:
             yield Case(kernel, architecture, 64, *VARIANTS[1])
         for kernel in ("levels", "levels by quota"):
             yield Case(kernel, architecture, 128, *VARIANTS[0], k_blocks=512)
+    yield Case("hopper int8 attention", 90, 64, *VARIANTS[0])
     for d in (64, 128):
         yield Case("hopper attention", 90, d, "fp16", 128, 32)
     yield Case("hopper attention", 90, 128, *VARIANTS[0], reorder=False)

@@ -5,11 +5,15 @@ from __future__ import annotations
 import torch
 
 from ..block_list.build import BlockList
-from ..kernel_table import HOPPER
+from ..kernel_table import HOPPER, HOPPER_INT8
 from ..pyramid.rows import Pyramid
 from ..refusals import refusal
 from ..reorder.orders import Orders, as_they_lie
+from ..trial_call import check_trial, trial_tensors
 from .triton import pyramid_attention_triton
+
+# Tokens of a packed tile that the kernel for Hopper reads: a key block.
+PACKED_TILE = 128
 
 
 def pyramid_attention(
@@ -35,6 +39,33 @@ def pyramid_attention(
 def hopper_refusal(device: torch.device, dtype: torch.dtype, head_dim: int) -> str | None:
     """Why the kernel for Hopper cannot run on tensors that the portable one takes; None when it can."""
     return refusal(HOPPER, device, dtype, head_dim, _trial)
+
+
+def runs_int8_on_hopper(device: torch.device, dtype: torch.dtype, head_dim: int, block_m: int, block_n: int) -> bool:
+    """Whether level 1 of a packed pyramid is the kernel for Hopper's: keys in INT8, values in float16, all queries see
+    all keys, and every head is quantised."""
+    if block_m not in HOPPER_INT8.block_m or block_n != PACKED_TILE or hopper_refusal(device, dtype, head_dim):
+        return False
+    return refusal(HOPPER_INT8, device, dtype, head_dim, _int8_trial) is None
+
+
+def _int8_trial(device: torch.device, dtype: torch.dtype, head_dim: int) -> None:
+    """Run the kernel for Hopper once over a packed pyramid, and compare what it says with what the other one does.
+
+    Raises:
+        RuntimeError: it is something else.
+    """
+    from ..block_list.build import build_block_list
+    from ..packed.triton import pack_triton
+    from ..pyramid.rows import build_pyramid
+    from .hopper import pyramid_attention_hopper
+
+    (x, levels), max_level = trial_tensors(device, dtype, head_dim), 2
+    orders = as_they_lie(1, 1, 256, device)
+    block_list = build_block_list(levels, max_level, PACKED_TILE, 256, "triton")
+    call = x, x, x, block_list, build_pyramid(x, x, max_level, "triton", orders), PACKED_TILE, orders
+    packed = pack_triton(x, x, PACKED_TILE, PACKED_TILE, torch.float16, orders=orders)
+    check_trial(pyramid_attention_hopper(*call, packed=packed), pyramid_attention_hopper(*call))
 
 
 def _trial(device: torch.device, dtype: torch.dtype, head_dim: int) -> None:

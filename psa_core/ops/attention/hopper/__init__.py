@@ -11,6 +11,8 @@ Words, in the order in which data meet them:
   before, and the products of the other.
 - stage, phase: shared memory holds ``stages`` KV tiles, and Q twice. Each stage has two barriers, full (the producer
   has copied) and empty (both consumers have read). The phase to wait for is the parity of the stage's uses so far.
+- packed tile: a KV tile of level 1 where keys and values are packed (``psa_core.ops.packed``): its keys in INT8, as
+  Q is made for it, its values in float16. It is contiguous, and nothing of it is looked up.
 - S, P, O: ``S = Q K^T``, ``P = exp2(S * scale - row_max)``, ``O = P V``. O is rescaled when ``row_max`` rises, and
   divided by ``row_sum`` at the end.
 
@@ -33,6 +35,7 @@ from ...block_list.build import BlockList
 from ...compiling import launcher
 from ...current_device import on_device_of_first
 from ...grouped import group_of
+from ...packed.rows import Packed
 from ...pyramid.rows import Pyramid
 from ...reorder.orders import Orders, order_tensors
 from .kernel import pyramid_attention_kernel
@@ -49,6 +52,8 @@ class HopperLaunch(NamedTuple):
 
 
 LAUNCHES = {64: HopperLaunch(128, 2, 88, 208), 128: HopperLaunch(128, 2, 120, 192)}
+# Over a packed pyramid, whose tiles a producer finds without looking rows up.
+INT8_LAUNCHES = {64: HopperLaunch(128, 2, 88, 208), 128: HopperLaunch(128, 2, 96, 208)}
 
 
 @on_device_of_first
@@ -62,14 +67,20 @@ def pyramid_attention_hopper(
     orders: Orders | None = None,
     q_orders: Orders | None = None,
     hidden: torch.Tensor | None = None,
+    packed: Packed | None = None,
 ) -> torch.Tensor:
     """Attention of each block of 128 queries over the rows it keeps.
 
     Args and result: as in :func:`..triton.pyramid_attention_triton`, with query blocks of 128, in which no number of
     ``hidden`` may be larger than the one before it.
+
+    Args:
+        packed: keys and values of level 1 in tiles of 128, the values float16, which are computed in INT8; ``block_n``
+            is 128 then, and there is no ``hidden``. Pooled rows are the pyramid's. None for those of k and v.
     """
     batch, heads, q_tokens, d = q.shape
-    launch = LAUNCHES[d]
+    launch = (LAUNCHES if packed is None else INT8_LAUNCHES)[d]
+    assert packed is None or (packed.tile == block_n == launch.tile_n and hidden is None), "tiles are not key blocks"
     # cp.async copies 16 bytes, from aligned addresses.
     q, k, v = (x if x.stride(3) == 1 and _aligned(x) else x.contiguous() for x in (q, k, v))
     # In memory [B, L, H, D], which models reshape to [B, L, H * D] without a copy.
@@ -81,15 +92,16 @@ def pyramid_attention_hopper(
     counter = torch.zeros(1, dtype=torch.int32, device=q.device)
     n_work_tiles = triton.cdiv(q_tokens, BLOCK_M.value) * heads * batch
     n_programs = min(n_work_tiles, torch.cuda.get_device_properties(q.device).multi_processor_count)
+    level_1 = (k, spans, spans, v, spans) if packed is None else packed[:5]
     launcher(pyramid_attention_kernel, (n_programs,))(
-        q, k, v, pyramid.k, pyramid.v, out, *q_index, *index, blocks, spans,
+        q, k, v, pyramid.k, pyramid.v, out, *q_index, *index, *level_1, blocks, spans,
         spans if order is None else order, spans if hidden is None else hidden, counter,
         *q.stride()[:3], *k.stride()[:3], *v.stride()[:3], *out.stride()[:3],
         *blocks.stride()[:2], *spans.stride()[:2],
         batch, heads, q_tokens, k.shape[2], blocks.shape[3], pyramid.k.shape[2], d**-0.5 * math.log2(math.e),
         D=d, LOG_BLOCK_N=block_n.bit_length() - 1, N_LEVELS=spans.shape[3], TILE_N=launch.tile_n,
         STAGES=launch.stages, REORDER=orders is not None, ORDERED=order is not None, GROUP=group,
-        CAUSAL=hidden is not None,
+        CAUSAL=hidden is not None, PACKED=packed is not None,
         PRODUCER_REGISTERS=launch.producer_registers, CONSUMER_REGISTERS=launch.consumer_registers, num_warps=4,
     )  # fmt: skip
     return out

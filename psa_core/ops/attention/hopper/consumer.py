@@ -4,22 +4,19 @@ from __future__ import annotations
 
 from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
-from triton.experimental.gluon.language.nvidia.hopper import (
-    fence_async_shared,
-    mbarrier,
-    warpgroup_mma,
-    warpgroup_mma_wait,
-)
+from triton.experimental.gluon.language.nvidia.hopper import mbarrier, warpgroup_mma_wait
 
 from .kv_tiles import BLOCK_M, count_kv_tiles, first_kv_tile, locate_work_tile, next_kv_tile, order_start
+from .packed_tiles import attend_packed, locate_packed
 from .producer import WARPGROUP_M
+from .products import issue_pv, issue_qk
 
 
 @gluon.jit
 def consume(
-    CONSUMER: gl.constexpr, out, q_orders, hidden_ptr, scale, lists, sizes, smem, barriers,
+    CONSUMER: gl.constexpr, out, packed, q_orders, hidden_ptr, scale, lists, sizes, smem, q8_smem, barriers,
     D: gl.constexpr, LOG_BLOCK_N: gl.constexpr, N_LEVELS: gl.constexpr, TILE_N: gl.constexpr, STAGES: gl.constexpr,
-    REORDER: gl.constexpr, CAUSAL: gl.constexpr,
+    REORDER: gl.constexpr, GROUP: gl.constexpr, CAUSAL: gl.constexpr, PACKED: gl.constexpr,
 ):  # fmt: skip
     """Compute work tile after work tile, until the producer announces one past the last."""
     batch, heads, q_tokens, k_tokens, k_blocks, pooled_rows = sizes
@@ -27,8 +24,9 @@ def consume(
     q_full, q_empty, k_full, k_empty, v_full, v_empty = barriers
     s_layout: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, TILE_N, 16])
     o_layout: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, D, 16])
-    p_layout: gl.constexpr = gl.DotOperandLayout(0, o_layout, 2)
-    dtype: gl.constexpr = q_smem.dtype
+    per_row: gl.constexpr = gl.SliceLayout(1, s_layout)
+    # Of the levels whose rows are gathered.
+    FIRST: gl.constexpr = 1 if PACKED else 0
     n_work_tiles = (q_tokens + BLOCK_M - 1) // BLOCK_M * heads * batch
 
     kv_count = gl.to_tensor(0)
@@ -36,43 +34,72 @@ def consume(
     work_tile = _await_work_tile(work_smem, q_full, work_count)
     while work_tile < n_work_tiles:
         query_block, b, h, blocks_ptr, spans_ptr = locate_work_tile(work_tile, lists, sizes, N_LEVELS)
-        n_tiles = count_kv_tiles(spans_ptr, TILE_N, N_LEVELS)
+        q = q_smem.index((work_count & 1) * 2 + CONSUMER)
         o = gl.zeros([WARPGROUP_M, D], gl.float32, o_layout)
-        row_max = gl.full([WARPGROUP_M], float("-inf"), gl.float32, gl.SliceLayout(1, s_layout))
-        row_sum = gl.zeros([WARPGROUP_M], gl.float32, gl.SliceLayout(1, s_layout))
+        row_max = gl.full([WARPGROUP_M], float("-inf"), gl.float32, per_row)
+        row_sum = gl.zeros([WARPGROUP_M], gl.float32, per_row)
         unseen = _unseen(hidden_ptr, query_block * BLOCK_M + CONSUMER * WARPGROUP_M, q_tokens, CAUSAL)
+        n_packed = 0
+        if PACKED:
+            head = (b * heads + h) // GROUP
+            n_rows, n_packed, first_tile = locate_packed(spans_ptr, head, k_tokens, TILE_N)
+            if n_packed > 0:
+                o, row_max, row_sum = attend_packed(
+                    o, row_max, row_sum, q, q8_smem.index(CONSUMER), scale, packed, smem, barriers, head, first_tile,
+                    blocks_ptr, n_rows, kv_count, n_packed, STAGES,
+                )  # fmt: skip
+                kv_count += n_packed
+        n_tiles = count_kv_tiles(spans_ptr, TILE_N, FIRST, N_LEVELS)
         if n_tiles > 0:
-            q = q_smem.index((work_count & 1) * 2 + CONSUMER)
-            cursor = first_kv_tile(blocks_ptr, spans_ptr, k_tokens, N_LEVELS)
-            s_token = _issue_qk(q, k_smem, k_full, kv_count, STAGES, s_layout)
-            s = warpgroup_mma_wait(0, deps=[s_token])
-            mbarrier.arrive(k_empty.index(kv_count % STAGES))
-            p, rescale, row_max, row_sum = _online_softmax(s, row_max, row_sum, scale, cursor, unseen, CAUSAL)
-            p_operand = gl.convert_layout(p.to(dtype), p_layout)
-            for tile in range(kv_count + 1, kv_count + n_tiles):
-                cursor = next_kv_tile(cursor, spans_ptr, k_tokens, LOG_BLOCK_N, N_LEVELS, TILE_N)
-                # The softmax of this tile runs while the tensor cores multiply P and V of the one before.
-                s_token = _issue_qk(q, k_smem, k_full, tile, STAGES, s_layout)
-                o_token = _issue_pv(p_operand, v_smem, v_full, o, tile - 1, STAGES)
-                s = warpgroup_mma_wait(1, deps=[s_token])
-                mbarrier.arrive(k_empty.index(tile % STAGES))
-                p, rescale, row_max, row_sum = _online_softmax(s, row_max, row_sum, scale, cursor, unseen, CAUSAL)
-                o, p_operand = warpgroup_mma_wait(0, deps=[o_token, p_operand])
-                mbarrier.arrive(v_empty.index((tile - 1) % STAGES))
-                o = o * gl.convert_layout(rescale, gl.SliceLayout(1, o_layout))[:, None]
-                p_operand = gl.convert_layout(p.to(dtype), p_layout)
+            cursor = first_kv_tile(blocks_ptr + n_packed, spans_ptr, k_tokens, FIRST, N_LEVELS)
+            o, row_max, row_sum = _attend_rows(
+                o, row_max, row_sum, q, scale, cursor, unseen, smem, barriers, spans_ptr, k_tokens, kv_count, n_tiles,
+                LOG_BLOCK_N, N_LEVELS, TILE_N, STAGES, CAUSAL,
+            )  # fmt: skip
             kv_count += n_tiles
-            # The producer may load the next Q during the last product.
-            mbarrier.arrive(q_empty.index(work_count & 1))
-            o_token = _issue_pv(p_operand, v_smem, v_full, o, kv_count - 1, STAGES)
-            o = warpgroup_mma_wait(0, deps=[o_token])
-            mbarrier.arrive(v_empty.index((kv_count - 1) % STAGES))
-        else:
-            mbarrier.arrive(q_empty.index(work_count & 1))
+        mbarrier.arrive(q_empty.index(work_count & 1))
         first = query_block * BLOCK_M + CONSUMER * WARPGROUP_M
-        _store_o(out, o, row_sum, first, b, h, heads, q_tokens, q_orders, dtype, REORDER)
+        _store_o(out, o, row_sum, first, b, h, heads, q_tokens, q_orders, q_smem.dtype, REORDER)
         work_count += 1
         work_tile = _await_work_tile(work_smem, q_full, work_count)
+
+
+@gluon.jit
+def _attend_rows(
+    o, row_max, row_sum, q, scale, cursor, unseen, smem, barriers, spans_ptr, k_tokens, kv_count, n_tiles,
+    LOG_BLOCK_N: gl.constexpr, N_LEVELS: gl.constexpr, TILE_N: gl.constexpr, STAGES: gl.constexpr,
+    CAUSAL: gl.constexpr,
+):  # fmt: skip
+    """Online softmax over ``n_tiles`` KV tiles, more than none, of 16-bit rows."""
+    work_smem, q_smem, k_smem, v_smem = smem
+    q_full, q_empty, k_full, k_empty, v_full, v_empty = barriers
+    s_layout: gl.constexpr = row_max.type.layout.parent
+    o_layout: gl.constexpr = o.type.layout
+    p_layout: gl.constexpr = gl.DotOperandLayout(0, o_layout, 2)
+    dtype: gl.constexpr = q.dtype
+    s_token = issue_qk(q, k_smem, k_full, kv_count, STAGES, s_layout)
+    s = warpgroup_mma_wait(0, deps=[s_token])
+    mbarrier.arrive(k_empty.index(kv_count % STAGES))
+    p, rescale, row_max, row_sum = _online_softmax(s, row_max, row_sum, scale, cursor, unseen, CAUSAL)
+    o = o * gl.convert_layout(rescale, gl.SliceLayout(1, o_layout))[:, None]
+    p_operand = gl.convert_layout(p.to(dtype), p_layout)
+    for tile in range(kv_count + 1, kv_count + n_tiles):
+        cursor = next_kv_tile(cursor, spans_ptr, k_tokens, LOG_BLOCK_N, N_LEVELS, TILE_N)
+        # The softmax of this tile runs while the tensor cores multiply P and V of the one before.
+        s_token = issue_qk(q, k_smem, k_full, tile, STAGES, s_layout)
+        o_token = issue_pv(p_operand, v_smem, v_full, o, tile - 1, STAGES)
+        s = warpgroup_mma_wait(1, deps=[s_token])
+        mbarrier.arrive(k_empty.index(tile % STAGES))
+        p, rescale, row_max, row_sum = _online_softmax(s, row_max, row_sum, scale, cursor, unseen, CAUSAL)
+        o, p_operand = warpgroup_mma_wait(0, deps=[o_token, p_operand])
+        mbarrier.arrive(v_empty.index((tile - 1) % STAGES))
+        o = o * gl.convert_layout(rescale, gl.SliceLayout(1, o_layout))[:, None]
+        p_operand = gl.convert_layout(p.to(dtype), p_layout)
+    last = kv_count + n_tiles - 1
+    o_token = issue_pv(p_operand, v_smem, v_full, o, last, STAGES)
+    o = warpgroup_mma_wait(0, deps=[o_token])
+    mbarrier.arrive(v_empty.index(last % STAGES))
+    return o, row_max, row_sum
 
 
 @gluon.jit
@@ -80,25 +107,6 @@ def _await_work_tile(work_smem, q_full, work_count):
     """The next work tile, once its queries are in shared memory."""
     mbarrier.wait(q_full.index(work_count & 1), (work_count >> 1) & 1)
     return gl.max(work_smem.index(work_count & 1).load(gl.BlockedLayout([1], [32], [4], [0])), 0)
-
-
-@gluon.jit
-def _issue_qk(q, k_smem, k_full, tile, STAGES: gl.constexpr, layout: gl.constexpr):
-    """Start S = Q K^T for a KV tile."""
-    mbarrier.wait(k_full.index(tile % STAGES), (tile // STAGES) & 1)
-    # cp.async writes through the generic proxy, warpgroup_mma reads through the async one.
-    fence_async_shared()
-    TILE_N: gl.constexpr = k_smem.shape[1]
-    zero = gl.zeros([WARPGROUP_M, TILE_N], gl.float32, layout)
-    return warpgroup_mma(q, k_smem.index(tile % STAGES).permute((1, 0)), zero, use_acc=False, is_async=True)
-
-
-@gluon.jit
-def _issue_pv(p, v_smem, v_full, o, tile, STAGES: gl.constexpr):
-    """Start O += P V for a KV tile."""
-    mbarrier.wait(v_full.index(tile % STAGES), (tile // STAGES) & 1)
-    fence_async_shared()
-    return warpgroup_mma(p, v_smem.index(tile % STAGES), o, is_async=True)
 
 
 @gluon.jit

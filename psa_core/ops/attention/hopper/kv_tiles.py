@@ -9,10 +9,13 @@ from __future__ import annotations
 
 from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
+from triton.experimental.gluon.language.nvidia.ampere import async_copy
 
 from ...block_list.triton import TOKEN_BITS, TOKEN_MASK
 
 BLOCK_M = gl.constexpr(128)
+# Its name from Triton 3.9 on, and before.
+copy_async = getattr(async_copy, "async_load", None) or async_copy.async_copy_global_to_shared
 
 
 @gluon.jit
@@ -36,19 +39,20 @@ def order_start(of_head_ptr, head, n_tokens):
 
 
 @gluon.jit
-def count_kv_tiles(spans_ptr, TILE_N: gl.constexpr, N_LEVELS: gl.constexpr):
-    """KV tiles of a query block; every level begins a new one."""
+def count_kv_tiles(spans_ptr, TILE_N: gl.constexpr, FIRST: gl.constexpr, N_LEVELS: gl.constexpr):
+    """KV tiles of the levels from ``FIRST`` on of a query block; every level begins a new one."""
     n_tiles = gl.to_tensor(0)
-    for level in gl.static_range(N_LEVELS):
+    for level in gl.static_range(FIRST, N_LEVELS):
         n_tiles += ((gl.load(spans_ptr + level) >> TOKEN_BITS) + TILE_N - 1) // TILE_N
     return n_tiles
 
 
 @gluon.jit
-def first_kv_tile(blocks_ptr, spans_ptr, k_tokens, N_LEVELS: gl.constexpr):
-    """Cursor at the first tile of the first level that keeps a block; of the last level if none does."""
-    zero = gl.to_tensor(0)
-    return _enter(zero, zero, blocks_ptr, spans_ptr, k_tokens, N_LEVELS)
+def first_kv_tile(blocks_ptr, spans_ptr, k_tokens, FIRST: gl.constexpr, N_LEVELS: gl.constexpr):
+    """Cursor at the first tile of the first level, from ``FIRST`` on, that keeps a block; of the last level if none
+    does. ``blocks_ptr``: at the blocks of ``FIRST``."""
+    level = gl.to_tensor(min(FIRST, N_LEVELS - 1))
+    return _enter(level, gl.to_tensor(0), blocks_ptr, spans_ptr, k_tokens, N_LEVELS)
 
 
 @gluon.jit

@@ -7,19 +7,26 @@ from triton.experimental.gluon import language as gl
 from triton.experimental.gluon.language.nvidia.ampere import async_copy
 from triton.experimental.gluon.language.nvidia.hopper import mbarrier
 
-from .kv_tiles import BLOCK_M, count_kv_tiles, first_kv_tile, locate_work_tile, next_kv_tile, order_start
+from .kv_tiles import (
+    BLOCK_M,
+    copy_async,
+    count_kv_tiles,
+    first_kv_tile,
+    locate_work_tile,
+    next_kv_tile,
+    order_start,
+)
+from .packed_tiles import copy_packed, locate_packed
 
 WARPGROUP_M = gl.constexpr(64)
-# Its name from Triton 3.9 on, and before.
-_copy_async = getattr(async_copy, "async_load", None) or async_copy.async_copy_global_to_shared
 
 
 @gluon.jit
 def produce(
-    q, k, v, pooled_k_ptr, pooled_v_ptr, q_orders, orders, order_ptr, counter_ptr, lists, sizes, smem,
+    q, k, v, pooled_k_ptr, pooled_v_ptr, packed, q_orders, orders, order_ptr, counter_ptr, lists, sizes, smem,
     barriers,
     D: gl.constexpr, LOG_BLOCK_N: gl.constexpr, N_LEVELS: gl.constexpr, TILE_N: gl.constexpr, STAGES: gl.constexpr,
-    REORDER: gl.constexpr, ORDERED: gl.constexpr, GROUP: gl.constexpr,
+    REORDER: gl.constexpr, ORDERED: gl.constexpr, GROUP: gl.constexpr, PACKED: gl.constexpr,
 ):  # fmt: skip
     """Fill the stages of K, V and Q as the consumers empty them, until no work tile is left."""
     k_ptr, k_stride_b, k_stride_h, k_stride = k
@@ -28,6 +35,8 @@ def produce(
     work_smem, q_smem, k_smem, v_smem = smem
     q_full, q_empty, k_full, k_empty, v_full, v_empty = barriers
     index_ptr, of_head_ptr = orders
+    # Of the levels whose rows are gathered.
+    FIRST: gl.constexpr = 1 if PACKED else 0
     # Half a tile at a time, to save registers: each thread copies 16 bytes, neighbouring threads a whole row.
     WIDTH: gl.constexpr = D // 8
     ROWS: gl.constexpr = TILE_N // 2 * WIDTH // (32 * gl.num_warps())
@@ -47,10 +56,13 @@ def produce(
         work_tile = gl.load(order_ptr + scheduled) if ORDERED else scheduled
         query_block, b, h, blocks_ptr, spans_ptr = locate_work_tile(work_tile, lists, sizes, N_LEVELS)
         first_index = order_start(of_head_ptr, b * heads + h, k_tokens) if REORDER else gl.to_tensor(0)
-        n_tiles = count_kv_tiles(spans_ptr, TILE_N, N_LEVELS)
+        n_tiles = count_kv_tiles(spans_ptr, TILE_N, FIRST, N_LEVELS)
+        n_packed = 0
+        if PACKED:
+            n_rows, n_packed, first_tile = locate_packed(spans_ptr, (b * heads + h) // GROUP, k_tokens, TILE_N)
         scheduled = gl.atomic_add(counter_ptr, 1)
         # The rows of a tile are looked up one tile ahead and their blocks two, so that no copy waits for its address.
-        cursor = first_kv_tile(blocks_ptr, spans_ptr, k_tokens, N_LEVELS)
+        cursor = first_kv_tile(blocks_ptr + n_packed, spans_ptr, k_tokens, FIRST, N_LEVELS)
         block, block_row = _look_up_blocks(slot, cursor, LOG_BLOCK_N)
         row = _look_up_rows(block, block_row, cursor, index_ptr, first_index, LOG_BLOCK_N, REORDER)
         pooled = cursor[0] > 0
@@ -61,6 +73,9 @@ def produce(
         _announce_work_tile(work_tile, work_count, work_smem, q_full, q_empty)
         _copy_q(q, q_smem, q_full, work_count, query_block, b, h, heads, q_tokens, q_orders, d, REORDER)
         work_count += 1
+        if PACKED:
+            copy_packed(smem, barriers, packed, first_tile, blocks_ptr, kv_count, n_packed, STAGES)
+            kv_count += n_packed
 
         k_first = k_ptr + b * k_stride_b + h // GROUP * k_stride_h
         v_first = v_ptr + b * v_stride_b + h // GROUP * v_stride_h
@@ -134,7 +149,7 @@ def _copy_q(
             position = gl.load(index_ptr + (first_index + position)).to(gl.int32)
         position = gl.convert_layout(position, gl.SliceLayout(1, layout)).to(gl.int64)
         q_at = q_ptr + b * q_stride_b + h * q_stride_h + position * q_stride
-        _copy_async(q_smem.index((work_count & 1) * 2 + consumer), q_at[:, None] + d)
+        copy_async(q_smem.index((work_count & 1) * 2 + consumer), q_at[:, None] + d)
     async_copy.mbarrier_arrive(q_full.index(work_count & 1), increment_count=False)
 
 
@@ -151,6 +166,6 @@ def _copy_rows(smem, full, base, rows, step, d):
     """Copy the rows of a tile to its stage, ``full`` once they are there."""
     HALF: gl.constexpr = smem.shape[0] // 2
     for half in gl.static_range(2):
-        _copy_async(smem.slice(half * HALF, HALF), (base + rows[half].to(gl.int64) * step)[:, None] + d)
+        copy_async(smem.slice(half * HALF, HALF), (base + rows[half].to(gl.int64) * step)[:, None] + d)
     # Each thread arrives once its own copies have landed.
     async_copy.mbarrier_arrive(full, increment_count=False)
