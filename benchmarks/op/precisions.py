@@ -16,7 +16,7 @@ from psa_core.apps.bench.side_by_side import DTYPE
 from psa_core.apps.bench.timing import Contender
 from psa_core.attention.level_map import LevelMap
 from psa_core.attention.steps import sparse_attention
-from psa_core.ops.attention.dispatch import pyramid_attention
+from psa_core.ops.attention.dispatch import pack_for_hopper, pyramid_attention, runs_int8_on_hopper
 from psa_core.ops.attention.quantised import pack_for, quantised_attention_triton
 from psa_core.ops.attention.triton import pyramid_attention_triton
 from psa_core.ops.block_list.build import build_block_list
@@ -97,6 +97,11 @@ def _kernel(
     if config.precision == PRECISIONS[0]:
         pyramid = build_pyramid(k, v, max_level, "triton", orders, pooled)
         return partial(attention, q, k, v, block_list, pyramid, BLOCK_M, block_n, orders)
+    if config.precision == "int8" and runs_int8_on_hopper(q.device, q.dtype, q.shape[3], BLOCK_M, block_n):
+        from psa_core.ops.attention.hopper import pyramid_attention_hopper
+
+        pyramid, packed = build_pyramid(k, v, max_level, "triton", orders, pooled), pack_for_hopper(k, v, orders)
+        return partial(pyramid_attention_hopper, q, k, v, block_list, pyramid, block_n, orders, packed=packed)
     packed = pack_for(k, v, config.precision, BLOCK_M, block_n, max_level, orders, pooled)
     return partial(quantised_attention_triton, q, k, v, block_list, packed, BLOCK_M, block_n, orders)
 

@@ -7,14 +7,13 @@ from typing import NamedTuple
 
 import torch
 
-from ..ops.attention.dispatch import PACKED_TILE, runs_int8_on_hopper
+from ..ops.attention.dispatch import pack_for_hopper, runs_int8_on_hopper
 from ..ops.attention.quantised import ExactHeads, pack_for, quantised_attention_triton
 from ..ops.block_list.build import BlockList, build_block_list
 from ..ops.block_positions import block_positions
 from ..ops.constant import constant
 from ..ops.grouped import for_key_heads
-from ..ops.packed.rows import VALUE_DTYPES, Packed
-from ..ops.packed.triton import pack_triton
+from ..ops.packed.rows import Packed
 from ..ops.pyramid.rows import build_pyramid
 from ..ops.pyramid.triton import pool_keys_triton
 from ..ops.reorder.orders import Orders, as_they_lie, queries_of, take_queries
@@ -96,7 +95,7 @@ def _attend_on_hopper(
     """Level 1 in INT8, and pooled rows, which are gathered, in 16 bits."""
     from ..ops.attention.hopper import pyramid_attention_hopper
 
-    packed = pack_triton(k, v, block_n, PACKED_TILE, VALUE_DTYPES["int8"], orders=orders)
+    packed = pack_for_hopper(k, v, orders)
     pyramid = build_pyramid(k, v, max_level, "triton", orders, pooled)
     return pyramid_attention_hopper(q, k, v, block_list, pyramid, block_n, orders, queries_of(orders), packed=packed)
 

@@ -20,7 +20,7 @@ from ..support.tensors import DEVICE, Shape, random_levels, random_orders, rando
 if not triton_installed():
     pytest.skip("Triton is not installed", allow_module_level=True)
 
-from psa_core.ops.attention.dispatch import PACKED_TILE, runs_int8_on_hopper
+from psa_core.ops.attention.dispatch import PACKED_TILE, pack_for_hopper, runs_int8_on_hopper
 
 pytestmark = pytest.mark.gpu
 # To the oracle, which takes queries as they are, but for level 1 alone; and of exact attention, on random tensors.
@@ -46,12 +46,11 @@ def run(
 ) -> tuple[torch.Tensor, Packed, Pyramid]:  # fmt: skip
     """The output, and what the kernel made it of."""
     from psa_core.ops.attention.hopper import pyramid_attention_hopper
-    from psa_core.ops.packed.triton import pack_triton
 
     max_level = int(levels.max().clamp_min(1))
     block_list = build_block_list(levels, max_level, shape.block_n, shape.k_tokens, "triton")
     pyramid = build_pyramid(k, v, max_level, "triton", orders)
-    packed = pack_triton(k, v, PACKED_TILE, PACKED_TILE, torch.float16, orders=orders)
+    packed = pack_for_hopper(k, v, orders)
     out = pyramid_attention_hopper(q, k, v, block_list, pyramid, shape.block_n, orders, q_orders, packed=packed)
     return out, packed, pyramid
 

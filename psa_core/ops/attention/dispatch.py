@@ -6,6 +6,7 @@ import torch
 
 from ..block_list.build import BlockList
 from ..kernel_table import HOPPER, HOPPER_INT8
+from ..packed.rows import VALUE_DTYPES, Packed
 from ..pyramid.rows import Pyramid
 from ..refusals import refusal
 from ..reorder.orders import Orders, as_they_lie
@@ -49,6 +50,13 @@ def runs_int8_on_hopper(device: torch.device, dtype: torch.dtype, head_dim: int,
     return refusal(HOPPER_INT8, device, dtype, head_dim, _int8_trial) is None
 
 
+def pack_for_hopper(k: torch.Tensor, v: torch.Tensor, orders: Orders | None = None) -> Packed:
+    """Pack keys and values of level 1 as the kernel for Hopper reads them, and no pooled rows."""
+    from ..packed.triton import pack_triton
+
+    return pack_triton(k, v, PACKED_TILE, PACKED_TILE, VALUE_DTYPES["int8"], orders=orders)
+
+
 def _int8_trial(device: torch.device, dtype: torch.dtype, head_dim: int) -> None:
     """Run the kernel for Hopper once over a packed pyramid, and compare what it says with what the other one does.
 
@@ -56,7 +64,6 @@ def _int8_trial(device: torch.device, dtype: torch.dtype, head_dim: int) -> None
         RuntimeError: it is something else.
     """
     from ..block_list.build import build_block_list
-    from ..packed.triton import pack_triton
     from ..pyramid.rows import build_pyramid
     from .hopper import pyramid_attention_hopper
 
@@ -64,7 +71,7 @@ def _int8_trial(device: torch.device, dtype: torch.dtype, head_dim: int) -> None
     orders = as_they_lie(1, 1, 256, device)
     block_list = build_block_list(levels, max_level, PACKED_TILE, 256, "triton")
     call = x, x, x, block_list, build_pyramid(x, x, max_level, "triton", orders), PACKED_TILE, orders
-    packed = pack_triton(x, x, PACKED_TILE, PACKED_TILE, torch.float16, orders=orders)
+    packed = pack_for_hopper(x, x, orders)
     check_trial(pyramid_attention_hopper(*call, packed=packed), pyramid_attention_hopper(*call))
 
 

@@ -49,10 +49,16 @@ def count_kv_tiles(spans_ptr, TILE_N: gl.constexpr, FIRST: gl.constexpr, N_LEVEL
 
 @gluon.jit
 def first_kv_tile(blocks_ptr, spans_ptr, k_tokens, FIRST: gl.constexpr, N_LEVELS: gl.constexpr):
-    """Cursor at the first tile of the first level, from ``FIRST`` on, that keeps a block; of the last level if none
-    does. ``blocks_ptr``: at the blocks of ``FIRST``."""
-    level = gl.to_tensor(min(FIRST, N_LEVELS - 1))
-    return _enter(level, gl.to_tensor(0), blocks_ptr, spans_ptr, k_tokens, N_LEVELS)
+    """Cursor at the first tile of the first level, from ``FIRST`` on, that keeps a block; without a row if none does.
+
+    ``blocks_ptr``: at the blocks of ``FIRST``.
+    """
+    zero = gl.to_tensor(0)
+    if FIRST < N_LEVELS:
+        cursor = _enter(gl.to_tensor(FIRST), zero, blocks_ptr, spans_ptr, k_tokens, N_LEVELS)
+    else:
+        cursor = (zero, zero, zero, zero, zero, blocks_ptr)
+    return cursor
 
 
 @gluon.jit
