@@ -87,6 +87,8 @@ class ComfyServer:
         command = [
             *(str(self.installation.python), str(HERE / "launch.py"), str(self.installation.root)),
             *("--cpu", "--listen", LOCALHOST, "--port", str(self.port), "--disable-api-nodes"),
+            # As on GPUs: that of CPUs asks the system for memory, where graphs of torch.compile break.
+            "--use-pytorch-cross-attention",
             *("--base-directory", str(self.base_directory), "--database-url", "sqlite:///:memory:"),
             *self.arguments,
         ]

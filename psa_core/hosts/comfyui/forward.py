@@ -174,12 +174,20 @@ def forward_under_way() -> Forward | None:
 
 @contextmanager
 def under_way(forward: Forward) -> Iterator[None]:
-    """Make a forward the one that this thread is in."""
-    outer = forward_under_way()
+    """Make a forward the one that this thread is in.
+
+    Graphs that ``torch.compile`` makes meanwhile are for such forwards alone. ComfyUI's compile nodes drop the guards
+    on ``transformer_options``: without more, some blocks would go on in their graphs from before the patch, and after
+    it what runs behind a break in a graph would ask the options for keys of the patch's. So such forwards differ in a
+    state that is guarded, autocast's: its cache is off, which without gradients holds nothing.
+    """
+    outer, keeps_casts = forward_under_way(), torch.is_autocast_cache_enabled()
     _thread.forward = forward
+    torch.set_autocast_cache_enabled(False)
     try:
         yield
     finally:
+        torch.set_autocast_cache_enabled(keeps_casts)
         _thread.forward = outer
 
 

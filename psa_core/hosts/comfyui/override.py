@@ -2,8 +2,9 @@
 
 One function for the whole process: it looks up the forward under way when it runs. The compile nodes drop their guards
 on ``transformer_options``, and compiled code belongs to a model's class, not to a MODEL: a graph is run again at other
-steps, with other settings, and for models that are not patched. So a graph holds one operator in the place of each
-call, which decides as an eager call does, and runs the model's own attention where no patched model is in a forward.
+steps, with other settings, and where a node drops all guards for models that are not patched. So a graph holds one
+operator in the place of each call, which decides as an eager call does, and runs the model's own attention where no
+patched model is in a forward.
 """
 
 from __future__ import annotations

@@ -36,8 +36,9 @@ def is_compiled(model: torch.nn.Module, options: dict[str, Any]) -> bool:
 def forget_graphs() -> None:
     """Have what is compiled compiled anew.
 
-    Compiled code belongs to a model's class. A graph from before the patch knows no override, and the compile nodes
-    drop the guards that would tell. One that is made with the patch serves models without it as well.
+    Compiled code belongs to a model's class. A graph from before the patch knows no override, and a node may have
+    dropped all guards that would tell, that of :func:`~psa_core.hosts.comfyui.forward.under_way` with them. One that is
+    made with the patch serves models without it as well.
     """
     log.info("PSA: the model was compiled without the patch, and is compiled anew")
     torch._dynamo.reset()

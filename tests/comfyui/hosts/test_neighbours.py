@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
 
 import pytest
 import torch
 
 from ..conftest import ComfyUI
+from ..families import CASES, sampled
 from ..graphs import Graph, Link, Patch, Settings, single_pass
-from ..psa import LEVEL_1_ONLY, chain, line, psa, relative_error
+from ..psa import LEVEL_1_ONLY, LEVEL_8_ONLY, chain, line, psa, relative_error
 
 LAYERS = 2
 SETTINGS = Settings(steps=3, cfg=1.0)
@@ -173,7 +173,7 @@ def test_two_hundred_prompts_later_the_bits_are_the_same(comfyui: ComfyUI, reque
         *(break_off(kind) for kind in ("error", "out of memory", "interrupt")),
         node("PSATestCopy", way="deepcopy"),
         *(node(f"PSATest{name}") for name in ("OwnForward", "OwnAttention", "SparseAttention")),
-        *(node("PSATestCompile", fullgraph=True, blocks=blocks) for blocks in (False, True)),
+        *COMPILED.values(),
         *(psa(warmup_steps=steps) for steps in range(3)),
     ]
     ended = 0
@@ -189,12 +189,16 @@ def test_two_hundred_prompts_later_the_bits_are_the_same(comfyui: ComfyUI, reque
     assert torch.equal(comfyui.client.sample(single_pass("wan_t2v", SETTINGS, reference)), before)
 
 
-@pytest.fixture(params=[(False, False), (True, False), (True, True)], ids=["whole", "whole in one graph", "blocks"])
-def compiled(request: pytest.FixtureRequest) -> Iterator[Patch]:
-    fullgraph, blocks = request.param
-    return node("PSATestCompile", fullgraph=fullgraph, blocks=blocks)
+WHOLE = node("PSATestCompile", fullgraph=False, blocks=False)
+COMPILED = {
+    # First: those that follow find its graphs.
+    "whole in one graph, without guards": node("PSATestCompile", fullgraph=True, blocks=False, keeps_state=False),
+    "whole": WHOLE,
+    "blocks": node("PSATestCompile", fullgraph=True, blocks=True),
+}
 
 
+@pytest.mark.parametrize("compiled", COMPILED.values(), ids=COMPILED)
 @pytest.mark.parametrize("psa_last", [True, False])
 def test_compiled_in_every_order(comfyui: ComfyUI, compiled: Patch, psa_last: bool) -> None:
     """Graphs are kept by the model's class: dense, sparse and dense again must each be what they are without them."""
@@ -210,3 +214,20 @@ def test_compiled_in_every_order(comfyui: ComfyUI, compiled: Patch, psa_last: bo
         shown = line(result, graph)
         assert (shown.sparse, shown.reasons["warm-up"]) == (2 * LAYERS, LAYERS)
         assert relative_error(comfyui.client.latent(result), sparse) < 1e-5
+
+
+@pytest.mark.parametrize("name", ["HunyuanVideo 1.5", "LTX-Video, guide"])
+def test_compiled_with_what_graphs_do_not_take(comfyui: ComfyUI, name: str) -> None:
+    """One moves a weight within its forward; the graph of the other breaks, and goes on with the options as they were.
+
+    With torch 2.13 ``backend="eager"``, which no node has, takes no such weight, with the patch or without it.
+    """
+    case, patch = CASES[name], psa(**LEVEL_8_ONLY, unknown_models="video")
+    dense, sparse = (comfyui.client.sample(sampled(case.family, other)) for other in (None, patch))
+    assert relative_error(sparse, dense) > 1e-4
+
+    for other in (chain(WHOLE, patch), WHOLE, chain(patch, WHOLE)):
+        graph = sampled(case.family, other)
+        result = comfyui.client.run(graph)
+        assert relative_error(comfyui.client.latent(result), dense if other is WHOLE else sparse) < 1e-5
+        assert other is WHOLE or line(result, graph).sparse == 2 * case.sparse

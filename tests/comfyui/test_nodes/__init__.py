@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import ComfyExtension, io
 
+from .compiled import TestCompile
 from .conditioning import TestImage, TestReference, TestText, TestVace
 from .families import FAMILY_NODES
 from .latent import TestLatent
@@ -34,7 +35,7 @@ class TestExtension(ComfyExtension):
         """Every node of this pack; their ids start with PSATest."""
         return [
             *(TestText, TestImage, TestVace, TestReference),
-            *(TestLatent, TestModel, TestOverride, TestWeights, TestForward),
+            *(TestCompile, TestLatent, TestModel, TestOverride, TestWeights, TestForward),
             *NEIGHBOURS,
             *OWN_FORWARDS,
             *FAMILY_NODES,

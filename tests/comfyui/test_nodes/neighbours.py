@@ -1,4 +1,4 @@
-"""What other packs do to a model: copy its options, compile it, run it twice, put overrides on top again, break off."""
+"""What other packs do to a model: copy its options, run it twice, put overrides on top again, break off."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ import comfy.model_management
 import torch
 from comfy.patcher_extension import CallbacksMP, WrappersMP
 from comfy_api.latest import io
-from comfy_api.torch_helpers import set_torch_compile_wrapper
 
 from .override import OVERRIDE_KEY
 from .own_forwards import model_node
@@ -55,30 +54,6 @@ class TestClear(io.ComfyNode):
         cleared = model.clone()
         cleared.model_options["transformer_options"] = {}
         return io.NodeOutput(cleared)
-
-
-class TestCompile(io.ComfyNode):
-    """Compiles a model as the stock node (whole) and KJNodes' (its blocks) do, without code for the device."""
-
-    @classmethod
-    def define_schema(cls) -> io.Schema:
-        """The guards that the stock node drops are dropped."""
-        return io.Schema(
-            node_id="PSATestCompile",
-            category="psa/test",
-            inputs=[io.Model.Input("model"), io.Boolean.Input("fullgraph"), io.Boolean.Input("blocks")],
-            outputs=[io.Model.Output()],
-        )
-
-    @classmethod
-    def execute(cls, model: Any, fullgraph: bool, blocks: bool) -> io.NodeOutput:
-        """Compile in a clone."""
-        compiled = model.clone()
-        count = len(model.get_model_object("diffusion_model").blocks)
-        keys = [f"diffusion_model.blocks.{i}" for i in range(count)] if blocks else ["diffusion_model"]
-        options = {"guard_filter_fn": _without_options}
-        set_torch_compile_wrapper(model=compiled, backend="eager", options=options, fullgraph=fullgraph, keys=keys)
-        return io.NodeOutput(compiled)
 
 
 class TestTwice(io.ComfyNode):
@@ -250,7 +225,6 @@ NEIGHBOURS = [
     TestBreakOff,
     TestClear,
     TestCopy,
-    TestCompile,
     TestOneByOne,
     TestSlow,
     TestSparseAttention,
@@ -275,10 +249,6 @@ def _pickled(options: dict[str, Any]) -> dict[str, Any]:
 
 _COPIES = {"deepcopy": copy.deepcopy, "pickle": _pickled}
 _COPYING = {"deepcopy": _deep_copying, "pickle": _pickling}
-
-
-def _without_options(guards: Any) -> list[bool]:
-    return ["transformer_options" not in guard.name for guard in guards]
 
 
 def _put_on_top(options: dict[str, Any], installed: set[Callable[..., Any]]) -> None:
