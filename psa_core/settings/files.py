@@ -6,6 +6,7 @@ import json
 import re
 import secrets
 import shutil
+import stat
 import time
 import unicodedata
 from collections.abc import Iterable, Iterator
@@ -14,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
+
+from .words import cut
 
 _DRAFTS = ".psa-{}.tmp"
 # A draft that nobody has written to for so many seconds is of a process that was killed.
@@ -24,6 +27,8 @@ _PATIENCE = 60.0
 _BUSY = (5, 32)
 _MOMENTS = (0.01, 0.03, 0.1, 0.3, 1.0)
 _LONGEST_NAME = 100
+# In messages.
+_LONGEST_PATH = 400
 _NO_LETTERS = re.compile(r"[^\w .+@-]")
 _RESERVED = re.compile(r"(con|prn|aux|nul|com[\d¹²³]|lpt[\d¹²³]) *(\..*)?", re.IGNORECASE)
 
@@ -42,7 +47,7 @@ def written_whole(file: Path) -> Iterator[Path]:
     Raises:
         WriteError: the file cannot be written.
     """
-    if file.exists() and not file.is_file() and not file.is_dir():
+    if _is_device(file):
         try:
             yield file
         except OSError as error:
@@ -133,10 +138,26 @@ def file_names(texts: Iterable[str]) -> dict[str, str]:
     return names
 
 
-def _write_error(file: Path, error: OSError) -> WriteError:
-    return (
-        error if isinstance(error, WriteError) else WriteError(f"{file} cannot be written: {error.strerror or error}")
-    )
+def _is_device(file: Path) -> bool:
+    """Whether a path is that of a device or a pipe.
+
+    Raises:
+        WriteError: no file can have it, such as one with a name that is too long.
+    """
+    try:
+        mode = file.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except (OSError, ValueError) as error:
+        raise _write_error(file, error) from error
+    return not stat.S_ISREG(mode) and not stat.S_ISDIR(mode)
+
+
+def _write_error(file: Path, error: OSError | ValueError) -> WriteError:
+    if isinstance(error, WriteError):
+        return error
+    why = (isinstance(error, OSError) and error.strerror) or error
+    return WriteError(f"{cut(str(file), _LONGEST_PATH)} cannot be written: {why}")
 
 
 def _take_place(draft: Path, target: Path) -> None:

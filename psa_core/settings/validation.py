@@ -82,7 +82,7 @@ def text_hint(value: Any) -> str:
     """What to do about a number that stands in a file as a text; empty for all else."""
     if not isinstance(value, str) or not re.fullmatch(r"[+-]?(\d+\.?|\d*\.\d+)([eE][+-]?\d+)?", value):
         return ""
-    return "; YAML reads this as a text: leave out quotation marks, and write 1e-2 as 1.0e-2 or 0.01"
+    return "; this is a text: leave out quotation marks, and in YAML write 1e-2 as 1.0e-2 or 0.01"
 
 
 def share(key: str, value: Any) -> float:

@@ -63,7 +63,8 @@ def _named(folder: Path) -> list[Path]:
 def _is_file(file: Path) -> bool:
     try:
         return stat.S_ISREG(file.stat().st_mode)
-    except OSError:
+    # The latter of a path with a NUL or half a letter.
+    except (OSError, ValueError):
         return False
 
 

@@ -204,12 +204,8 @@ class TestFiles:
             (["heads", 7, 2], -1, r"heads\.7 = -1: must be the number of one of 2 recipes"),
             (["heads", 7, 2], True, r"heads\.7 = True: must be the number"),
             (["errors", 7, 2], float("nan"), r"errors\.7 = nan: must be a relative error"),
-            (
-                ["errors", 7, 2],
-                "1e-05",
-                r"errors\.7 = '1e-05': .* as a text: leave out quotation marks, and write 1e-2",
-            ),
-            (["target_density"], "0.15", r"target_density = '0\.15': .* as a text: leave out quotation marks"),
+            (["errors", 7, 2], "1e-05", r"errors\.7 = '1e-05': .*; this is a text: .* in YAML write 1e-2 as 1\.0e-2"),
+            (["target_density"], "0.15", r"target_density = '0\.15': .*; this is a text: leave out quotation marks"),
             (["heads"], {}, r"heads = \{\}: must map layers"),
             (["heads", "7"], [1, 1, 1], r"heads = '7': is no layer: must be a whole number, without quotation marks"),
             (["errors", "7"], [1, 1, 1], r"errors = '7': is no layer: must be a whole number"),
@@ -245,5 +241,6 @@ class TestFiles:
             Calibration.load(file)
 
     def test_a_file_that_is_not_there_is_named(self, tmp_path: Path) -> None:
-        with pytest.raises(ConfigError, match=r"file = 'nowhere\.yaml': is no file"):
-            Calibration.load(tmp_path / "nowhere.yaml")
+        for name in ("nowhere.yaml", "nowhere\0"):
+            with pytest.raises(ConfigError, match=r"file = 'nowhere.*': is no file"):
+                Calibration.load(tmp_path / name)

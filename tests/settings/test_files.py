@@ -56,6 +56,13 @@ class TestWhole:
                 write_json(file, {})
         assert names(tmp_path) == ["file"]
 
+    @pytest.mark.parametrize("name", ["x" * 300, "nul\0", "x" * 9000])
+    def test_a_name_that_no_file_can_have_is_said_in_a_line(self, name: str, tmp_path: Path) -> None:
+        with pytest.raises(WriteError, match=r"\A[^\n]+ cannot be written: [^\n]+\Z") as caught:
+            write_text(tmp_path / name, "")
+        assert len(str(caught.value)) < 600
+        assert names(tmp_path) == []
+
     @needs_limits
     @pytest.mark.parametrize("write", ["write_text(file, 'x' * 20000)", "write_json(file, ['x' * 20000])"])
     def test_a_disk_that_is_full_is_said_and_the_old_file_stays(self, tmp_path: Path, write: str) -> None:
