@@ -24,6 +24,7 @@ class Place:
         frames_per_token: video frames behind a frame of tokens (``RadialMask.frames_per_token``).
         in_window: whether the schedule's window of the denoising has it.
         window_steps: the steps that this window has, as far as they are known.
+        model_stop: the first step of the model that takes over from this one; infinite where none does.
         reference_frames: frames of the grid before and after the clip (``RadialMask.reference_frames``); None when
             unknown.
         expert: which of the models that share a run, such as Wan 2.2's two experts, counted from 0.
@@ -58,6 +59,7 @@ class Place:
     causal: bool = False
     replica: Hashable = None
     window_steps: Steps = ALL_STEPS
+    model_stop: float = math.inf
     first_head: int | None = None
 
     @property

@@ -103,7 +103,7 @@ class Run:
         Of causal calls nothing is kept: a prompt is read once.
         """
         config = self._config_at(place.step, place)
-        stops = dense_places(self.config, place.steps).stop, place.window_steps.stop
+        stops = dense_places(self.config, place.steps).stop, place.window_steps.stop, place.model_stop
         last = place.step + 1 >= min(*stops, math.inf if self.end is None else self.end)
         with self.report.time_sparse(q.device):
             if place.causal:

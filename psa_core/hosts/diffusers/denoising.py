@@ -91,7 +91,7 @@ class Denoising:
 
     def place(self, expert: int, layer: int, tokens: int, first_head: int | None = None) -> Place:
         """Where a call of so many tokens stands, in a layer of one of the models, in the forward pass under way."""
-        step, steps, _, repeats = self.position
+        step, steps, _, repeats, model_stop = self.position
         known = self.tokens or Tokens()
         layout = known.layout(tokens)
         nth, window = self._calls[expert, layer], window_steps(self.run.config, steps)
@@ -103,6 +103,7 @@ class Denoising:
             # attention for each video of a batch have all videos with one prompt before those with the next.
             condition=(repeats // 2, nth % self.clips), conditions=self.conditions,
             others=layout.others, grid_optional=known.grid_optional, first_head=first_head,
+            model_stop=model_stop,
         )  # fmt: skip
 
     def unmasked(self, tokens: int, mask: torch.Tensor | None) -> int | None:

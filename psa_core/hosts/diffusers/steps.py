@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import torch
@@ -20,12 +21,14 @@ class Position(NamedTuple):
         steps: of the whole denoising; None when nobody knows.
         anew: whether a denoising run begins with it.
         repeats: forward passes before it at its timestep: with guidance, a pipeline makes one for each prompt.
+        model_stop: the first step of the model that takes over from this one, infinite where none does.
     """
 
     step: int
     steps: int | None
     anew: bool
     repeats: int = 0
+    model_stop: float = math.inf
 
 
 class SchedulerSteps:
@@ -44,6 +47,7 @@ class SchedulerSteps:
         self._timesteps: Any = None
         self._index = 0
         self._repeats = 0
+        self._takeover = math.inf
 
     def at(self, timestep: torch.Tensor, latents: torch.Tensor) -> Position:
         """The position of a forward pass that is about to run with this timestep, whatever its latents."""
@@ -60,8 +64,19 @@ class SchedulerSteps:
         # PNDM starts up with calls beside those of its steps, all of them at the first.
         start_up = max(len(timesteps) - asked * order, 0)
         # Some solvers spare the last step its second call.
-        steps = -(-(len(timesteps) - start_up) // order)
-        return Position(max(index - start_up, 0) // order, steps, anew, self._repeats)
+        step, steps = max(index - start_up, 0) // order, -(-(len(timesteps) - start_up) // order)
+        if anew:
+            self._takeover = (self._second_model(timesteps) - start_up) / order
+        stop = math.ceil(self._takeover) if step < self._takeover < math.inf else math.inf
+        return Position(step, steps, anew, self._repeats, stop)
+
+    def _second_model(self, timesteps: torch.Tensor) -> float:
+        """Which timestep is the first of a pipeline's second model, as of Wan 2.2; infinite where there is none."""
+        ratio = getattr(getattr(self._pipeline, "config", None), "boundary_ratio", None)
+        if ratio is None:
+            return math.inf
+        boundary = ratio * self._pipeline.scheduler.config.num_train_timesteps
+        return next((i for i, timestep in enumerate(timesteps.tolist()) if timestep < boundary), math.inf)
 
 
 class TimestepSteps:

@@ -162,6 +162,8 @@ def test_two_experts_choose_for_themselves(choices: list[Any]) -> None:
         assert maps(handle) == 0
     assert len(choices) == 2 * LAYERS
     assert handle.report.map_ages()[0] == 2 * 2 * LAYERS
+    # Of each in the last step that it has.
+    assert [measured.step for measured in handle.report.calibrated.errors()] == [1] * LAYERS + [3] * LAYERS
     assert handle.report.as_dict()["calibrated"]["recipes"].keys() == {"0", "1"}
 
 
