@@ -37,6 +37,8 @@ def produce(
     index_ptr, of_head_ptr = orders
     # Of the levels whose rows are gathered.
     FIRST: gl.constexpr = 1 if PACKED else 0
+    # Packed tiles and pooled rows are in order. (Triton 3.6 does not compile a look-up that never comes to pass.)
+    INDEXED: gl.constexpr = REORDER and not PACKED
     # Half a tile at a time, to save registers: each thread copies 16 bytes, neighbouring threads a whole row.
     WIDTH: gl.constexpr = D // 8
     ROWS: gl.constexpr = TILE_N // 2 * WIDTH // (32 * gl.num_warps())
@@ -55,7 +57,7 @@ def produce(
         # The longest first, so that the last programs to finish have little left to do.
         work_tile = gl.load(order_ptr + scheduled) if ORDERED else scheduled
         query_block, b, h, blocks_ptr, spans_ptr = locate_work_tile(work_tile, lists, sizes, N_LEVELS)
-        first_index = order_start(of_head_ptr, b * heads + h, k_tokens) if REORDER else gl.to_tensor(0)
+        first_index = order_start(of_head_ptr, b * heads + h, k_tokens) if INDEXED else gl.to_tensor(0)
         n_tiles = count_kv_tiles(spans_ptr, TILE_N, FIRST, N_LEVELS)
         n_packed = 0
         if PACKED:
@@ -64,7 +66,7 @@ def produce(
         # The rows of a tile are looked up one tile ahead and their blocks two, so that no copy waits for its address.
         cursor = first_kv_tile(blocks_ptr + n_packed, spans_ptr, k_tokens, FIRST, N_LEVELS)
         block, block_row = _look_up_blocks(slot, cursor, LOG_BLOCK_N)
-        row = _look_up_rows(block, block_row, cursor, index_ptr, first_index, LOG_BLOCK_N, REORDER)
+        row = _look_up_rows(block, block_row, cursor, index_ptr, first_index, LOG_BLOCK_N, INDEXED)
         pooled = cursor[0] > 0
         if n_tiles > 1:
             cursor = next_kv_tile(cursor, spans_ptr, k_tokens, LOG_BLOCK_N, N_LEVELS, TILE_N)
@@ -87,7 +89,7 @@ def produce(
             k_step = gl.where(pooled, D, k_stride).to(gl.int64)
             v_step = gl.where(pooled, D, v_stride).to(gl.int64)
             rows = _spread(row, layout)
-            row = _look_up_rows(block, block_row, cursor, index_ptr, first_index, LOG_BLOCK_N, REORDER)
+            row = _look_up_rows(block, block_row, cursor, index_ptr, first_index, LOG_BLOCK_N, INDEXED)
             pooled = cursor[0] > 0
             if tile + 2 < kv_count + n_tiles:
                 cursor = next_kv_tile(cursor, spans_ptr, k_tokens, LOG_BLOCK_N, N_LEVELS, TILE_N)
@@ -115,10 +117,10 @@ def _look_up_blocks(slot, cursor, LOG_BLOCK_N: gl.constexpr):
 
 
 @gluon.jit
-def _look_up_rows(block, row, cursor, index_ptr, first_index, LOG_BLOCK_N: gl.constexpr, REORDER: gl.constexpr):
+def _look_up_rows(block, row, cursor, index_ptr, first_index, LOG_BLOCK_N: gl.constexpr, INDEXED: gl.constexpr):
     """Positions of a tile's rows: among the tokens at level 1, else among the pooled rows."""
     row += (block << (LOG_BLOCK_N - cursor[0])) + cursor[1]
-    if REORDER:
+    if INDEXED:
         if cursor[0] == 0:
             row = gl.load(index_ptr + (first_index + row)).to(gl.int32)
     return row
