@@ -50,6 +50,8 @@ def test_few_queries_share_keys_out_where_torch_can(
     d: int, there: bool, shares: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Told by tensors that need no GPU."""
+    if torch.cuda.is_available() and not shares:
+        pytest.skip("torch chooses the same operator here")
     monkeypatch.setattr(dense, "can_use_flash_attention", lambda _: there)
     monkeypatch.setattr(torch.cuda, "device_of", nullcontext)
     with FakeTensorMode(), Operators() as operators:
