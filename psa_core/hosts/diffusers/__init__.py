@@ -29,6 +29,7 @@ from __future__ import annotations
 
 import inspect
 import logging
+import math
 from functools import partial
 from typing import Any
 
@@ -43,6 +44,7 @@ from ...settings.calibration import Calibration
 from ...settings.config import PSAConfig, check_config
 from ...settings.errors import ConfigError
 from ...settings.schedule import Schedule
+from ...settings.validation import check_whole, number_between
 from ..kept_maps import MAP_MEMORY
 from ..run import Run
 from .attention import Layer
@@ -93,12 +95,16 @@ def patch(
 
     Raises:
         TypeError: nothing here can be patched; the message says what can.
-        ConfigError: no such backend, also in the environment variable ``PSA_BACKEND``, settings that need the number of
-            steps where nobody knows it, a calibration that does not fit, or a ``dense_backend`` that is not
-            installed; one that cannot take the model's calls leaves them to its own attention, as the report says.
+        ConfigError: no such backend, also in the environment variable ``PSA_BACKEND``, a number of ``steps`` or a
+            ``map_memory`` that is none, settings that need the number of steps where nobody knows it, a calibration
+            that does not fit, or a ``dense_backend`` that is not installed; one that cannot take the model's calls
+            leaves them to its own attention, as the report says.
     """
     check_backend(backend)
     check_config(config)
+    map_memory = number_between("map_memory", map_memory, 0.0, math.inf)
+    if steps is not None:
+        check_whole("steps", steps, 0)
     _check_dense_backend(config.dense_backend)
     transformers = transformers_of(target)
     if config.verbose:

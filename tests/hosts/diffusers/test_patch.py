@@ -342,8 +342,19 @@ def test_what_cannot_be_patched_is_refused_with_what_can(target: Any, named: str
         patch(target, FULL)
 
 
-def test_an_unknown_backend_is_refused_before_anything_is_patched() -> None:
+@pytest.mark.parametrize(
+    ("argument", "said"),
+    [
+        ({"backend": "cuda"}, "backend = 'cuda'"),
+        ({"map_memory": "2 GB"}, "map_memory = '2 GB': must be a number"),
+        ({"map_memory": -1}, "map_memory = -1: must be a number"),
+        ({"map_memory": float("nan")}, "map_memory = nan: must be a number"),
+        ({"steps": "20"}, "steps = '20': must be a whole number"),
+        ({"steps": -1}, "steps = -1: must be a whole number"),
+    ],
+)
+def test_an_argument_that_is_none_is_refused_before_anything_is_patched(argument: dict[str, Any], said: str) -> None:
     model = wan_model()
-    with pytest.raises(ConfigError, match="backend = 'cuda'"):
-        patch(model.transformer, FULL, backend="cuda")
+    with pytest.raises(ConfigError, match=said):
+        patch(model.transformer, FULL, **argument)
     assert hooked(model.transformer) == []
