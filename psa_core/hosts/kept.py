@@ -93,9 +93,9 @@ class Kept:
         """
         calibrated = config.mask_mode == "calibrated"
         alone = config.radial is not None and config.radial.decides_alone
-        if alone or not (calibrated or config.map_steps > 1 or config.order in ORDERS_BY_CONTENT):
-            return Result(self._attend(q, k, v, config, place, backend))
         conditions = place.conditions if q.shape[0] % place.conditions == 0 else 1
+        if alone or not (calibrated or config.map_steps > 1 or config.order in ORDERS_BY_CONTENT):
+            return Result(self._attend(q, k, v, config, place, backend, None, conditions))
         clips = q.shape[0] // conditions
         key = _key(q[:clips], k[:clips], place)
         own_key = key, place.window
@@ -136,7 +136,7 @@ class Kept:
         """Run a call, in which heads stay unquantised that did in the first of its kind.
 
         Args:
-            level_map: of the first of the prompts that stand side by side; None for one of all, made here.
+            level_map: of the first of the prompts that stand side by side; None for each prompt's own.
             conditions: how many these are.
         """
         clips = q.shape[0] // conditions
@@ -184,11 +184,12 @@ def _measures_precision(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, confi
 
 
 def _side_by_side(first: Attended, others: Attended, conditions: int) -> Attended:
-    """One call of the first prompt's and that of the others, which all have the same map."""
+    """One call of the first prompt's and that of the others."""
     out = torch.cat([x.out.transpose(1, 2) for x in (first, others)]).transpose(1, 2)
 
     def info() -> AttentionInfo:
-        told = first.info()
-        return told._replace(levels=told.levels.repeat(conditions, 1, 1, 1))
+        told, more = first.info(), others.info()
+        shares = torch.lerp(told.level_shares, more.level_shares, 1 - 1 / conditions)
+        return told._replace(levels=torch.cat([told.levels, more.levels]), level_shares=shares)
 
     return Attended(out, info, first.level_map, first.exact_heads)

@@ -107,14 +107,17 @@ def int8_alone(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @needs_triton
 @pytest.mark.usefixtures("int8_alone")
-def test_the_first_of_two_prompts_decides_together_and_in_turn() -> None:
+@pytest.mark.parametrize("map_steps", [1, 2])
+def test_the_first_of_two_prompts_decides_together_and_in_turn(map_steps: int) -> None:
     sides = coarse_for_one_head(), random_qkv(Shape(1, 2, 160, 160), DTYPE)
     both = [torch.cat(x) for x in zip(*sides, strict=True)]
-    in_turn, together, config = Kept(), Kept(), CONFIG.replace(precision="auto", map_steps=2)
-    outs = [in_turn.attend(*side, config, Place(0, 0, GRID), "triton").attended.out for side in sides]
+    in_turn, together, config = Kept(), Kept(), CONFIG.replace(precision="auto", map_steps=map_steps)
+    alone = [in_turn.attend(*side, config, Place(0, 0, GRID), "triton").attended for side in sides]
     attended = together.attend(*both, config, Place(0, 0, GRID, conditions=2), "triton").attended
-    assert torch.equal(attended.out, torch.cat(outs))
-    assert attended.info().levels.shape[0] == 2
+    assert torch.equal(attended.out, torch.cat([x.out for x in alone]))
+    infos = [x.info() for x in alone]
+    assert torch.equal(attended.info().levels, torch.cat([info.levels for info in infos]))
+    assert attended.info().density.item() == pytest.approx(sum(info.density.item() for info in infos) / 2)
     (exact_heads,) = together._exact_heads.values()
     assert exact_heads.tolist() == [[1, 0]]
 
