@@ -291,7 +291,8 @@ def main() -> None:
     every = [*ARCHITECTURES, *(AMD_WARPS if "amd" in backends else ())]
     architectures = every if sys.argv[1:] == ["every"] else list(THOROUGH)
     cases = _other_cases() if sys.argv[1:] == ["others"] else _cases(architectures)
-    with ProcessPoolExecutor(2, get_context("spawn")) as pool:
+    # With torch and Triton read once. Windows has no fork, and ended above.
+    with ProcessPoolExecutor(2, get_context("fork")) as pool:
         for result in pool.map(measure, cases):
             print(json.dumps(result), flush=True)
 
