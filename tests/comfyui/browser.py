@@ -35,6 +35,7 @@ VALUES = """() => Object.fromEntries(
 SAVE = "() => app.graph.serialize()"
 LOAD = "async (graph) => { await app.loadGraphData(graph); }"
 SELECT = "(type) => { window.psaNode = app.graph.nodes.find((n) => n.type === type); }"
+LANGUAGE = "() => app.extensionManager.setting.get('Comfy.Locale')"
 SET = "([name, value]) => app.extensionManager.setting.set(name, value)"
 # The graph that the front end begins with is in: what is added now stays.
 LOADED = "window.app.extensionManager?.workflow?.activeWorkflow?.changeTracker"
@@ -85,16 +86,8 @@ def reload_graph(page: Any, graph: dict[str, Any], node_type: str) -> None:
     page.evaluate(SELECT, node_type)
 
 
-@contextmanager
-def in_language(page: Any, language: str) -> Iterator[Any]:
-    """The page, begun anew in a language where that is not English, and in English again afterwards."""
-    if language == "en":
-        yield page
-        return
-    page.evaluate(SET, ["Comfy.Locale", language])
-    reload_page(page)
-    try:
-        yield page
-    finally:
-        page.evaluate(SET, ["Comfy.Locale", "en"])
+def speak(page: Any, language: str) -> None:
+    """Have the page in a language, begun anew where it was in another."""
+    if page.evaluate(LANGUAGE) != language:
+        page.evaluate(SET, ["Comfy.Locale", language])
         reload_page(page)

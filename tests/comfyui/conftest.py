@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from .browser import EMPTY, LOAD, find_browser, launched, opened
+from .browser import EMPTY, LOAD, find_browser, launched, opened, speak
 from .client import ComfyClient
 from .level_bar import LISTED, RENDERERS, rendered, show
 from .server import ComfyServer, ComfyUINotFoundError, Installation
@@ -127,11 +127,13 @@ def browser(request: pytest.FixtureRequest) -> Any:
 
 @pytest.fixture(scope="module")
 def page(comfyui: ComfyUI, browser: Any, request: pytest.FixtureRequest) -> Any:
-    """ComfyUI's front end in a browser, without a node; all files share it, as each load takes seconds."""
+    """ComfyUI's front end in a browser, without a node, in English; all files share it, as each load takes seconds."""
     stash = _folder(request).stash
     if PAGE not in stash:
         stash[PAGE] = opened(browser, comfyui.server.address)
     shared = stash[PAGE]
+    # A file that needs it otherwise may leave it so: beginning anew takes seconds, too.
+    speak(shared, "en")
     shared.set_viewport_size(VIEWPORT)
     shared.evaluate(LOAD, EMPTY)
     return shared

@@ -22,7 +22,8 @@ FRAME = "() => new Promise((done) => requestAnimationFrame(() => requestAnimatio
 
 @contextmanager
 def rendered(page: Any, renderer: str) -> Iterator[Any]:
-    """The page, without a node, in one of the renderers; in the classic one again afterwards."""
+    """The page, without a node, in one of the renderers; in the classic one and as large as before afterwards."""
+    size = page.viewport_size
     page.set_viewport_size({"width": 1200, "height": 1000})
     page.evaluate(LOAD, EMPTY)
     _render(page, renderer)
@@ -31,6 +32,7 @@ def rendered(page: Any, renderer: str) -> Iterator[Any]:
     finally:
         page.evaluate(LOAD, EMPTY)
         _render(page, "classic")
+        page.set_viewport_size(size)
 
 
 def _render(page: Any, renderer: str) -> None:

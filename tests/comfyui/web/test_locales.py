@@ -1,20 +1,26 @@
-"""What users read of the nodes in ComfyUI: the English locale is what the schemas say, Chinese is shown, help opens."""
+"""What users read of the nodes in ComfyUI: English is what schemas say, pages are in the language set, help opens."""
 
 from __future__ import annotations
 
 import re
 import urllib.request
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from ..browser import ADD, in_language
+from ..browser import ADD, speak
 from ..conftest import ComfyUI
+from ..level_bar import RENDERERS, caption, rendered, show
 from ..pack_texts import CHINESE, LANGUAGES, code, help_page, locale, node_ids, tables
+from .test_live_pictures import TEXTS, WIDGETS
+from .test_live_pictures import show as show_picture
 
 ALIASES = {"sparse", "speed", "radial", "attention"}
 EACH_NODE = pytest.mark.parametrize("node", node_ids())
+# How a bar that counts for nothing says so: ComfyUI's languages that the pack lacks get English.
+UNUSED = {"zh": ("未使用", "curve 为 preset"), "fr": ("not used", "curve is preset")}
+OF_THE_PACK = pytest.mark.parametrize("speaking", LANGUAGES, indirect=True)
+OF_ITS_PAGES = pytest.mark.parametrize("speaking", UNUSED, indirect=True)
 # The node well below the menu, selected; where a widget of it is in the window, once the node has been laid out.
 SHOW = """async (name) => {
     const node = window.psaNode;
@@ -121,13 +127,14 @@ def test_help_pages_name_outputs_and_mark_inputs_as_the_schema_does(comfyui: Com
         assert [code(cell) for cell, *_ in found.get(sections[1], [])] == [[name] for name in info["output_name"]]
 
 
-@pytest.fixture(scope="module", params=LANGUAGES)
-def speaking(request: pytest.FixtureRequest, page: Any) -> Iterator[tuple[Any, str]]:
+@pytest.fixture(scope="module")
+def speaking(request: pytest.FixtureRequest, page: Any) -> tuple[Any, str]:
     """The front end in a language, and the language."""
-    with in_language(page, request.param):
-        yield page, request.param
+    speak(page, request.param)
+    return page, request.param
 
 
+@OF_THE_PACK
 def test_titles_and_labels_are_in_the_language(speaking: tuple[Any, str]) -> None:
     page, language = speaking
     for node in node_ids():
@@ -146,6 +153,7 @@ def test_titles_and_labels_are_in_the_language(speaking: tuple[Any, str]) -> Non
             assert text.get("name", outputs[int(i)]) == outputs[int(i)]
 
 
+@OF_THE_PACK
 @pytest.mark.parametrize(
     ("node", "widget"), [("PSASparsitySchedule", "curve"), ("PSASavePreset", "name"), ("PSARadialMask", "mode")]
 )
@@ -161,6 +169,7 @@ def test_tooltips_are_in_the_language(speaking: tuple[Any, str], node: str, widg
     assert tooltip.inner_text() == locale(language)[node]["inputs"][widget]["tooltip"]
 
 
+@OF_THE_PACK
 @EACH_NODE
 def test_help_opens_in_the_language(speaking: tuple[Any, str], node: str) -> None:
     page, language = speaking
@@ -177,3 +186,26 @@ def test_help_opens_in_the_language(speaking: tuple[Any, str], node: str) -> Non
     assert shown.locator("img").get_attribute("src") == f"/extensions/psa/docs/pictures/{node}.jpg"
     assert not re.search(r"[*`]", shown.inner_text())
     assert shown.locator("tbody tr").count() == sum(len(table.rows) for table in tables(text))
+
+
+@OF_ITS_PAGES
+@pytest.mark.parametrize("renderer", RENDERERS)
+def test_texts_are_in_the_language_that_comfyui_is_set_to(speaking: tuple[Any, str], renderer: str) -> None:
+    page, language = speaking
+    with rendered(page, renderer):
+        show(page, "PSASparsitySchedule")
+        _, shown = caption(page)
+    name, value = UNUSED[language]
+    assert shown.startswith(name)
+    assert shown.endswith(value)
+
+
+@OF_ITS_PAGES
+@pytest.mark.parametrize("renderer", RENDERERS)
+def test_pictures_speak_chinese_to_those_who_do(speaking: tuple[Any, str], renderer: str) -> None:
+    page, language = speaking
+    with rendered(page, renderer):
+        drawn = [text for node_type in WIDGETS for text in show_picture(page, node_type).evaluate(TEXTS)]
+    words = [text for text in drawn if not text.replace(".", "").removesuffix("x").isdigit()]
+    assert len(words) > 5
+    assert all((language == "zh") == bool(CHINESE.search(text)) for text in words), words
