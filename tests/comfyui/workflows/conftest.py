@@ -14,6 +14,7 @@ from ..conftest import ComfyUI
 from ..stand_ins import write_stand_ins
 
 Presets = dict[str, Any]
+LISTED = pytest.StashKey[bool]()
 
 
 @pytest.fixture(scope="session")
@@ -30,8 +31,10 @@ def stand_ins(comfyui: ComfyUI, presets: Presets) -> None:
 
 
 @pytest.fixture(scope="module")
-def front_end(stand_ins: None, page: Any) -> Any:
-    """The front end, opened when the files are there."""
-    reload_page(page)
+def front_end(stand_ins: None, page: Any, request: pytest.FixtureRequest) -> Any:
+    """The front end, begun anew once when the files are there."""
+    if not request.session.stash.get(LISTED, False):
+        reload_page(page)
+        request.session.stash[LISTED] = True
     pictures.prepare(page)
     return page
