@@ -35,8 +35,10 @@ if not torch.cuda.is_available():
 
     quicken()
 
-# Deadlines measure the machine, and so does the time that drawing takes.
-hypothesis.settings.register_profile("psa", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+# Deadlines measure the machine, and so does the time that drawing takes. Each run draws others, and CI each change.
+hypothesis.settings.register_profile(
+    "psa", max_examples=50, deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
 hypothesis.settings.load_profile("psa")
 
 

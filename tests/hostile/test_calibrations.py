@@ -53,19 +53,17 @@ def test_the_corpus(file: Path) -> None:
         Calibration.load(file)
 
 
-@hypothesis.settings(max_examples=150)
+@hypothesis.settings(max_examples=75)
 @hypothesis.given(data=st.data())
 def test_one_thing_wrong(folder: Path, text: str, data: st.DataObject) -> None:
     load(folder, yaml.dump(data.draw(spoilt(yaml.safe_load(text))), allow_unicode=True))
 
 
-@hypothesis.settings(max_examples=100)
 @hypothesis.given(data=st.data())
 def test_torn_files(folder: Path, text: str, data: st.DataObject) -> None:
     load(folder, data.draw(torn(text)))
 
 
-@hypothesis.settings(max_examples=100)
 @hypothesis.given(text=st.one_of(LETTERS, VALUES.map(lambda value: yaml.dump(value, allow_unicode=True))))
 def test_anything(folder: Path, text: str) -> None:
     load(folder, text)

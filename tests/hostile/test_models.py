@@ -58,7 +58,7 @@ def test_keys_and_sizes(sizes: dict[str, list[int]]) -> None:
         }
 
 
-@hypothesis.settings(max_examples=150)
+@hypothesis.settings(max_examples=75)
 @hypothesis.given(settings=st.one_of(METADATA, VALUES))
 def test_metadata(settings: object) -> None:
     try:
@@ -71,7 +71,6 @@ def test_metadata(settings: object) -> None:
         map_lora(tensors, {"lora_adapter_metadata": text}, SHAPES)
 
 
-@hypothesis.settings(max_examples=100)
 @hypothesis.given(name=st.one_of(NAMES, LETTERS))
 def test_names_of_parts(folder: Path, name: str) -> None:
     hypothesis.assume(name and "/" not in name and "\0" not in name)

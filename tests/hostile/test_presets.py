@@ -65,19 +65,17 @@ def quiet() -> Iterator[None]:
     logger.setLevel(before)
 
 
-@hypothesis.settings(max_examples=150)
+@hypothesis.settings(max_examples=75)
 @hypothesis.given(document=spoilt(DOCUMENT))
 def test_one_thing_wrong(folder: Path, document: Any) -> None:
     load_beside_a_good_one(folder, yaml.dump(document, allow_unicode=True))
 
 
-@hypothesis.settings(max_examples=100)
 @hypothesis.given(text=torn(WAN))
 def test_torn_files(folder: Path, text: str) -> None:
     load_beside_a_good_one(folder, text)
 
 
-@hypothesis.settings(max_examples=100)
 @hypothesis.given(text=st.one_of(LETTERS, VALUES.map(lambda value: yaml.dump(value, allow_unicode=True))))
 def test_anything(folder: Path, text: str) -> None:
     load_beside_a_good_one(folder, text)

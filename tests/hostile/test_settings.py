@@ -27,7 +27,7 @@ KINDS: list[tuple[type, dict[str, Any]]] = [
 
 
 @pytest.mark.parametrize(("kind", "given"), KINDS)
-@hypothesis.settings(max_examples=150)
+@hypothesis.settings(max_examples=75)
 @hypothesis.given(data=st.data())
 def test_any_value_of_any_setting(kind: type, given: dict[str, Any], data: st.DataObject) -> None:
     keys = st.sampled_from([field.name for field in dataclasses.fields(kind)])

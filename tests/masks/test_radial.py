@@ -50,7 +50,7 @@ def _assert_equals_the_oracle(grid, arguments):
     assert torch.equal(levels, radial_levels_naive(grid, **arguments))
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=125, deadline=None)
 @given(grid=grids(), arguments=ARGUMENTS)
 def test_equals_the_token_mask(grid, arguments):
     _assert_equals_the_oracle(grid, arguments)
@@ -149,7 +149,7 @@ def test_dense_keeps_everything(grid, arguments):
     assert (levels == 1).all()
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(
     distance=st.integers(0, 100),
     frame_tokens=st.integers(1, 4000),

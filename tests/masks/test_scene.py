@@ -46,7 +46,7 @@ def cases(draw: st.DrawFn) -> tuple[tuple, dict]:
     return ((frames, height, width), boundaries, adjacency), kwargs
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(case=cases())
 def test_equals_the_token_mask(case):
     (grid, boundaries, adjacency), kwargs = case
