@@ -25,10 +25,15 @@ _MOST_THREADS = 16
 _thread = threading.local()
 
 
+# Multiplications and additions in one instruction, which Triton makes on request only from 3.10 on.
+OPTIONS = {"enable_fp_fusion": True}
+
+
 def launcher(kernel: Any, grid: tuple[int, ...]) -> Callable[..., Any]:
     """``kernel[grid]``; inside of :func:`compiling_ahead` what has the kernel compiled for its arguments instead."""
     compiler = getattr(_thread, "compiler", None)
-    return kernel[grid] if compiler is None else partial(compiler.compile, kernel, grid)
+    launch = kernel[grid] if compiler is None else partial(compiler.compile, kernel, grid)
+    return partial(launch, **OPTIONS)
 
 
 def compiles_ahead() -> bool:

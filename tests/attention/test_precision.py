@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
 from psa_core import PSAConfig, RadialMask, Recipe, pyramid_sparse_attention
+from psa_core.attention import quantised
 from psa_core.attention.attend import attend
 from psa_core.attention.recipes import Choice
 from psa_core.attention.steps import sparse_attention
@@ -96,6 +99,22 @@ def test_a_run_measures_once(monkeypatch: pytest.MonkeyPatch) -> None:
     assert torch.equal(later.out, first.out)
     with pytest.raises(NameError):
         kept.attend(q, k, v, config, Place(4, 1, GRID), "triton")
+
+
+@needs_triton
+def test_a_head_that_quantising_alone_makes_nan_of_stays_exact(monkeypatch: pytest.MonkeyPatch) -> None:
+    attention = quantised.quantised_attention_triton
+
+    def spoilt(*call: Any) -> torch.Tensor:
+        out, exact = attention(*call), call[9]
+        return out.masked_fill(exact.which[:, :1, None, None] == 0, torch.nan)
+
+    monkeypatch.setattr(quantised, "quantised_attention_triton", spoilt)
+    monkeypatch.setenv("PSA_BACKEND", "portable")
+    q, k, v = random_qkv(Shape(1, 2, 160, 160), DTYPE)
+    out = sparse_attention(q, k, v, CONFIG.replace(precision="auto"), GRID, (), None, "triton")
+    assert out.exact_heads is not None
+    assert out.exact_heads.all()
 
 
 @pytest.fixture

@@ -33,6 +33,7 @@ from psa_core.ops.attention.hopper.kernel import pyramid_attention_kernel
 from psa_core.ops.attention.quantised import FP8_SHIFT, HALF_SUMS, _quantised_attention
 from psa_core.ops.attention.triton import _pyramid_attention
 from psa_core.ops.block_list.triton import LANES, ORDER_BLOCK, RUN, _list_blocks, _order_by_size
+from psa_core.ops.compiling import OPTIONS
 from psa_core.ops.importance.sub_blocks import SUB_BLOCK
 from psa_core.ops.importance.triton import BY_HEAD, MAX, SUM, _sampled
 from psa_core.ops.launch import AMD, Launch, attention_launch, importance_launch, quantised_launch
@@ -150,7 +151,7 @@ def measure(case: Case) -> dict[str, Any]:
             constants["FIRST"] = last
     constants |= {"D": case.d, "TILE_M": launch.tile_m, "TILE_N": launch.tile_n}
     constants |= {"GROUP": 7 if case.causal else 1, "CAUSAL": case.causal}
-    options = {"num_warps": launch.num_warps, "num_stages": launch.num_stages}
+    options = OPTIONS | {"num_warps": launch.num_warps, "num_stages": launch.num_stages}
     source = _source(kernel, constants, DTYPES[case.dtype])
     if case.kernel in QUANTISED:
         _describe_packed(source, case, launch)
