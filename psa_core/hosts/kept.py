@@ -117,7 +117,7 @@ class Kept:
         if last or config.map_steps == 1:
             self._maps.forget(own_key, last)
         measured = None
-        if calibrated and kept.is_due(place.step, last):
+        if calibrated and kept.is_due(place.step, place.steps, last):
             of_map = made.level_map.orders, attended.out[:clips], place.step, made.density
             measured = kept.measure(trial, *of_map, self.time_calibration)
         return Result(attended, made.age, chosen, measured)

@@ -19,8 +19,10 @@ from ..report.on_its_way import OnItsWay
 # Measures what is done on a device inside its ``with``.
 Timed = Callable[[torch.device], AbstractContextManager[Any]]
 
-# Steps from a choice, or from its being measured again, to its being measured again.
+# Steps from a choice, or from its being measured again, to its being measured again; and so in a denoising of no more
+# steps than these, whose errors fall so fast with the noise that the last alone would tell too little of them.
 MEASURE_EVERY = 4
+MEASURE_EVERY_FEW, FEW_STEPS = 2, 8
 # Steps from there until what came of it is acted on: by then the GPU has told, and that it is the same step each time
 # makes runs alike.
 ACT_AFTER = 2
@@ -69,9 +71,14 @@ class KeptChoice:
         self.before = OnItsWay(choice.spot)
         return self.take(choice, step, trial.config.target_density)
 
-    def is_due(self, step: int, last: bool) -> bool:
-        """Whether to measure again: every few steps, and in the last, so that runs of few steps report an error too."""
-        return step >= self.measured_at + (1 if last else MEASURE_EVERY)
+    def is_due(self, step: int, steps: int | None, last: bool) -> bool:
+        """Whether to measure again: every few steps, and in the last, so that the shortest runs report an error too.
+
+        Args:
+            steps: of the whole denoising; None when unknown.
+        """
+        every = MEASURE_EVERY if steps is None or steps > FEW_STEPS else MEASURE_EVERY_FEW
+        return step >= self.measured_at + (1 if last else every)
 
     def measure(
         self, trial: Trial, orders: Orders | None, out: torch.Tensor, step: int, density: float | None, timed: Timed

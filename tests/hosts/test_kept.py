@@ -293,11 +293,12 @@ def test_recipes_that_are_chosen_anew_part_with_older_maps(choices: list[int]) -
     assert [ages[step] for step in (5, 6, 7)] == [5, 0, 1]
 
 
-def test_runs_of_few_steps_measure_in_the_last() -> None:
+@pytest.mark.parametrize(("steps", "expected"), [(2, [1]), (4, [2, 3]), (8, [2, 4, 6, 7]), (9, [4, 8])])
+def test_runs_of_few_steps_measure_more_often_and_in_the_last(steps: int, expected: list[int]) -> None:
     run = Run(CALIBRATED, "torch")
-    for step in range(4):
+    for step in range(steps):
         for window in ((0, 1), (1, 2)):
-            run.attend(*qkv(), at(step, steps=4, window=window))
-    (measured,) = run.report.calibrated.errors()
-    assert (measured.step, measured.layer) == (3, 0)
-    assert 0 < measured.error < 2
+            run.attend(*qkv(), at(step, steps=steps, window=window))
+    measured = run.report.calibrated.errors()
+    assert [x.step for x in measured] == expected
+    assert all(x.layer == 0 and 0 < x.error < 2 for x in measured)

@@ -235,8 +235,8 @@ def test_a_run_tells_what_it_did() -> None:
         run.attend(*tensors, Place(step, 3, (4, 8, 8), steps=6))
     report = run.report
     assert report.map_ages() == {0: 3, 1: 3}
-    # Four steps after the choice, and in the last.
-    assert [(x.step, x.layer) for x in report.calibrated.errors()] == [(4, 3), (5, 3)]
+    # Every second step after the choice, as in runs of few steps, and in the last.
+    assert [(x.step, x.layer) for x in report.calibrated.errors()] == [(2, 3), (4, 3), (5, 3)]
     # The same tensors all along, and two of the blocks of the trial.
     chosen_by = report.calibrated.calibration(CONFIG).errors[3]
     assert report.calibrated.error() == pytest.approx(sum(chosen_by) / 2, rel=0.3)

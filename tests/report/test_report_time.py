@@ -65,11 +65,11 @@ def test_calibration_is_a_part_of_sparse_calls(monkeypatch: pytest.MonkeyPatch) 
     tensors = random_qkv(Shape(1, 2, 128, 128), device=CPU)
     for step in range(6):
         run.attend(*tensors, Place(step, 0, GRID, steps=6))
-    # Recipes are chosen in the first step, and their error is measured four steps later and in the last one.
-    assert run.report.seconds() == (None, 6.0 + 2 * 3, {}, 3.0)
-    assert run.report.calibrated.calls == 3
+    # Recipes are chosen in the first step, and their error is measured two and four steps later and in the last one.
+    assert run.report.seconds() == (None, 6.0 + 2 * 4, {}, 4.0)
+    assert run.report.calibrated.calls == 4
     document = run.report.as_dict()
-    assert (document["calibrated"]["seconds"], document["seconds"]["attention"]) == (3.0, 12.0)
+    assert (document["calibrated"]["seconds"], document["seconds"]["attention"]) == (4.0, 14.0)
 
 
 def test_what_raises_is_not_counted() -> None:
