@@ -65,8 +65,8 @@ class QuantisedLaunch(NamedTuple):
     Attributes:
         tile_m, tile_n, num_stages: queries, packed tokens of a tile, and pipeline stages of the loop over them.
         num_warps: of a program.
-        gathered_n, gathered_stages: rows of a tile of gathered rows, which are pooled or read by exact heads, and
-            stages of the loops over those.
+        gathered_n, gathered_stages: rows of a tile of gathered rows, which are pooled or (no more than 64 of them)
+            read by exact heads, and stages of the loops over those.
     """
 
     tile_m: int

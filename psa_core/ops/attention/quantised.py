@@ -72,13 +72,15 @@ def _quantised_attention(
     span = tl.load(spans_ptr)
     v_max_ptr += k_head * D
 
+    # Numbers of 16 bits take twice the registers and shared memory.
+    EXACT_N: tl.constexpr = min(GATHERED_N, 64)
     exact = False
     if EXACT:
         exact = tl.load(exact_ptr + head) != 0
         if exact:
             acc, row_max, row_sum = attend_pooled(
                 acc, row_max, row_sum, q, exact_k_rows_ptr + first_row * D, v_rows_ptr + first_row * D, blocks_ptr,
-                spans_ptr, span, k_tokens, scale, D, LOG_BLOCK_N, N_LEVELS, GATHERED_N,
+                spans_ptr, span, k_tokens, scale, D, LOG_BLOCK_N, N_LEVELS, EXACT_N,
             )  # fmt: skip
             # Values of the rows are shares of the largest, in float16, which rounds no more than the output does.
             acc *= tl.load(v_max_ptr + tl.arange(0, D))[None, :]
@@ -88,7 +90,7 @@ def _quantised_attention(
                 k_ptr + b * k_stride_b + h // GROUP * k_stride_h,
                 v_ptr + b * v_stride_b + h // GROUP * v_stride_h, index_ptr,
                 first_index, k_stride, v_stride, blocks_ptr, span, k_tokens, scale, hidden_ptr, first, q_tokens,
-                D, LOG_BLOCK_N, GATHERED_N, REORDER, CAUSAL,
+                D, LOG_BLOCK_N, EXACT_N, REORDER, CAUSAL,
             )  # fmt: skip
     if not exact:
         steps, q_scale = rows_in_int8(q.to(tl.float32))
