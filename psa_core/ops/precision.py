@@ -26,8 +26,8 @@ def precisions(device: torch.device, dtype: torch.dtype, head_dim: int) -> tuple
 def precision_that_runs(wanted: str, device: torch.device, dtype: torch.dtype, head_dim: int) -> str:
     """The coarsest that is no coarser than wanted and that this GPU has.
 
-    ``"auto"`` wants any, but on Hopper that of the tensors: the INT8 kernel there has no exact heads, and is faster by
-    what packing takes (benchmarks/NOTES.md).
+    ``"auto"`` wants any, but on Hopper that of the tensors: the INT8 kernel there has no exact heads, and the portable
+    one is no faster than that in 16 bits where rows are pooled (benchmarks/NOTES.md).
     """
     if wanted == PRECISIONS[0] or (wanted == "auto" and _has_own_kernel(device, dtype, head_dim)):
         return PRECISIONS[0]

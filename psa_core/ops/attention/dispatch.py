@@ -51,7 +51,11 @@ def runs_int8_on_hopper(device: torch.device, dtype: torch.dtype, head_dim: int,
 
 
 def pack_for_hopper(k: torch.Tensor, v: torch.Tensor, orders: Orders | None = None) -> Packed:
-    """Pack keys and values of level 1 as the kernel for Hopper reads them, and no pooled rows."""
+    """Pack keys and values of level 1 as the kernel for Hopper reads them, and no pooled rows.
+
+    Args:
+        k, v, orders: as of :func:`psa_core.ops.packed.triton.pack_triton`.
+    """
     from ..packed.triton import pack_triton
 
     return pack_triton(k, v, PACKED_TILE, PACKED_TILE, VALUE_DTYPES["int8"], orders=orders)

@@ -17,7 +17,7 @@ from .kv_tiles import copy_async
 from .products import issue_pv, issue_qk
 
 INT8_TOP = gl.constexpr(naive.INT8_TOP)
-# Its name in Triton 3.9, and in 3.6.
+# Its name from Triton 3.9 on, and before.
 _reinterpret = getattr(gl.shared_memory_descriptor, "reinterpret", None) or gl.shared_memory_descriptor._reinterpret
 
 
